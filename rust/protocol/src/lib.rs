@@ -1,0 +1,2 @@
+//! Pure session machines: broker, worker and client. No socket, no clock, no Python.
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+//! The only place with sockets, threads, timers and file input and output.

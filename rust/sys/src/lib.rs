@@ -1,0 +1,1 @@
+//! The unsafe room: every foreign call that Rust cannot check stands here, each block with its argument.

@@ -1,0 +1,162 @@
+//! Columns: many values of one kind, laid end to end as little-endian words.
+//!
+//! A column is written from words that the sender owns and read from the bytes that arrived, without a copy in either
+//! direction; the two faces compare equal when they hold the same values.
+
+/// A column of `u32`.
+#[derive(Clone, Copy)]
+pub enum U32s<'a> {
+    /// Words that the sender owns.
+    Words(&'a [u32]),
+    /// Little-endian bytes as they arrived; the length is a multiple of four.
+    Bytes(&'a [u8]),
+}
+
+impl<'a> U32s<'a> {
+    /// The number of values.
+    pub fn len(&self) -> usize {
+        match self {
+            U32s::Words(words) => words.len(),
+            U32s::Bytes(bytes) => bytes.len() / 4,
+        }
+    }
+
+    /// Whether the column holds no value.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The value at `position`.
+    ///
+    /// # Panics
+    /// If `position` is outside the column.
+    #[inline]
+    pub fn at(&self, position: usize) -> u32 {
+        match self {
+            U32s::Words(words) => words[position],
+            U32s::Bytes(bytes) => {
+                let word = &bytes[position * 4..position * 4 + 4];
+                u32::from_le_bytes([word[0], word[1], word[2], word[3]])
+            }
+        }
+    }
+
+    /// The values in order.
+    pub fn iter(self) -> impl ExactSizeIterator<Item = u32> + 'a {
+        (0..self.len()).map(move |position| self.at(position))
+    }
+
+    /// An owned copy.
+    pub fn to_vec(self) -> Vec<u32> {
+        match self {
+            U32s::Words(words) => words.to_vec(),
+            U32s::Bytes(bytes) => {
+                bytes.chunks_exact(4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]])).collect()
+            }
+        }
+    }
+}
+
+impl Default for U32s<'_> {
+    fn default() -> Self {
+        U32s::Words(&[])
+    }
+}
+
+impl<'a> From<&'a [u32]> for U32s<'a> {
+    fn from(words: &'a [u32]) -> Self {
+        U32s::Words(words)
+    }
+}
+
+impl<'a> From<&'a Vec<u32>> for U32s<'a> {
+    fn from(words: &'a Vec<u32>) -> Self {
+        U32s::Words(words)
+    }
+}
+
+impl PartialEq for U32s<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.len() == other.len() && self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for U32s<'_> {}
+
+impl std::fmt::Debug for U32s<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.iter().take(16)).finish()
+    }
+}
+
+/// A column of byte strings: their lengths, and their bytes end to end.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Blobs<'a> {
+    /// The length of each string in bytes.
+    pub lens: U32s<'a>,
+    /// All strings, end to end; as long as the sum of `lens`.
+    pub bytes: &'a [u8],
+}
+
+impl<'a> Blobs<'a> {
+    /// The number of strings.
+    pub fn len(&self) -> usize {
+        self.lens.len()
+    }
+
+    /// Whether the column holds no string.
+    pub fn is_empty(&self) -> bool {
+        self.lens.is_empty()
+    }
+
+    /// The strings in order.
+    pub fn iter(self) -> impl Iterator<Item = &'a [u8]> {
+        let mut rest = self.bytes;
+        self.lens.iter().map(move |len| {
+            let (head, tail) = rest.split_at(len as usize);
+            rest = tail;
+            head
+        })
+    }
+}
+
+/// A column of byte strings under construction.
+#[derive(Clone, Default, Debug, PartialEq, Eq)]
+pub struct BlobsBuf {
+    /// The length of each string in bytes.
+    pub lens: Vec<u32>,
+    /// All strings, end to end.
+    pub bytes: Vec<u8>,
+}
+
+impl BlobsBuf {
+    /// Appends one string.
+    ///
+    /// # Panics
+    /// If the string is 4 GiB or longer; callers bound results and arguments long before that.
+    pub fn push(&mut self, blob: &[u8]) {
+        self.lens.push(u32::try_from(blob.len()).expect("a blob is shorter than 4 GiB"));
+        self.bytes.extend_from_slice(blob);
+    }
+
+    /// The number of strings.
+    pub fn len(&self) -> usize {
+        self.lens.len()
+    }
+
+    /// Whether no string was pushed.
+    pub fn is_empty(&self) -> bool {
+        self.lens.is_empty()
+    }
+
+    /// Forgets the strings and keeps the memory.
+    pub fn clear(&mut self) {
+        self.lens.clear();
+        self.bytes.clear();
+    }
+
+    /// The column to encode.
+    pub fn as_blobs(&self) -> Blobs<'_> {
+        Blobs { lens: U32s::Words(&self.lens), bytes: &self.bytes }
+    }
+}

@@ -1,0 +1,435 @@
+//! The messages of the protocol, field by field in the order in which they travel.
+//!
+//! A frame is one flat msgpack array `[type, field, …]`; a field is an unsigned or signed integer, a string or a binary,
+//! and a column is one binary. The arrays are append-only: a reader skips fields it does not know and takes the default
+//! for fields that an older writer did not send.
+
+use crate::columns::{Blobs, U32s};
+
+/// Version of the protocol; HELLO and WELCOME carry it, and only equal versions talk.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// What a peer is to the broker.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Role {
+    /// Submits graphs and reads results.
+    Client = 1,
+    /// Runs tasks.
+    Worker = 2,
+}
+
+/// How a task ended, in [`Results`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Outcome {
+    /// It returned; the blob is its value, empty if the task is not kept.
+    Done = 0,
+    /// It raised; the blob is the worker's record of the exception.
+    Failed = 1,
+    /// It never ran because an ancestor failed; the blob is that ancestor's index in this run, one `u32`.
+    Skipped = 2,
+    /// It was cancelled; the blob is one [`CancelReason`] byte.
+    Cancelled = 3,
+    /// It killed its worker too often; the blob is an encoded [`Death`].
+    Died = 4,
+    /// It could not be run as asked; the blob is a text in UTF-8.
+    Refused = 5,
+}
+
+/// Why a task was cancelled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum CancelReason {
+    /// The user asked for it.
+    User = 0,
+    /// A task that it depends on was cancelled.
+    ParentCancelled = 1,
+    /// Its client went away.
+    ClientClosed = 2,
+    /// The broker is shutting down.
+    BrokerShutdown = 3,
+}
+
+/// What a worker says of one lease, in [`Report`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Verdict {
+    /// It returned and the value is in the blob.
+    Done = 0,
+    /// It returned and the value stays with the worker, as the lease asked; the blob is empty.
+    DoneHeld = 1,
+    /// It raised; the blob is the record of the exception.
+    Failed = 2,
+    /// It was given back before it started (recalled, or an input of it failed here).
+    Returned = 3,
+    /// It was interrupted by a cancel while it ran, or dropped by one before it started.
+    Cancelled = 4,
+    /// Not an ending: the value of an earlier `DoneHeld`, which the broker asked for in [`Recall::fetch`].
+    Value = 5,
+}
+
+/// The first message of a peer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Hello<'a> {
+    /// [`PROTOCOL_VERSION`] of the sender.
+    pub protocol: u32,
+    /// What the sender is.
+    pub role: Role,
+    /// Version of headrace, such as `0.1.0`.
+    pub version: &'a str,
+    /// Version of Python, such as `3.11.7`; the first two numbers must agree, because functions travel as byte code.
+    pub python: &'a str,
+    /// Feature bits; none is defined yet.
+    pub features: u64,
+    /// The worker number given at its start; 0 for clients.
+    pub worker: u32,
+    /// The incarnation token given at the worker's start; 0 for clients.
+    pub incarnation: u64,
+    /// Process id of the sender.
+    pub pid: u32,
+}
+
+/// The broker's answer to HELLO.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Welcome<'a> {
+    /// [`PROTOCOL_VERSION`] of the broker.
+    pub protocol: u32,
+    /// Version of headrace.
+    pub version: &'a str,
+    /// Feature bits.
+    pub features: u64,
+    /// Number of this session.
+    pub session: u64,
+    /// Largest result in bytes that a worker may report.
+    pub result_bytes_max: u64,
+}
+
+/// The last message of either side, with the reason.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Goodbye<'a> {
+    /// A [`GoodbyeReason`] as its number.
+    pub reason: u8,
+    /// What happened, for people.
+    pub text: &'a str,
+}
+
+/// Why a session ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum GoodbyeReason {
+    /// The sender is done.
+    Closed = 0,
+    /// Versions differ; the text names both.
+    VersionMismatch = 1,
+    /// A frame could not be decoded or broke the protocol.
+    ProtocolError = 2,
+    /// The broker shuts down.
+    Shutdown = 3,
+    /// The broker cannot keep its workers alive; the text says why.
+    WorkersFailed = 4,
+}
+
+/// A sign of life and its echo: the broker asks, a worker answers with the same number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Heartbeat {
+    /// Number of the question.
+    pub number: u64,
+    /// In the answer: tasks that the worker has finished since its start.
+    pub finished: u64,
+}
+
+/// A graph, or the next tasks of a live run (client to broker).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Submit<'a> {
+    /// The client's number for the run. Run 0 is the run of single calls, which never ends and keeps no task by itself.
+    pub run: u32,
+    /// Index of the first task of this chunk within its run.
+    pub first: u32,
+    /// Bit 0: more chunks follow ([`SUBMIT_MORE`]).
+    pub flags: u32,
+    /// Session-wide numbers of functions that the broker has not seen yet.
+    pub function_ids: U32s<'a>,
+    /// Their names, for people.
+    pub function_names: Blobs<'a>,
+    /// Their pickles.
+    pub functions: Blobs<'a>,
+    /// Per task: session-wide number of its function, through `function_map`: `function_map[task_function[i]]`.
+    pub function_map: U32s<'a>,
+    /// Per task: position in `function_map`. As long as the chunk has tasks.
+    pub task_function: U32s<'a>,
+    /// Per task: how many predecessors it has.
+    pub dep_counts: U32s<'a>,
+    /// Predecessors task after task, in the order in which the arguments cite them, each once per task: an index within
+    /// the run, or [`EXTERNAL`] `| p` for position p of the external columns.
+    pub deps: U32s<'a>,
+    /// Run of each external predecessor (of the same session).
+    pub external_run: U32s<'a>,
+    /// Index of each external predecessor within its run.
+    pub external_index: U32s<'a>,
+    /// Per task: its encoded arguments.
+    pub args: Blobs<'a>,
+    /// Per task: position in the option columns; empty if all tasks have the default options.
+    pub task_options: U32s<'a>,
+    /// Option column: priority, an `i32` in two's complement; higher runs first.
+    pub priority: U32s<'a>,
+    /// Option column: worker to which the task is pinned, or [`ANY_WORKER`].
+    pub worker: U32s<'a>,
+    /// Indices of tasks with a key of their own, ascending.
+    pub key_index: U32s<'a>,
+    /// Their keys.
+    pub keys: Blobs<'a>,
+    /// Indices of the tasks whose results the run keeps.
+    pub keep: U32s<'a>,
+}
+
+/// Flag of [`Submit`]: more chunks of this run follow.
+pub const SUBMIT_MORE: u32 = 1;
+/// Bit of [`Submit::deps`] that marks an external predecessor.
+pub const EXTERNAL: u32 = 1 << 31;
+/// Value of [`Submit::worker`] for tasks that any worker may take.
+pub const ANY_WORKER: u32 = u32::MAX;
+
+/// Endings of tasks of one run (broker to client): kept results, and every task that did not end well.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Results<'a> {
+    /// The run.
+    pub run: u32,
+    /// Whether every task of the run has ended; the last message of a run.
+    pub finished: bool,
+    /// Index of each task within the run.
+    pub index: U32s<'a>,
+    /// How each ended: an [`Outcome`] as its number.
+    pub outcome: &'a [u8],
+    /// What each left: see [`Outcome`].
+    pub values: Blobs<'a>,
+    /// Tasks of the run that have ended so far, however they ended.
+    pub ended: u64,
+}
+
+/// A change of what a client holds (client to broker).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Hold<'a> {
+    /// The run.
+    pub run: u32,
+    /// Results to hold beyond their run; each adds one holder.
+    pub add: U32s<'a>,
+    /// Results to let go; each removes one holder.
+    pub remove: U32s<'a>,
+    /// Whether the run's own keep set is released as well.
+    pub release_run: bool,
+}
+
+/// Cancels tasks of a run and all that depend on them (client to broker).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Cancel<'a> {
+    /// The run.
+    pub run: u32,
+    /// Whether the whole run is meant; `index` is then empty.
+    pub whole: bool,
+    /// Indices of the tasks.
+    pub index: U32s<'a>,
+}
+
+/// Asks for the state of a run (client to broker).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Query {
+    /// The run.
+    pub run: u32,
+    /// Number of the question, echoed in [`State`].
+    pub number: u64,
+}
+
+/// The state of a run and of the workers (broker to client).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct State<'a> {
+    /// The run.
+    pub run: u32,
+    /// Number of the question.
+    pub number: u64,
+    /// Tasks that wait for predecessors.
+    pub waiting: u64,
+    /// Tasks that could start.
+    pub ready: u64,
+    /// Tasks that a worker holds.
+    pub leased: u64,
+    /// Tasks that returned.
+    pub done: u64,
+    /// Tasks that failed (also by killing their worker).
+    pub failed: u64,
+    /// Tasks that never ran because an ancestor failed.
+    pub skipped: u64,
+    /// Tasks that were cancelled.
+    pub cancelled: u64,
+    /// Nanoseconds from the arrival of SUBMIT to the first lease; 0 before it.
+    pub first_lease_ns: u64,
+    /// Nanoseconds from the arrival of SUBMIT to the end of the last task, or to now.
+    pub elapsed_ns: u64,
+    /// Per worker: its number.
+    pub worker: U32s<'a>,
+    /// Per worker: process id, 0 while none lives.
+    pub worker_pid: U32s<'a>,
+    /// Per worker: tasks of this run that it finished.
+    pub worker_finished: U32s<'a>,
+    /// Per worker: milliseconds in user code since its start.
+    pub worker_busy_ms: U32s<'a>,
+    /// Lease frames sent by the broker since its start.
+    pub lease_frames: u64,
+    /// Report frames received since its start.
+    pub report_frames: u64,
+    /// Late or duplicate reports that were dropped since its start (K4).
+    pub stale_reports: u64,
+    /// Recalls sent since its start.
+    pub recalls: u64,
+    /// Workers that died since its start.
+    pub worker_deaths: u64,
+    /// Bytes of results and arguments that the broker holds now.
+    pub bytes_held: u64,
+    /// Tasks in the kernel now, all runs.
+    pub tasks_held: u64,
+}
+
+/// Lines that tasks wrote (broker to client).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Log<'a> {
+    /// The worker that wrote them.
+    pub worker: u32,
+    /// 1 for standard output, 2 for standard error.
+    pub stream: u8,
+    /// Whole lines, each with its end of line.
+    pub text: &'a [u8],
+}
+
+/// A batch of leases (broker to worker).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Lease<'a> {
+    /// Number of this frame, ascending per worker.
+    pub frame: u32,
+    /// Results that are dead: drop them first.
+    pub dead: U32s<'a>,
+    /// Functions that this worker has not seen: broker-wide numbers.
+    pub function_ids: U32s<'a>,
+    /// Their names.
+    pub function_names: Blobs<'a>,
+    /// Their pickles.
+    pub functions: Blobs<'a>,
+    /// Slots of results that travel with this frame because a lease needs them and the worker has not got them.
+    pub value_task: U32s<'a>,
+    /// Those results.
+    pub values: Blobs<'a>,
+    /// Per lease: slot of the task in the kernel.
+    pub task: U32s<'a>,
+    /// Per lease: attempt number (K4).
+    pub attempt: U32s<'a>,
+    /// Per lease: broker-wide number of the function.
+    pub function: U32s<'a>,
+    /// Per lease: [`LEASE_REPORT`] and [`LEASE_HOLD`] bits.
+    pub flags: &'a [u8],
+    /// Per lease: index of the task within its run, for people.
+    pub index: U32s<'a>,
+    /// Per lease: number of predecessors.
+    pub dep_counts: U32s<'a>,
+    /// Slots of the predecessors, lease after lease, in the order in which the arguments cite them.
+    pub deps: U32s<'a>,
+    /// Per lease: encoded arguments.
+    pub args: Blobs<'a>,
+    /// Positions in this frame of leases whose task has a key of its own, ascending.
+    pub key_position: U32s<'a>,
+    /// Their keys; every other key is `name-index`.
+    pub keys: Blobs<'a>,
+}
+
+/// Flag of a lease: the value must be reported (it is kept, or a consumer is elsewhere).
+pub const LEASE_REPORT: u8 = 1;
+/// Flag of a lease: the worker holds the value for consumers until it is told that it is dead.
+pub const LEASE_HOLD: u8 = 2;
+
+/// What became of leases (worker to broker).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Report<'a> {
+    /// Per entry: slot of the task.
+    pub task: U32s<'a>,
+    /// Per entry: attempt number.
+    pub attempt: U32s<'a>,
+    /// Per entry: a [`Verdict`] as its number.
+    pub verdict: &'a [u8],
+    /// Per entry: value or exception record, else empty.
+    pub values: Blobs<'a>,
+    /// Measured durations: broker-wide function numbers, one entry per unbroken row of calls.
+    pub timed_function: U32s<'a>,
+    /// Calls in each row.
+    pub timed_calls: U32s<'a>,
+    /// Nanoseconds of each row together, saturating.
+    pub timed_ns: U32s<'a>,
+}
+
+/// Takes back leases that have not started, and asks for values (broker to worker). The worker answers with one
+/// [`Report`]: first the values, then one `Returned` for each lease that it gives back; the others it keeps.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Recall<'a> {
+    /// Slots of the tasks wanted back.
+    pub task: U32s<'a>,
+    /// Their attempts.
+    pub attempt: U32s<'a>,
+    /// Slots of held results whose values the broker needs.
+    pub fetch: U32s<'a>,
+}
+
+/// Drops leases that were cancelled (broker to worker). Unstarted ones are dropped and reported `Cancelled`; the one that
+/// runs is interrupted through the status page and a signal, not by this message.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Revoke<'a> {
+    /// Slots of the tasks.
+    pub task: U32s<'a>,
+    /// Their attempts.
+    pub attempt: U32s<'a>,
+}
+
+/// Results that are dead: the worker drops them (broker to worker; also rides in [`Lease::dead`]).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Forget<'a> {
+    /// Slots of the results.
+    pub dead: U32s<'a>,
+}
+
+/// A task that killed its worker, as the blob of [`Outcome::Died`] (a frame of its own type, so one codec serves).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Death<'a> {
+    /// Worker number.
+    pub worker: u32,
+    /// Process id of the last worker that it killed.
+    pub pid: u32,
+    /// Signal that ended the process, or 0.
+    pub signal: u32,
+    /// Exit code if no signal did, else 0.
+    pub exit_code: i32,
+    /// Executing deaths of this task so far.
+    pub attempts: u32,
+    /// The crash limit that applied.
+    pub limit: u32,
+    /// Last lines that the worker wrote to standard error.
+    pub stderr: &'a [u8],
+}
+
+/// One decoded frame.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub enum Message<'a> {
+    Hello(Hello<'a>),
+    Welcome(Welcome<'a>),
+    Goodbye(Goodbye<'a>),
+    Heartbeat(Heartbeat),
+    Submit(Submit<'a>),
+    Results(Results<'a>),
+    Hold(Hold<'a>),
+    Cancel(Cancel<'a>),
+    Query(Query),
+    State(State<'a>),
+    Log(Log<'a>),
+    Lease(Lease<'a>),
+    Report(Report<'a>),
+    Recall(Recall<'a>),
+    Revoke(Revoke<'a>),
+    Forget(Forget<'a>),
+    Death(Death<'a>),
+}
