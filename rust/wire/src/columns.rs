@@ -13,6 +13,11 @@ pub enum U32s<'a> {
 }
 
 impl<'a> U32s<'a> {
+    /// A column over bytes that arrived, if they are whole words.
+    pub fn from_le_bytes(bytes: &'a [u8]) -> Option<Self> {
+        bytes.len().is_multiple_of(4).then_some(U32s::Bytes(bytes))
+    }
+
     /// The number of values.
     pub fn len(&self) -> usize {
         match self {
@@ -44,6 +49,44 @@ impl<'a> U32s<'a> {
     /// The values in order.
     pub fn iter(self) -> impl ExactSizeIterator<Item = u32> + 'a {
         (0..self.len()).map(move |position| self.at(position))
+    }
+
+    /// The sum of the values.
+    pub fn sum(self) -> u64 {
+        self.fold(0, |sum, value| sum + u64::from(value))
+    }
+
+    /// Whether `holds` is true of every value. It is asked of all, without an early end: the loop has no branch then.
+    pub fn all(self, holds: impl Fn(u32) -> bool) -> bool {
+        self.fold(true, |so_far, value| so_far & holds(value))
+    }
+
+    /// Folds the values in order; one test of the column's kind for all of them.
+    #[inline]
+    pub fn fold<T>(self, start: T, mut step: impl FnMut(T, u32) -> T) -> T {
+        match self {
+            U32s::Words(words) => words.iter().fold(start, |so_far, &word| step(so_far, word)),
+            U32s::Bytes(bytes) => {
+                bytes.as_chunks().0.iter().fold(start, |so_far, &word| step(so_far, u32::from_le_bytes(word)))
+            }
+        }
+    }
+
+    /// Appends the values to `out` as little-endian words.
+    pub fn append_to(self, out: &mut Vec<u8>) {
+        match self {
+            U32s::Bytes(bytes) => out.extend_from_slice(bytes),
+            U32s::Words(words) => {
+                // On a little-endian machine both loops together come down to copies of memory.
+                let mut block = [[0; 4]; 64];
+                for words in words.chunks(block.len()) {
+                    for (bytes, word) in block.iter_mut().zip(words) {
+                        *bytes = word.to_le_bytes();
+                    }
+                    out.extend_from_slice(block[..words.len()].as_flattened());
+                }
+            }
+        }
     }
 
     /// An owned copy.

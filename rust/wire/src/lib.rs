@@ -1,8 +1,19 @@
 //! Frames to and from bytes: the messages of headrace and a bounded, non-recursive decoder for them.
+//!
+//! [`Message::encode`] appends one frame to a buffer; [`Message::decode`] reads one from the bytes that arrived. The
+//! decoder allocates nothing, recurses never, and checks everything that users of a decoded message rely on: columns
+//! that run in parallel are equally long, counts add up, positions are in range, enum numbers are known.
 #![forbid(unsafe_code)]
 
+mod check;
+mod codec;
 mod columns;
+mod error;
 mod message;
+mod msgpack;
+mod numbers;
 
 pub use columns::{Blobs, BlobsBuf, U32s};
+pub use error::DecodeError;
 pub use message::*;
+pub use numbers::UnknownNumber;

@@ -27,7 +27,7 @@ pub enum Outcome {
     Done = 0,
     /// It raised; the blob is the worker's record of the exception.
     Failed = 1,
-    /// It never ran because an ancestor failed; the blob is that ancestor's index in this run, one `u32`.
+    /// It never ran because an ancestor failed; the blob is that ancestor's run and index, two little-endian `u32`.
     Skipped = 2,
     /// It was cancelled; the blob is one [`CancelReason`] byte.
     Cancelled = 3,

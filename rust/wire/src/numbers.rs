@@ -1,0 +1,34 @@
+//! Enums that travel as one byte.
+
+use crate::message::{CancelReason, GoodbyeReason, Outcome, Role, Verdict};
+
+/// A byte that stands for nothing in the enum that was asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{number} is not the number of a {kind}")]
+pub struct UnknownNumber {
+    /// Name of the enum.
+    pub kind: &'static str,
+    /// The byte.
+    pub number: u8,
+}
+
+macro_rules! numbered {
+    ($name:ident { $($variant:ident),* }) => {
+        impl TryFrom<u8> for $name {
+            type Error = UnknownNumber;
+
+            fn try_from(number: u8) -> Result<Self, UnknownNumber> {
+                match number {
+                    $(number if number == Self::$variant as u8 => Ok(Self::$variant),)*
+                    number => Err(UnknownNumber { kind: stringify!($name), number }),
+                }
+            }
+        }
+    };
+}
+
+numbered!(Role { Client, Worker });
+numbered!(Outcome { Done, Failed, Skipped, Cancelled, Died, Refused });
+numbered!(CancelReason { User, ParentCancelled, ClientClosed, BrokerShutdown });
+numbered!(Verdict { Done, DoneHeld, Failed, Returned, Cancelled, Value });
+numbered!(GoodbyeReason { Closed, VersionMismatch, ProtocolError, Shutdown, WorkersFailed });
