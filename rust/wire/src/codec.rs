@@ -329,6 +329,7 @@ impl<'a> Field<'a> for Blobs<'a> {
     }
 
     fn write(&self, out: &mut Vec<u8>) {
+        debug_assert_eq!(self.lens.sum(), self.bytes.len() as u64, "a blob column's lengths and bytes differ");
         self.lens.write(out);
         self.bytes.write(out);
     }
