@@ -1,0 +1,91 @@
+"""The commands by name, and the one place where an error becomes a line and an exit code."""
+
+from __future__ import annotations
+
+import enum
+import os
+import sys
+from importlib import import_module
+from importlib.metadata import version
+
+import click
+
+from headrace.errors import HeadraceError, InfraError, UsageError
+
+_COMMANDS = {
+    "demo": "headrace.cli.demo",
+    "run": "headrace.cli.workflow",
+}
+
+
+class ExitCode(enum.IntEnum):
+    """What a script may rely on."""
+
+    OK = 0
+    TASKS_FAILED = 1
+    USAGE = 2
+    INFRASTRUCTURE = 3
+    INTERRUPTED = 130
+    BROKEN_PIPE = 141
+
+
+class _LazyGroup(click.Group):
+    """Imports a command's module when the command is wanted."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        module = _COMMANDS.get(cmd_name)
+        return import_module(module).command if module else None
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("headrace"), "--version", "-V", prog_name="headrace")
+def app() -> None:
+    """Run large task graphs on worker processes.
+
+    \b
+    Exit codes:
+      0    everything ran and every answer is right
+      1    tasks failed, or an answer is wrong
+      2    the command line or its input is not usable
+      3    headrace itself could not go on (workers, broker, system)
+      130  interrupted by Ctrl-C
+      141  whoever read the output went away
+    """
+
+
+def run_command(arguments: list[str]) -> ExitCode:
+    """Run one command.
+
+    Args:
+        arguments: the command line without the program's name.
+
+    Returns:
+        The exit code. Whatever went wrong has been said in one line on standard error.
+    """
+    try:
+        code = app.main(arguments, prog_name="headrace", standalone_mode=False)
+        sys.stdout.flush()
+        return ExitCode(code or 0)
+    except click.ClickException as error:
+        return _say(error.format_message(), ExitCode.USAGE)
+    except (click.Abort, KeyboardInterrupt):
+        return _say("interrupted", ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        # The interpreter flushes standard output once more at exit; give it somewhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.BROKEN_PIPE
+    except UsageError as error:
+        return _say(str(error), ExitCode.USAGE)
+    except InfraError as error:
+        return _say(f"{type(error).__name__}: {error}", ExitCode.INFRASTRUCTURE)
+    except HeadraceError as error:
+        return _say(f"{type(error).__name__}: {error}", ExitCode.TASKS_FAILED)
+
+
+def _say(text: str, code: ExitCode) -> ExitCode:
+    """Print one line for people."""
+    click.echo(f"headrace: {' '.join(text.split())}", err=True)
+    return code
