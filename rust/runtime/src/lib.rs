@@ -1,1 +1,6 @@
 //! The only place with sockets, threads, timers and file input and output.
+#![forbid(unsafe_code)]
+
+pub mod clock;
+pub mod inproc;
+pub mod transport;

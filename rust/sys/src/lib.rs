@@ -1,1 +1,13 @@
 //! The unsafe room: every foreign call that Rust cannot check stands here, each block with its argument.
+//!
+//! Nothing here knows tasks, graphs or frames' contents. What the modules export is safe to call.
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("headrace runs on Linux only: it needs memfd, pidfd and eventfd");
+
+pub mod eventfd;
+pub mod origin;
+pub mod poll;
+pub mod signals;
+pub mod threads;
+pub mod zmq;

@@ -1,0 +1,127 @@
+//! The broker's socket.
+
+use std::fmt;
+use std::ops::Deref;
+use std::os::fd::RawFd;
+
+use super::context::Context;
+use super::error::{SendError, ZmqError};
+use super::message::{Frame, Message};
+use super::socket::{Events, ROUTER, ROUTER_MANDATORY, Socket};
+
+/// A ROUTER: one socket for all peers, each known by its routing id. One frame is one message.
+pub struct Router {
+    socket: Socket,
+}
+
+impl Router {
+    /// A router that peers reach at `endpoint`.
+    ///
+    /// The path of an `ipc://` endpoint has at most 107 bytes. Binding takes over a path that another socket has:
+    /// whoever calls this holds the lock of the directory.
+    ///
+    /// # Errors
+    /// libzmq's, with the endpoint.
+    pub fn bind(context: &Context, endpoint: &str) -> Result<Self, ZmqError> {
+        let mut socket = Socket::open(context, ROUTER)?;
+        socket.set_int(ROUTER_MANDATORY, 1)?;
+        socket.bind(endpoint)?;
+        Ok(Self { socket })
+    }
+
+    /// Queues one frame for `peer`. On success `frame` is left empty (with its memory, if it was below
+    /// [`LARGE_FRAME_BYTES`](super::LARGE_FRAME_BYTES) and copied); on an error it is untouched.
+    ///
+    /// A frame accepted for a peer that disconnects is lost like one on the wire: the peer's death is learnt elsewhere.
+    ///
+    /// # Errors
+    /// [`SendError::Unreachable`] if no peer of that name is connected, [`SendError::WouldBlock`] if its queue is full:
+    /// nothing is ever dropped in silence.
+    pub fn send(&mut self, peer: &[u8], frame: &mut Vec<u8>) -> Result<(), SendError> {
+        // Both refusals come with the head. Once it is taken, the body is taken as well.
+        self.socket.send_head(peer)?;
+        self.socket.send_body(frame)
+    }
+
+    /// The next frame, if one has arrived.
+    ///
+    /// A transmission of several parts is no message of ours; it comes out as one empty frame, which no decoder takes.
+    ///
+    /// # Errors
+    /// When the socket is broken.
+    pub fn try_recv(&mut self) -> Result<Option<(RoutingId, Frame)>, ZmqError> {
+        loop {
+            let Some(head) = self.socket.receive()? else { return Ok(None) };
+            let peer = RoutingId::new(head.bytes());
+            let Some(body) = self.socket.receive()? else { return Ok(None) };
+            let several = self.socket.drop_rest(&body)?;
+            // A name that long is none that headrace gives, and could not be answered.
+            let Some(peer) = peer else { continue };
+            let body = if several { Message::empty(self.socket.functions()) } else { body };
+            return Ok(Some((peer, Frame::new(body))));
+        }
+    }
+
+    /// Whether a frame has arrived. To be asked before every sleep on [`fd`](Router::fd).
+    ///
+    /// # Errors
+    /// When the socket is broken.
+    pub fn has_input(&mut self) -> Result<bool, ZmqError> {
+        Ok(self.events()?.input)
+    }
+
+    /// What the socket can do now.
+    ///
+    /// # Errors
+    /// When the socket is broken.
+    pub fn events(&mut self) -> Result<Events, ZmqError> {
+        self.socket.events()
+    }
+
+    /// The descriptor to poll for input; edge-triggered, see the [module](super).
+    pub fn fd(&self) -> RawFd {
+        self.socket.fd()
+    }
+
+    /// How long queued frames may take to leave after the socket is dropped; 0 at first. Set it before the last
+    /// goodbye: the drop returns at once, and the last drop of the [`Context`] waits for at most this long.
+    ///
+    /// # Errors
+    /// When the socket is broken.
+    pub fn set_linger_ms(&mut self, linger_ms: u32) -> Result<(), ZmqError> {
+        self.socket.set_linger_ms(linger_ms)
+    }
+}
+
+/// The name by which a router knows a peer: what the peer chose, or five bytes of libzmq's own.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RoutingId {
+    len: u8,
+    bytes: [u8; Self::BYTES_MAX],
+}
+
+impl RoutingId {
+    /// The longest name.
+    pub const BYTES_MAX: usize = 31;
+
+    /// The name in `bytes`; `None` if it is longer than [`BYTES_MAX`](Self::BYTES_MAX).
+    pub fn new(bytes: &[u8]) -> Option<Self> {
+        let mut id = Self { len: u8::try_from(bytes.len()).ok()?, bytes: [0; Self::BYTES_MAX] };
+        id.bytes.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        Some(id)
+    }
+}
+
+impl Deref for RoutingId {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+}
+
+impl fmt::Debug for RoutingId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RoutingId({})", self.escape_ascii())
+    }
+}
