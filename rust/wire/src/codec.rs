@@ -342,3 +342,68 @@ impl<'a> Field<'a> for Blobs<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A message of three versions, as three peers know it.
+    #[derive(PartialEq, Debug)]
+    struct First<'a> {
+        number: u32,
+        name: &'a str,
+    }
+
+    #[derive(PartialEq, Debug)]
+    struct Third<'a> {
+        number: u32,
+        name: &'a str,
+        flags: u64,
+        values: Blobs<'a>,
+    }
+
+    body!(First<'a> { number, name });
+    body!(Third<'a> { number, name } later { flags, values });
+
+    fn read<'a, T: Body<'a>>(frame: &'a [u8]) -> Result<T, DecodeError> {
+        let mut reader = Reader::new(frame);
+        let values_left = reader.array_len()? - 1;
+        reader.uint()?;
+        let mut fields = Fields { reader, values_left };
+        let body = T::read(&mut fields)?;
+        fields.finish()?;
+        Ok(body)
+    }
+
+    fn written<'a>(body: &impl Body<'a>) -> Vec<u8> {
+        let mut frame = Vec::new();
+        encode_body(9, body, &mut frame);
+        frame
+    }
+
+    #[test]
+    fn a_new_reader_gives_defaults_to_what_an_old_writer_did_not_send() {
+        let frame = written(&First { number: 4, name: "ada" });
+        assert_eq!(read(&frame), Ok(Third { number: 4, name: "ada", flags: 0, values: Blobs::default() }));
+    }
+
+    #[test]
+    fn an_old_reader_skips_what_a_new_writer_sent() {
+        let values = Blobs { lens: U32s::Words(&[1, 2]), bytes: b"abb" };
+        let frame = written(&Third { number: 4, name: "ada", flags: 1 << 40, values });
+        assert_eq!(read(&frame), Ok(First { number: 4, name: "ada" }));
+    }
+
+    #[test]
+    fn a_later_column_of_blobs_does_not_arrive_by_half() {
+        let frame = [0x95, 9, 4, 0xa0, 1, 0xc4, 0];
+        assert_eq!(read::<Third<'_>>(&frame), Err(DecodeError::Missing { message: "Third", field: "values" }));
+    }
+
+    #[test]
+    fn a_frame_is_reserved_once_and_nearly_exactly() {
+        let words: Vec<u32> = (0..10_000).collect();
+        let frame = written(&Forget { dead: U32s::Words(&words) });
+        assert!(frame.capacity() - frame.len() < 3 * HEAD_BYTES_MAX, "{} of {}", frame.len(), frame.capacity());
+    }
+}

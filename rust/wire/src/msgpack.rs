@@ -240,3 +240,89 @@ fn tagged<const N: usize>(marker: Marker, word: [u8; N], out: &mut Vec<u8>) {
 fn len_u32(len: usize) -> u32 {
     u32::try_from(len).expect("a field is shorter than 4 GiB; senders bound columns long before that")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integers_are_written_shortest_and_read_back() {
+        let mut edges = vec![0_i64, i64::MIN, i64::MAX];
+        for bits in [5, 7, 8, 15, 16, 31, 32, 63] {
+            let power = 1_i128 << bits;
+            edges.extend([-power - 1, -power, -power + 1, power - 1, power, power + 1].map(|edge| edge as i64));
+        }
+        for value in edges {
+            let mut out = Vec::new();
+            write_sint(value, &mut out);
+            assert_eq!(Reader::new(&out).sint(), Ok(value));
+            let bits = 64 - if value < 0 { !value } else { value }.leading_zeros();
+            let shortest = match (value, bits) {
+                (0.., ..=7) | (..0, ..=5) => 1,
+                (0.., ..=8) | (..0, ..=7) => 2,
+                (0.., ..=16) | (..0, ..=15) => 3,
+                (0.., ..=32) | (..0, ..=31) => 5,
+                _ => 9,
+            };
+            assert_eq!(out.len(), shortest, "{value}");
+        }
+        let mut out = Vec::new();
+        write_uint(u64::MAX, &mut out);
+        assert_eq!(Reader::new(&out).uint(), Ok(u64::MAX));
+        assert_eq!(Reader::new(&out).sint(), Err(Fault::Expected("an integer")));
+    }
+
+    #[test]
+    fn lengths_are_written_shortest_and_read_back() {
+        for (len, heads) in [(0, (1, 2)), (31, (1, 2)), (32, (2, 2)), (255, (2, 2)), (256, (3, 3)), (65_536, (5, 5))] {
+            let text = "x".repeat(len);
+            let mut out = Vec::new();
+            write_str(&text, &mut out);
+            assert_eq!(out.len() - len, heads.0);
+            assert_eq!(Reader::new(&out).str(), Ok(text.as_str()));
+            out.clear();
+            write_bin_len(len, &mut out);
+            assert_eq!(out.len(), heads.1);
+            out.extend_from_slice(text.as_bytes());
+            assert_eq!(Reader::new(&out).bin(), Ok(text.as_bytes()));
+        }
+        for len in [0, 15, 16, 65_535, 65_536, u32::MAX] {
+            let mut out = Vec::new();
+            write_array_len(len, &mut out);
+            assert_eq!(Reader::new(&out).array_len(), Ok(len));
+        }
+    }
+
+    #[test]
+    fn every_kind_of_value_is_skipped_to_its_end() {
+        let values: [&[u8]; 14] = [
+            &[0x00],
+            &[0xe0],
+            &[0xc0],
+            &[0xca, 1, 2, 3, 4],
+            &[0xc5, 0, 2, 1, 2],
+            &[0xd4, 1, 2],
+            &[0xd8, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17],
+            &[0xc7, 1, 9, 8],
+            &[0xc8, 0, 1, 9, 8],
+            &[0xdc, 0, 2, 0x90, 0x91, 0xc0],
+            &[0xde, 0, 1, 0xa1, b'k', 0x80],
+            &[0xda, 0, 1, b'a'],
+            &[0x82, 1, 2, 3, 0x81, 4, 5],
+            &[0xd2, 1, 2, 3, 4],
+        ];
+        for value in values {
+            let bytes = [value, &[0xa1, b'!']].concat();
+            let mut reader = Reader::new(&bytes);
+            assert_eq!(reader.skip(1), Ok(()), "{value:02x?}");
+            assert_eq!(reader.str(), Ok("!"), "{value:02x?}");
+        }
+    }
+
+    #[test]
+    fn nesting_is_skipped_up_to_its_limit() {
+        let nested = |levels: usize| [&[0x91].repeat(levels)[..], &[0xc0]].concat();
+        assert_eq!(Reader::new(&nested(NESTING_MAX)).skip(1), Ok(()));
+        assert!(matches!(Reader::new(&nested(NESTING_MAX + 1)).skip(1), Err(DecodeError::Unskippable(_))));
+    }
+}

@@ -3,7 +3,7 @@
 use headrace_wire::*;
 
 /// The messages, each with the name of its golden frame.
-pub fn samples() -> Vec<(&'static str, Message<'static>)> {
+pub(crate) fn samples() -> Vec<(&'static str, Message<'static>)> {
     vec![
         ("hello", Message::Hello(hello())),
         ("welcome", Message::Welcome(welcome())),
