@@ -1,7 +1,7 @@
 //! The messages of the protocol, field by field in the order in which they travel.
 //!
-//! A frame is one flat msgpack array `[type, field, …]`; a field is an unsigned or signed integer, a string or a binary,
-//! and a column is one binary. The arrays are append-only: a reader skips fields it does not know and takes the default
+//! A frame is one flat msgpack array `[type, field, …]`; a field is an integer, a boolean, a string or a binary; a column
+//! of numbers is one binary of little-endian words, a column of strings is two: lengths and bytes. The arrays are append-only: a reader skips fields it does not know and takes the default
 //! for fields that an older writer did not send.
 
 use crate::columns::{Blobs, U32s};
@@ -108,7 +108,7 @@ pub struct Welcome<'a> {
 /// The last message of either side, with the reason.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Goodbye<'a> {
-    /// A [`GoodbyeReason`] as its number.
+    /// A [`GoodbyeReason`] as its number, or one that a newer peer knows.
     pub reason: u8,
     /// What happened, for people.
     pub text: &'a str,
@@ -161,7 +161,7 @@ pub struct Submit<'a> {
     /// Per task: how many predecessors it has.
     pub dep_counts: U32s<'a>,
     /// Predecessors task after task, in the order in which the arguments cite them, each once per task: an index within
-    /// the run, or [`EXTERNAL`] `| p` for position p of the external columns.
+    /// the run (of this chunk or an earlier one), or [`EXTERNAL`] `| p` for position p of the external columns.
     pub deps: U32s<'a>,
     /// Run of each external predecessor (of the same session).
     pub external_run: U32s<'a>,
@@ -175,11 +175,11 @@ pub struct Submit<'a> {
     pub priority: U32s<'a>,
     /// Option column: worker to which the task is pinned, or [`ANY_WORKER`].
     pub worker: U32s<'a>,
-    /// Indices of tasks with a key of their own, ascending.
+    /// Indices within the run of this chunk's tasks with a key of their own, ascending.
     pub key_index: U32s<'a>,
     /// Their keys.
     pub keys: Blobs<'a>,
-    /// Indices of the tasks whose results the run keeps.
+    /// Indices within the run of this chunk's tasks whose results the run keeps.
     pub keep: U32s<'a>,
 }
 
