@@ -1,2 +1,3 @@
 //! Pure session machines: broker, worker and client. No socket, no clock, no Python.
 #![forbid(unsafe_code)]
+pub mod worker;
