@@ -1,0 +1,56 @@
+//! What the broker asks of its surroundings.
+
+/// A connected peer, numbered by the runtime. Numbers are never reused.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PeerId(pub u64);
+
+/// Why a client may want to be woken by a frame.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Wake {
+    /// The run that the frame speaks of.
+    pub run: u32,
+    /// Whether the frame ends the run.
+    pub finished: bool,
+    /// Indices of the tasks that the frame settles.
+    pub indices: Vec<u32>,
+}
+
+/// One thing to do, in the order given.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Send a frame. `wake` is given for results; a client may sleep through any other results than it waits for.
+    Send {
+        /// Addressee.
+        peer: PeerId,
+        /// The encoded frame.
+        frame: Vec<u8>,
+        /// Whom the frame concerns; `None` for frames that anybody wants at once.
+        wake: Option<Wake>,
+    },
+    /// Start a worker process.
+    Spawn {
+        /// Worker number.
+        worker: u32,
+        /// Incarnation token, which its HELLO must repeat.
+        incarnation: u64,
+    },
+    /// Raise KeyboardInterrupt in the task that the worker runs, if it is still this attempt.
+    Interrupt {
+        /// Worker number.
+        worker: u32,
+        /// Slot of the task.
+        task: u32,
+        /// The attempt.
+        attempt: u32,
+    },
+    /// Kill a worker process.
+    Kill {
+        /// Worker number.
+        worker: u32,
+    },
+    /// Close the connection; later frames of this peer are not to be delivered.
+    Cut {
+        /// The peer.
+        peer: PeerId,
+    },
+}

@@ -1,0 +1,216 @@
+//! Dispatch: who gets which ready tasks, and the frames that carry them.
+//!
+//! Workers are served in rounds: first everybody up to one frame, then everybody up to two (B1), so that a small supply
+//! is spread before anybody queues. In each round a worker first takes what it holds the largest input of (or what
+//! nobody does), then anything.
+
+use super::functions::Functions;
+use super::ledger::Ledger;
+use super::workers::{FRAME_BUDGET_NS, FRAMES_MAX, Worker};
+use super::{ANY_CLASS, Action, Broker, worker_id};
+use headrace_kernel::{ClassId, LeaseRequest, Oracle, Preference, TaskIndex};
+use headrace_wire::{BlobsBuf, Forget, LEASE_HOLD, LEASE_REPORT, Lease, Message};
+
+/// Dead results that a worker without new work may still hold before it is told.
+const FORGET_BATCH: usize = 1_024;
+
+/// Reused memory for the columns of a lease frame.
+#[derive(Default)]
+pub(super) struct LeaseColumns {
+    function_ids: Vec<u32>,
+    function_names: BlobsBuf,
+    functions: BlobsBuf,
+    value_task: Vec<u32>,
+    values: BlobsBuf,
+    task: Vec<u32>,
+    attempt: Vec<u32>,
+    function: Vec<u32>,
+    flags: Vec<u8>,
+    index: Vec<u32>,
+    dep_counts: Vec<u32>,
+    deps: Vec<u32>,
+    args: BlobsBuf,
+    key_position: Vec<u32>,
+    keys: BlobsBuf,
+}
+
+impl LeaseColumns {
+    fn clear(&mut self) {
+        self.function_ids.clear();
+        self.function_names.clear();
+        self.functions.clear();
+        self.value_task.clear();
+        self.values.clear();
+        self.task.clear();
+        self.attempt.clear();
+        self.function.clear();
+        self.flags.clear();
+        self.index.clear();
+        self.dep_counts.clear();
+        self.deps.clear();
+        self.args.clear();
+        self.key_position.clear();
+        self.keys.clear();
+    }
+
+    fn message<'a>(&'a self, frame: u32, dead: &'a [u32]) -> Message<'a> {
+        Message::Lease(Lease {
+            frame,
+            dead: dead.into(),
+            function_ids: (&self.function_ids).into(),
+            function_names: self.function_names.as_blobs(),
+            functions: self.functions.as_blobs(),
+            value_task: (&self.value_task).into(),
+            values: self.values.as_blobs(),
+            task: (&self.task).into(),
+            attempt: (&self.attempt).into(),
+            function: (&self.function).into(),
+            flags: &self.flags,
+            index: (&self.index).into(),
+            dep_counts: (&self.dep_counts).into(),
+            deps: (&self.deps).into(),
+            args: self.args.as_blobs(),
+            key_position: (&self.key_position).into(),
+            keys: self.keys.as_blobs(),
+        })
+    }
+}
+
+/// What the kernel asks the broker while it forms a batch.
+struct Ask<'a> {
+    ledger: &'a Ledger,
+    functions: &'a Functions,
+    worker: u32,
+}
+
+impl Oracle for Ask<'_> {
+    fn cost(&mut self, task: TaskIndex) -> u64 {
+        // A function that was never measured fills a whole frame, so that nobody queues behind the unknown.
+        self.functions.estimate_ns(self.ledger.slot(task.0).function).unwrap_or(FRAME_BUDGET_NS)
+    }
+
+    fn preference(&mut self, predecessors: &[TaskIndex], _task: TaskIndex) -> Preference {
+        let size = |task: &TaskIndex| {
+            self.ledger.value(task.0).map(|value| {
+                let bytes = value.payload.as_ref().map_or(0, super::Payload::len);
+                (bytes, value)
+            })
+        };
+        match predecessors.iter().filter_map(size).max_by_key(|(bytes, _)| *bytes) {
+            Some((_, value)) if value.holders.contains(&self.worker) => Preference::Mine,
+            Some((_, value)) if !value.holders.is_empty() => Preference::Other,
+            _ => Preference::Nobody,
+        }
+    }
+}
+
+impl Broker {
+    pub(super) fn dispatch(&mut self, now_ns: u64) {
+        let workers = self.workers.len() as u32;
+        for frames in 1..=FRAMES_MAX {
+            for only_preferred in [true, false] {
+                for worker in 0..workers {
+                    while self.workers[worker as usize].takes_work()
+                        && self.workers[worker as usize].frames_open() < frames
+                        && self.lease_frame(worker, only_preferred, now_ns)
+                    {}
+                }
+            }
+        }
+        for worker in 0..workers {
+            if self.workers[worker as usize].dead.len() >= FORGET_BATCH {
+                self.forget_dead(worker);
+            }
+        }
+    }
+
+    /// Sends one lease frame to a worker; false if there is nothing for it.
+    fn lease_frame(&mut self, number: u32, only_preferred: bool, now_ns: u64) -> bool {
+        let classes = [ClassId(1 + number), ANY_CLASS];
+        let ready = self.kernel.ready_len(ANY_CLASS);
+        let seeds = ready.div_ceil(self.workers.len()) + self.kernel.ready_len(classes[0]);
+        let request = LeaseRequest {
+            classes: &classes,
+            tasks_max: self.workers[number as usize].frame_tasks_max,
+            seeds_max: u32::try_from(seeds).unwrap_or(u32::MAX),
+            budget: FRAME_BUDGET_NS,
+            only_preferred,
+        };
+        let mut ask = Ask { ledger: &self.ledger, functions: &self.functions, worker: number };
+        self.leased.clear();
+        self.kernel.lease(worker_id(number), &request, &mut ask, &mut self.leased);
+        if self.leased.is_empty() {
+            return false;
+        }
+        self.send_leases(number, now_ns);
+        true
+    }
+
+    fn send_leases(&mut self, number: u32, now_ns: u64) {
+        let Broker { kernel, ledger, functions, runs, workers, columns, leased, actions, statistics, .. } = self;
+        let worker = &mut workers[number as usize];
+        if worker.frames_open() == 0 {
+            worker.progress_ns = now_ns;
+        }
+        let frame = worker.next_frame();
+        columns.clear();
+        for lease in leased.iter() {
+            let slot = ledger.slot_mut(lease.task.0);
+            slot.frame = frame;
+            slot.held_by_worker = lease.hold;
+            slot.recalled = false;
+            let slot = *slot;
+            let run = runs[slot.run as usize].as_mut().expect("a live task's run is in the table");
+            run.counts.leased += 1;
+            run.first_lease_ns.get_or_insert(now_ns);
+            if let Some(key) = run.keys.get(&slot.index) {
+                columns.key_position.push(columns.task.len() as u32);
+                columns.keys.push(key);
+            }
+            if worker.learn_function(slot.function) {
+                let function = functions.get(slot.function);
+                columns.function_ids.push(slot.function);
+                columns.function_names.push(function.name.bytes());
+                columns.functions.push(function.pickle.bytes());
+            }
+            worker.outstanding_ns += functions.estimate_ns(slot.function).unwrap_or(FRAME_BUDGET_NS);
+            let predecessors = kernel.predecessors(lease.task);
+            columns.dep_counts.push(predecessors.len() as u32);
+            for predecessor in predecessors {
+                columns.deps.push(predecessor.0);
+                // B2. A predecessor without a value is leased to this worker earlier in its queue (K2).
+                if let Some(value) = ledger.value_mut(predecessor.0)
+                    && !value.holders.contains(&number)
+                {
+                    let payload = value.payload.as_ref().expect("a recall fetches every value that it sets free");
+                    columns.value_task.push(predecessor.0);
+                    columns.values.push(payload.bytes());
+                    value.holders.push(number);
+                }
+            }
+            columns.task.push(lease.task.0);
+            columns.attempt.push(lease.attempt.0);
+            columns.function.push(slot.function);
+            columns.flags.push((if lease.report { LEASE_REPORT } else { 0 }) | (if lease.hold { LEASE_HOLD } else { 0 }));
+            columns.index.push(slot.index);
+            columns.args.push(ledger.args(lease.task.0));
+        }
+        worker.open_frame(leased.len() as u32);
+        worker.start_failures = 0;
+        let mut bytes = Vec::new();
+        columns.message(frame, &worker.dead).encode(&mut bytes);
+        worker.dead.clear();
+        statistics.lease_frames += 1;
+        let peer = worker.peer().expect("only connected workers are given work");
+        actions.push_back(Action::Send { peer, frame: bytes, wake: None });
+    }
+
+    /// Tells a worker which results are dead.
+    pub(super) fn forget_dead(&mut self, number: u32) {
+        let worker = &mut self.workers[number as usize];
+        let dead = std::mem::take(&mut worker.dead);
+        if let (Some(peer), false) = (worker.peer(), dead.is_empty()) {
+            self.send(peer, &Message::Forget(Forget { dead: (&dead).into() }));
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Functions by number: their pickles, and how long a call of each takes.
+
+use super::payload::Payload;
+
+/// A function as the broker knows it.
+#[derive(Debug)]
+pub(crate) struct Function {
+    /// Name, for people.
+    pub(crate) name: Payload,
+    /// Pickle, opaque here.
+    pub(crate) pickle: Payload,
+    estimate_ns: Option<u64>,
+}
+
+/// All functions of all sessions; a number is never reused.
+#[derive(Debug, Default)]
+pub(crate) struct Functions {
+    known: Vec<Function>,
+}
+
+impl Functions {
+    /// Adds a function and returns its broker-wide number.
+    pub(crate) fn add(&mut self, name: Payload, pickle: Payload) -> u32 {
+        self.known.push(Function { name, pickle, estimate_ns: None });
+        (self.known.len() - 1) as u32
+    }
+
+    /// The function with this number.
+    pub(crate) fn get(&self, number: u32) -> &Function {
+        &self.known[number as usize]
+    }
+
+    /// The number of functions.
+    pub(crate) fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Estimated duration of a call in ns; `None` until the first one has been measured.
+    pub(crate) fn estimate_ns(&self, number: u32) -> Option<u64> {
+        self.known[number as usize].estimate_ns
+    }
+
+    /// Learns from `calls` calls that took `total_ns` together.
+    ///
+    /// An exponentially weighted mean in which one report frame weighs a quarter, whatever its number of calls: a frame
+    /// is about a millisecond of work, so the estimate follows a change of regime within a few milliseconds.
+    pub(crate) fn learn(&mut self, number: u32, calls: u32, total_ns: u64) {
+        let Some(function) = self.known.get_mut(number as usize) else { return };
+        let sample_ns = (total_ns / u64::from(calls.max(1))).max(1);
+        function.estimate_ns = Some(match function.estimate_ns {
+            None => sample_ns,
+            Some(estimate_ns) => (estimate_ns * 3 + sample_ns).div_ceil(4),
+        });
+    }
+}

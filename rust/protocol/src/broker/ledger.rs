@@ -1,0 +1,228 @@
+//! What the broker knows of a task besides its readiness: who asked for it, what to call, who holds its result.
+//!
+//! Everything is found by the slot that the kernel gave the task. A slot costs 44 bytes, a held result 48 more.
+
+use super::payload::Payload;
+use smallvec::SmallVec;
+
+/// Marks an absent position.
+pub(crate) const NONE: u32 = u32::MAX;
+
+/// The broker's part of a task.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slot {
+    /// Position of the run in the broker's table of runs.
+    pub(crate) run: u32,
+    /// Index of the task within its run.
+    pub(crate) index: u32,
+    /// Broker-wide number of the function.
+    pub(crate) function: u32,
+    /// Chunk that holds the arguments.
+    pub(crate) chunk: u32,
+    /// Where the arguments start within the chunk.
+    pub(crate) args_start: u32,
+    /// How long they are.
+    pub(crate) args_len: u32,
+    /// Position of the held result, or [`NONE`].
+    pub(crate) value: u32,
+    /// Lease frame in which the task travels now.
+    pub(crate) frame: u32,
+    /// Refs to the result that clients hold.
+    pub(crate) refs: u32,
+    /// The client wants the result.
+    pub(crate) kept: bool,
+    /// The lease asked the worker to hold the result.
+    pub(crate) held_by_worker: bool,
+    /// The lease has been asked back.
+    pub(crate) recalled: bool,
+    /// Executing deaths.
+    pub(crate) crashes: u8,
+}
+
+impl Default for Slot {
+    fn default() -> Self {
+        Slot {
+            run: NONE,
+            index: 0,
+            function: 0,
+            chunk: NONE,
+            args_start: 0,
+            args_len: 0,
+            value: NONE,
+            frame: 0,
+            refs: 0,
+            kept: false,
+            held_by_worker: false,
+            recalled: false,
+            crashes: 0,
+        }
+    }
+}
+
+/// A live result.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Value {
+    /// Its encoding, if it was reported.
+    pub(crate) payload: Option<Payload>,
+    /// Workers that have it.
+    pub(crate) holders: SmallVec<[u32; 4]>,
+}
+
+#[derive(Debug)]
+struct Chunk {
+    args: Payload,
+    tasks: u32,
+}
+
+/// Slots, results and arguments.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    slots: Vec<Slot>,
+    values: Vec<Value>,
+    free_values: Vec<u32>,
+    chunks: Vec<Option<Chunk>>,
+    free_chunks: Vec<u32>,
+    bytes_held: u64,
+}
+
+impl Ledger {
+    /// The broker's part of the task in `slot`.
+    pub(crate) fn slot(&self, slot: u32) -> &Slot {
+        &self.slots[slot as usize]
+    }
+
+    /// The same, to change.
+    pub(crate) fn slot_mut(&mut self, slot: u32) -> &mut Slot {
+        &mut self.slots[slot as usize]
+    }
+
+    /// Whether the kernel ever gave out `slot`; a peer may name any number.
+    pub(crate) fn knows(&self, slot: u32) -> bool {
+        (slot as usize) < self.slots.len()
+    }
+
+    /// Takes over the arguments of `tasks` tasks.
+    pub(crate) fn add_chunk(&mut self, args: Payload, tasks: u32) -> u32 {
+        self.bytes_held += args.len() as u64;
+        let chunk = Some(Chunk { args, tasks });
+        match self.free_chunks.pop() {
+            Some(position) => {
+                self.chunks[position as usize] = chunk;
+                position
+            }
+            None => {
+                self.chunks.push(chunk);
+                (self.chunks.len() - 1) as u32
+            }
+        }
+    }
+
+    /// Opens `slot` for a new task.
+    pub(crate) fn open(&mut self, slot: u32, task: Slot) {
+        let position = slot as usize;
+        if position >= self.slots.len() {
+            self.slots.resize(position + 1, Slot::default());
+        }
+        self.slots[position] = task;
+    }
+
+    /// Forgets the task in `slot`.
+    pub(crate) fn close(&mut self, slot: u32) {
+        self.drop_value(slot);
+        let position = std::mem::replace(&mut self.slots[slot as usize].chunk, NONE);
+        if position == NONE {
+            return;
+        }
+        let held = self.chunks[position as usize].as_mut().expect("a live task's arguments are held");
+        held.tasks -= 1;
+        if held.tasks == 0 {
+            self.bytes_held -= held.args.len() as u64;
+            self.chunks[position as usize] = None;
+            self.free_chunks.push(position);
+        }
+    }
+
+    /// The encoded arguments of the task in `slot`.
+    pub(crate) fn args(&self, slot: u32) -> &[u8] {
+        let task = self.slot(slot);
+        let chunk = self.chunks[task.chunk as usize].as_ref().expect("a live task's arguments are held");
+        &chunk.args.bytes()[task.args_start as usize..(task.args_start + task.args_len) as usize]
+    }
+
+    /// The live result of `slot`, if there is one.
+    pub(crate) fn value(&self, slot: u32) -> Option<&Value> {
+        let position = self.slot(slot).value;
+        (position != NONE).then(|| &self.values[position as usize])
+    }
+
+    /// The same, to change its holders.
+    pub(crate) fn value_mut(&mut self, slot: u32) -> Option<&mut Value> {
+        let position = self.slot(slot).value;
+        (position != NONE).then(|| &mut self.values[position as usize])
+    }
+
+    /// Records a live result.
+    pub(crate) fn set_value(&mut self, slot: u32, payload: Option<Payload>, holder: Option<u32>) {
+        self.drop_value(slot);
+        self.bytes_held += payload.as_ref().map_or(0, |payload| payload.len() as u64);
+        let value = Value { payload, holders: holder.into_iter().collect() };
+        let position = match self.free_values.pop() {
+            Some(position) => {
+                self.values[position as usize] = value;
+                position
+            }
+            None => {
+                self.values.push(value);
+                (self.values.len() - 1) as u32
+            }
+        };
+        self.slots[slot as usize].value = position;
+    }
+
+    /// Adds the bytes of a result that only a worker had.
+    pub(crate) fn set_payload(&mut self, slot: u32, payload: Payload) {
+        let bytes = payload.len() as u64;
+        if let Some(value) = self.value_mut(slot)
+            && value.payload.is_none()
+        {
+            value.payload = Some(payload);
+            self.bytes_held += bytes;
+        }
+    }
+
+    /// Forgets the result of `slot` and tells who else has it.
+    pub(crate) fn drop_value(&mut self, slot: u32) -> SmallVec<[u32; 4]> {
+        let position = std::mem::replace(&mut self.slots[slot as usize].value, NONE);
+        if position == NONE {
+            return SmallVec::new();
+        }
+        let value = std::mem::take(&mut self.values[position as usize]);
+        self.bytes_held -= value.payload.as_ref().map_or(0, |payload| payload.len() as u64);
+        self.free_values.push(position);
+        value.holders
+    }
+
+    /// Takes a dead worker off every list of holders and names the slots whose only copy it had.
+    ///
+    /// Walks all slots: a worker's death is rare, and no index of holders has to be kept for it.
+    pub(crate) fn lose_holder(&mut self, worker: u32) -> Vec<u32> {
+        let mut lost = Vec::new();
+        for (position, task) in self.slots.iter().enumerate() {
+            if task.value == NONE {
+                continue;
+            }
+            let value = &mut self.values[task.value as usize];
+            let before = value.holders.len();
+            value.holders.retain(|holder| *holder != worker);
+            if value.holders.len() < before && value.holders.is_empty() && value.payload.is_none() {
+                lost.push(position as u32);
+            }
+        }
+        lost
+    }
+
+    /// Bytes of arguments and results held now.
+    pub(crate) fn bytes_held(&self) -> u64 {
+        self.bytes_held
+    }
+}

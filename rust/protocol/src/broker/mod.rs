@@ -1,0 +1,230 @@
+//! The broker: sessions, leases, credits, placement.
+//!
+//! A pure machine. Events come in through `handle_*`, each with the time; [`Broker::finish_turn`] then gives out work and
+//! collects news, once per turn however much came in; [`Broker::poll_action`] hands out what is to be done. It knows no
+//! socket, no clock and no Python, and it never looks into a pickle.
+//!
+//! Which task is ready is the kernel's business (K1–K8). The broker adds who asked for a task, which worker takes it,
+//! and what each worker can be trusted to hold:
+//!
+//! - **B1** A worker holds at most two frames of unsettled leases, each about a millisecond of estimated work.
+//! - **B2** A lease travels with every input that its worker has not got; an input is sent to a worker once.
+//! - **B3** A task that ended is told to its client exactly once if it is kept or ended badly.
+//! - **B4** No worker idles while another holds an unstarted lease whose predecessors are done (recall on idle).
+//! - **B5** A worker's death blames only the attempt on its status page.
+
+mod action;
+mod dispatch;
+mod functions;
+mod ledger;
+mod payload;
+mod peers;
+mod processes;
+mod recall;
+mod reports;
+mod results;
+mod runs;
+mod submit;
+mod workers;
+
+pub use action::{Action, PeerId, Wake};
+pub use payload::{Frame, Payload};
+pub use processes::Exit;
+
+use dispatch::LeaseColumns;
+use functions::Functions;
+use headrace_kernel::{ClassId, Kernel, Leased, WorkerId};
+use headrace_wire::Message;
+use ledger::Ledger;
+use peers::Peer;
+use runs::Run;
+use rustc_hash::FxHashMap;
+use std::collections::{BTreeMap, VecDeque};
+use workers::{Life, Worker};
+
+/// How a broker is set up.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Worker processes; at least 1.
+    pub workers: u32,
+    /// Executing deaths after which a task is failed instead of tried again; at least 1.
+    pub crash_limit: u8,
+    /// Largest result in bytes that a worker may report.
+    pub result_bytes_max: u64,
+    /// Version of headrace that peers must match.
+    pub version: String,
+    /// Version of Python; peers must match its first two numbers.
+    pub python: String,
+    /// Nanoseconds between an interrupt of a running task and the kill of its worker.
+    pub grace_ns: u64,
+}
+
+/// Counts since the broker's start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Statistics {
+    /// Lease frames sent.
+    pub lease_frames: u64,
+    /// Report frames received.
+    pub report_frames: u64,
+    /// Late or duplicate reports dropped (K4).
+    pub stale_reports: u64,
+    /// Recalls sent.
+    pub recalls: u64,
+    /// Workers that died.
+    pub worker_deaths: u64,
+    /// Frames of unknown type that were skipped.
+    pub unknown_frames: u64,
+    /// Bytes of arguments and results held now.
+    pub bytes_held: u64,
+    /// Tasks held now.
+    pub tasks_held: u64,
+}
+
+/// The broker's state. See the module's text.
+pub struct Broker {
+    config: Config,
+    kernel: Kernel,
+    ledger: Ledger,
+    functions: Functions,
+    runs: Vec<Option<Run>>,
+    free_runs: Vec<u32>,
+    /// Runs with something to tell.
+    news: Vec<u32>,
+    peers: BTreeMap<PeerId, Peer>,
+    workers: Vec<Worker>,
+    next_session: u64,
+    heartbeat_number: u64,
+    heartbeat_due_ns: u64,
+    recall_due_ns: Option<u64>,
+    actions: VecDeque<Action>,
+    statistics: Statistics,
+    columns: LeaseColumns,
+    leased: Vec<Leased>,
+    shutting_down: bool,
+}
+
+/// Time between two questions whether a worker lives.
+const HEARTBEAT_NS: u64 = 1_000_000_000;
+/// Class of tasks that any worker may take; class `1 + w` belongs to worker `w`.
+const ANY_CLASS: ClassId = ClassId(0);
+
+impl Broker {
+    /// A broker that asks at once for its workers to be started.
+    pub fn new(config: Config, now_ns: u64) -> Self {
+        let workers = (0..config.workers).map(Worker::new).collect();
+        let mut broker = Broker {
+            config,
+            kernel: Kernel::new(),
+            ledger: Ledger::default(),
+            functions: Functions::default(),
+            runs: Vec::new(),
+            free_runs: Vec::new(),
+            news: Vec::new(),
+            peers: BTreeMap::new(),
+            workers,
+            next_session: 1,
+            heartbeat_number: 0,
+            heartbeat_due_ns: now_ns + HEARTBEAT_NS,
+            recall_due_ns: None,
+            actions: VecDeque::new(),
+            statistics: Statistics::default(),
+            columns: LeaseColumns::default(),
+            leased: Vec::new(),
+            shutting_down: false,
+        };
+        broker.start_due_workers(now_ns);
+        broker
+    }
+
+    /// Applies a frame of `peer`.
+    pub fn handle_frame(&mut self, peer: PeerId, frame: &Frame, now_ns: u64) {
+        let known = self.peers.get(&peer);
+        if matches!(known, Some(Peer::Cut)) {
+            return;
+        }
+        let message = match Message::decode((**frame).as_ref()) {
+            Ok(message) => message,
+            Err(error) if error.is_unknown_type() && known.is_some() => {
+                self.statistics.unknown_frames += 1;
+                return;
+            }
+            Err(error) => return self.refuse(peer, &format!("a frame could not be decoded: {error}")),
+        };
+        match (known, message) {
+            (None, Message::Hello(hello)) => self.handle_hello(peer, &hello, now_ns),
+            (None, _) => self.refuse(peer, "the first message must be HELLO"),
+            (Some(Peer::Client(_)), Message::Submit(submit)) => self.handle_submit(peer, frame, &submit, now_ns),
+            (Some(Peer::Client(_)), Message::Hold(hold)) => self.handle_hold(peer, &hold),
+            (Some(Peer::Client(_)), Message::Cancel(cancel)) => self.handle_cancel(peer, &cancel, now_ns),
+            (Some(Peer::Client(_)), Message::Query(query)) => self.handle_query(peer, &query, now_ns),
+            (Some(&Peer::Worker(worker)), Message::Report(report)) => {
+                self.handle_report(worker, frame, &report, now_ns);
+            }
+            (Some(Peer::Worker(_) | Peer::Client(_)), Message::Heartbeat(_)) => {}
+            (Some(_), Message::Goodbye(goodbye)) => self.handle_goodbye(peer, goodbye.text, now_ns),
+            (Some(_), _) => self.refuse(peer, "a message that this peer may not send"),
+        }
+    }
+
+    /// Lets time pass: starts workers that are due, kills those that ignored an interrupt, asks for signs of life.
+    pub fn handle_timeout(&mut self, now_ns: u64) {
+        self.start_due_workers(now_ns);
+        self.kill_stubborn_workers(now_ns);
+        if now_ns >= self.heartbeat_due_ns {
+            self.send_heartbeats(now_ns);
+        }
+    }
+
+    /// Gives out work and news after everything that arrived was handled.
+    pub fn finish_turn(&mut self, now_ns: u64) {
+        self.settle_cascades(now_ns);
+        self.dispatch(now_ns);
+        self.recall_for_idle_workers(now_ns);
+        self.tell_news(now_ns);
+    }
+
+    /// The next thing to do.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`Broker::handle_timeout`] and [`Broker::finish_turn`] want to be called even if nothing happens.
+    pub fn next_timeout_ns(&self) -> Option<u64> {
+        let workers = self.workers.iter().filter_map(|worker| match worker.life {
+            Life::Down { respawn_ns } => Some(respawn_ns),
+            _ => worker.interrupted.iter().map(|asked| asked.kill_ns).min(),
+        });
+        workers.chain([self.heartbeat_due_ns]).chain(self.recall_due_ns).min()
+    }
+
+    /// Counts since the start.
+    pub fn statistics(&self) -> Statistics {
+        Statistics {
+            bytes_held: self.ledger.bytes_held(),
+            tasks_held: self.kernel.statistics().slots_used(),
+            ..self.statistics
+        }
+    }
+
+    fn send(&mut self, peer: PeerId, message: &Message<'_>) {
+        let mut frame = Vec::new();
+        message.encode(&mut frame);
+        self.actions.push_back(Action::Send { peer, frame, wake: None });
+    }
+
+    fn run(&self, position: u32) -> &Run {
+        self.runs[position as usize].as_ref().expect("a live task's run is in the table")
+    }
+
+    fn run_mut(&mut self, position: u32) -> &mut Run {
+        self.runs[position as usize].as_mut().expect("a live task's run is in the table")
+    }
+}
+
+/// The kernel's name for worker `number`.
+fn worker_id(number: u32) -> WorkerId {
+    WorkerId(number)
+}
+
+/// Runs of one client by the client's numbers.
+type RunTable = FxHashMap<u32, u32>;

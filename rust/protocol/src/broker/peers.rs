@@ -1,0 +1,190 @@
+//! Sessions: who is connected, and how they come and go.
+
+use super::runs::Run;
+use super::workers::Life;
+use super::{Action, Broker, PeerId, RunTable, worker_id};
+use headrace_kernel::TaskIndex;
+use headrace_wire::{Goodbye, GoodbyeReason, Hello, Message, PROTOCOL_VERSION, Role, Welcome};
+use rustc_hash::FxHashMap;
+
+/// What a connected peer is.
+#[derive(Debug)]
+pub(super) enum Peer {
+    /// It submits graphs.
+    Client(Session),
+    /// It is this worker.
+    Worker(u32),
+    /// It broke the protocol; its frames are dropped undecoded.
+    Cut,
+}
+
+/// A client's session.
+#[derive(Debug, Default)]
+pub(super) struct Session {
+    /// Broker-wide numbers of its functions.
+    pub(super) functions: FxHashMap<u32, u32>,
+    /// Positions of its runs.
+    pub(super) runs: RunTable,
+}
+
+impl Broker {
+    pub(super) fn handle_hello(&mut self, peer: PeerId, hello: &Hello<'_>, now_ns: u64) {
+        if let Some(text) = self.mismatch(hello) {
+            return self.cut(peer, GoodbyeReason::VersionMismatch, &text);
+        }
+        match hello.role {
+            Role::Client => {
+                self.peers.insert(peer, Peer::Client(Session::default()));
+            }
+            Role::Worker => {
+                let Some(worker) = self.workers.get_mut(hello.worker as usize).filter(|worker| {
+                    worker.life == Life::Starting && worker.incarnation == hello.incarnation
+                }) else {
+                    return self.cut(peer, GoodbyeReason::ProtocolError, "no such worker is expected");
+                };
+                worker.life = Life::Ready(peer);
+                worker.pid = hello.pid;
+                worker.progress_ns = now_ns;
+                self.kernel.add_worker(worker_id(hello.worker));
+                self.peers.insert(peer, Peer::Worker(hello.worker));
+            }
+        }
+        let session = self.next_session;
+        self.next_session += 1;
+        let version = self.config.version.clone();
+        let result_bytes_max = self.config.result_bytes_max;
+        let welcome =
+            Welcome { protocol: PROTOCOL_VERSION, version: &version, features: 0, session, result_bytes_max };
+        self.send(peer, &Message::Welcome(welcome));
+    }
+
+    fn mismatch(&self, hello: &Hello<'_>) -> Option<String> {
+        if hello.protocol != PROTOCOL_VERSION || hello.version != self.config.version {
+            return Some(format!(
+                "the broker is headrace {} (protocol {PROTOCOL_VERSION}), the peer is headrace {} (protocol {}): \
+                 install the same version on both sides",
+                self.config.version, hello.version, hello.protocol
+            ));
+        }
+        if minor(hello.python) != minor(&self.config.python) {
+            return Some(format!(
+                "the broker's side runs Python {}, the peer runs Python {}: functions travel as byte code, so the \
+                 first two numbers must agree",
+                self.config.python, hello.python
+            ));
+        }
+        None
+    }
+
+    pub(super) fn handle_goodbye(&mut self, peer: PeerId, text: &str, now_ns: u64) {
+        match self.peers.get(&peer) {
+            Some(Peer::Client(_)) => self.handle_disconnect(peer, now_ns),
+            Some(&Peer::Worker(worker)) => {
+                // Its process ends by itself; what it said belongs to the post-mortem.
+                self.workers[worker as usize].keep_stderr(text.as_bytes());
+            }
+            Some(Peer::Cut) | None => {}
+        }
+    }
+
+    /// A client is gone: nobody will read its results, so its tasks are cancelled and nothing of it is kept.
+    pub fn handle_disconnect(&mut self, peer: PeerId, now_ns: u64) {
+        let Some(Peer::Client(session)) = self.peers.remove(&peer) else { return };
+        let mut positions: Vec<u32> = session.runs.into_values().collect();
+        positions.sort_unstable();
+        for position in positions {
+            let tasks = self.live_slots(position);
+            self.kernel.cancel(&tasks);
+            self.settle_cascades(now_ns);
+            let kept: Vec<TaskIndex> =
+                tasks.into_iter().filter(|task| std::mem::take(&mut self.ledger.slot_mut(task.0).kept)).collect();
+            for task in kept {
+                self.kernel.unhold(task);
+            }
+            if let Some(run) = self.runs[position as usize].as_mut() {
+                run.open = false;
+                run.finish_told = true;
+            }
+            self.settle_cascades(now_ns);
+            self.drop_run_if_over(position);
+        }
+        self.actions.push_back(Action::Cut { peer });
+    }
+
+    /// Says why to a peer that broke the protocol, and listens to it no more.
+    pub(super) fn refuse(&mut self, peer: PeerId, text: &str) {
+        self.cut(peer, GoodbyeReason::ProtocolError, text);
+    }
+
+    pub(super) fn cut(&mut self, peer: PeerId, reason: GoodbyeReason, text: &str) {
+        self.send(peer, &Message::Goodbye(Goodbye { reason: reason as u8, text }));
+        match self.peers.insert(peer, Peer::Cut) {
+            // A worker that talks nonsense is of no use; its death brings its tasks back.
+            Some(Peer::Worker(worker)) => self.actions.push_back(Action::Kill { worker }),
+            Some(Peer::Client(session)) => {
+                self.peers.insert(peer, Peer::Client(session));
+                self.handle_disconnect(peer, 0);
+                self.peers.insert(peer, Peer::Cut);
+            }
+            Some(Peer::Cut) | None => {}
+        }
+        self.actions.push_back(Action::Cut { peer });
+    }
+
+    /// Ends the broker: clients and workers are told, and no worker is started again.
+    pub fn shut_down(&mut self) {
+        self.shutting_down = true;
+        let peers: Vec<PeerId> =
+            self.peers.iter().filter(|(_, peer)| !matches!(peer, Peer::Cut)).map(|(peer, _)| *peer).collect();
+        for peer in peers {
+            let text = "the broker shuts down";
+            self.send(peer, &Message::Goodbye(Goodbye { reason: GoodbyeReason::Shutdown as u8, text }));
+        }
+        for worker in &mut self.workers {
+            if matches!(worker.life, Life::Down { .. }) {
+                worker.life = Life::Retired;
+            }
+        }
+    }
+
+    /// The slots of a run's tasks that are not freed.
+    pub(super) fn live_slots(&self, position: u32) -> Vec<TaskIndex> {
+        let Some(run) = self.runs[position as usize].as_ref() else { return Vec::new() };
+        match &run.slots {
+            super::runs::Slots::Dense(slots) => {
+                slots.iter().filter(|slot| **slot != super::ledger::NONE).map(|slot| TaskIndex(*slot)).collect()
+            }
+            super::runs::Slots::Sparse(slots) => {
+                let mut live: Vec<TaskIndex> = slots.values().map(|slot| TaskIndex(*slot)).collect();
+                live.sort_unstable();
+                live
+            }
+        }
+    }
+
+    /// Removes a run of which nothing is left.
+    pub(super) fn drop_run_if_over(&mut self, position: u32) {
+        let over = |run: &Run| run.live == 0 && !run.open && run.finish_told && !run.has_news;
+        if self.runs[position as usize].as_ref().is_some_and(over) {
+            let run = self.runs[position as usize].take().expect("the run was just seen");
+            if let Some(Peer::Client(session)) = self.peers.get_mut(&run.peer) {
+                session.runs.remove(&run.number);
+            }
+            self.free_runs.push(position);
+        }
+    }
+
+    /// The position of a run of this client.
+    pub(super) fn find_run(&self, peer: PeerId, number: u32) -> Option<u32> {
+        match self.peers.get(&peer) {
+            Some(Peer::Client(session)) => session.runs.get(&number).copied(),
+            _ => None,
+        }
+    }
+}
+
+/// The first two numbers of a version of Python.
+fn minor(version: &str) -> (&str, &str) {
+    let mut numbers = version.split('.');
+    (numbers.next().unwrap_or(""), numbers.next().unwrap_or(""))
+}

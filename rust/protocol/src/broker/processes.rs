@@ -1,0 +1,160 @@
+//! Worker processes: started, heard, lost, started again.
+
+use super::workers::{Life, START_FAILURES_MAX};
+use super::{Action, Broker, HEARTBEAT_NS, PeerId, worker_id};
+use headrace_kernel::{Attempt, TaskIndex};
+use headrace_wire::{Death, Heartbeat, Log, Message, Outcome};
+
+/// How a process ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exit {
+    /// By this signal.
+    Signal(u32),
+    /// With this code.
+    Code(i32),
+}
+
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Exit::Signal(signal) => write!(f, "was killed by signal {signal}"),
+            Exit::Code(code) => write!(f, "exited with code {code}"),
+        }
+    }
+}
+
+impl Broker {
+    /// A worker's process ended. `executing` is the (slot, attempt) on its status page: what user code it was in.
+    pub fn handle_exit(
+        &mut self,
+        worker: u32,
+        incarnation: u64,
+        exit: Exit,
+        executing: Option<(u32, u32)>,
+        now_ns: u64,
+    ) {
+        let Some(process) = self.workers.get_mut(worker as usize).filter(|w| w.incarnation == incarnation) else { return };
+        let (life, pid) = (process.life, process.pid);
+        if life == Life::Starting {
+            process.start_failures += 1;
+        }
+        let stderr = process.end_process(now_ns);
+        self.statistics.worker_deaths += 1;
+        if let Life::Ready(peer) = life {
+            self.peers.insert(peer, super::peers::Peer::Cut);
+            self.actions.push_back(Action::Cut { peer });
+        }
+        if self.shutting_down {
+            self.workers[worker as usize].life = Life::Retired;
+            return;
+        }
+        if matches!(life, Life::Ready(_)) {
+            if let Some((task, attempt)) = executing {
+                self.blame(worker, task, attempt, pid, exit, &stderr, now_ns);
+            }
+            self.take_back(worker);
+        }
+        if self.workers[worker as usize].start_failures >= START_FAILURES_MAX {
+            let stderr = String::from_utf8_lossy(&stderr);
+            self.give_up(&format!(
+                "worker {worker} {exit} before it could take work, {START_FAILURES_MAX} times in a row; its last words:\n{stderr}"
+            ));
+        }
+        self.settle_cascades(now_ns);
+    }
+
+    /// A worker's process could not be started at all.
+    pub fn handle_spawn_failure(&mut self, worker: u32, text: &str, now_ns: u64) {
+        let Some(process) = self.workers.get_mut(worker as usize) else { return };
+        process.start_failures += 1;
+        process.end_process(now_ns);
+        if process.start_failures >= START_FAILURES_MAX {
+            self.give_up(&format!("worker {worker} could not be started, {START_FAILURES_MAX} times in a row: {text}"));
+        }
+    }
+
+    /// Whole lines that a worker wrote; `stream` is 1 or 2.
+    pub fn handle_output(&mut self, worker: u32, stream: u8, text: &[u8]) {
+        if stream == 2 {
+            self.workers[worker as usize].keep_stderr(text);
+        }
+        let clients: Vec<PeerId> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| matches!(peer, super::peers::Peer::Client(_)))
+            .map(|(peer, _)| *peer)
+            .collect();
+        for peer in clients {
+            self.send(peer, &Message::Log(Log { worker, stream, text }));
+        }
+    }
+
+    /// Counts an executing death; at the crash limit the task fails instead of being tried again (B5).
+    #[expect(clippy::too_many_arguments, reason = "the facts of one post-mortem")]
+    fn blame(&mut self, worker: u32, task: u32, attempt: u32, pid: u32, exit: Exit, stderr: &[u8], now_ns: u64) {
+        let wanted = (TaskIndex(task), Attempt(attempt));
+        if !self.kernel.leases_of(worker_id(worker)).any(|lease| lease == wanted) {
+            return;
+        }
+        let slot = self.ledger.slot_mut(task);
+        slot.crashes = slot.crashes.saturating_add(1);
+        if slot.crashes < self.config.crash_limit {
+            return;
+        }
+        let (signal, exit_code) = match exit {
+            Exit::Signal(signal) => (signal, 0),
+            Exit::Code(code) => (0, code),
+        };
+        let attempts = u32::from(slot.crashes);
+        let limit = u32::from(self.config.crash_limit);
+        let mut blob = Vec::new();
+        Message::Death(Death { worker, pid, signal, exit_code, attempts, limit, stderr }).encode(&mut blob);
+        if self.kernel.fail(worker_id(worker), wanted.0, wanted.1).is_ok() {
+            let run = self.ledger.slot(task).run;
+            self.run_mut(run).counts.leased -= 1;
+            self.note_failed(task, Outcome::Died, &blob, now_ns);
+        }
+    }
+
+    /// Takes everything back that a dead worker held: its leases, and the results that nobody else has.
+    fn take_back(&mut self, worker: u32) {
+        let mut lost = Vec::new();
+        self.kernel.lose_worker(worker_id(worker), &mut lost);
+        for (task, _) in lost {
+            let run = self.ledger.slot(task.0).run;
+            self.run_mut(run).counts.leased -= 1;
+        }
+        for task in self.ledger.lose_holder(worker) {
+            self.kernel.lose_result(TaskIndex(task));
+        }
+    }
+
+    pub(super) fn start_due_workers(&mut self, now_ns: u64) {
+        for worker in &mut self.workers {
+            if matches!(worker.life, Life::Down { respawn_ns } if respawn_ns <= now_ns) {
+                worker.begin_start();
+                self.actions.push_back(Action::Spawn { worker: worker.number, incarnation: worker.incarnation });
+            }
+        }
+    }
+
+    pub(super) fn kill_stubborn_workers(&mut self, now_ns: u64) {
+        for worker in &mut self.workers {
+            if worker.interrupted.iter().any(|asked| asked.kill_ns <= now_ns) {
+                worker.interrupted.clear();
+                self.actions.push_back(Action::Kill { worker: worker.number });
+            }
+        }
+    }
+
+    pub(super) fn send_heartbeats(&mut self, now_ns: u64) {
+        self.heartbeat_due_ns = now_ns + HEARTBEAT_NS;
+        self.heartbeat_number += 1;
+        for worker in 0..self.workers.len() {
+            if let Some(peer) = self.workers[worker].peer() {
+                self.forget_dead(worker as u32);
+                self.send(peer, &Message::Heartbeat(Heartbeat { number: self.heartbeat_number, finished: 0 }));
+            }
+        }
+    }
+}

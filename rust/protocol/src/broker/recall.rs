@@ -1,0 +1,81 @@
+//! Recall on idle (B4): a worker that has nothing to do takes over what another has not started.
+//!
+//! A recall costs the donor an interruption and everybody a round trip, so it is not worth it for work that will be done
+//! before the answer is there: it is sent when the donor's estimated remaining work is more than [`WORTH_NS`], or when
+//! the donor is later than its estimate by as much, for then the estimate says nothing.
+
+use super::workers::Worker;
+use super::{ANY_CLASS, Broker, worker_id};
+use headrace_kernel::{ClassId, TaskIndex};
+use headrace_wire::{Message, Recall};
+
+/// Remaining work for which a recall is worth its round trip; about three hops through the broker.
+const WORTH_NS: u64 = 300_000;
+
+impl Broker {
+    pub(super) fn recall_for_idle_workers(&mut self, now_ns: u64) {
+        self.recall_due_ns = None;
+        let idle: Vec<u32> = self.workers.iter().filter(|worker| is_idle(worker)).map(|worker| worker.number).collect();
+        let Some(&taker) = idle.first() else { return };
+        for donor in 0..self.workers.len() {
+            if self.workers[donor].frames_open() == 0 || self.workers[donor].peer().is_none() {
+                continue;
+            }
+            let due_ns = recall_due_ns(&self.workers[donor], now_ns);
+            if due_ns > now_ns {
+                self.recall_due_ns = Some(self.recall_due_ns.map_or(due_ns, |known_ns| known_ns.min(due_ns)));
+            } else {
+                self.recall(donor as u32, taker, idle.len(), now_ns);
+            }
+        }
+    }
+
+    /// Asks `donor` for its share of what it has not started and `taker` could run.
+    fn recall(&mut self, donor: u32, taker: u32, takers: usize, now_ns: u64) {
+        // If the donor only has one task that runs long, there is nothing to ask for until it reports.
+        self.workers[donor as usize].recall_pause_ns = now_ns + WORTH_NS;
+        let own = ClassId(1 + taker);
+        let mut open: Vec<(u32, u32)> = Vec::new();
+        for (task, attempt) in self.kernel.leases_of(worker_id(donor)).skip(1) {
+            let class = self.kernel.class(task);
+            if self.kernel.missing(task) == 0
+                && (class == ANY_CLASS || class == own)
+                && !self.ledger.slot(task.0).recalled
+            {
+                open.push((task.0, attempt.0));
+            }
+        }
+        let share = (open.len() * takers).div_ceil(takers + 1);
+        let wanted = &open[open.len() - share..];
+        if wanted.is_empty() {
+            return;
+        }
+        let mut fetch = Vec::new();
+        for (task, _) in wanted {
+            self.ledger.slot_mut(*task).recalled = true;
+            for predecessor in self.kernel.predecessors(TaskIndex(*task)) {
+                if self.ledger.value(predecessor.0).is_some_and(|value| value.payload.is_none()) {
+                    fetch.push(predecessor.0);
+                }
+            }
+        }
+        fetch.sort_unstable();
+        fetch.dedup();
+        let (tasks, attempts): (Vec<u32>, Vec<u32>) = wanted.iter().copied().unzip();
+        self.statistics.recalls += 1;
+        let peer = self.workers[donor as usize].peer().expect("only connected workers hold leases");
+        let recall = Recall { task: (&tasks).into(), attempt: (&attempts).into(), fetch: (&fetch).into() };
+        self.send(peer, &Message::Recall(recall));
+    }
+}
+
+fn is_idle(worker: &Worker) -> bool {
+    worker.peer().is_some() && worker.frames_open() == 0 && worker.interrupted.is_empty()
+}
+
+/// When a recall from this worker is worth it.
+fn recall_due_ns(worker: &Worker, now_ns: u64) -> u64 {
+    let end_ns = worker.progress_ns + worker.outstanding_ns;
+    let due_ns = if end_ns > now_ns + WORTH_NS { now_ns } else { end_ns + WORTH_NS };
+    due_ns.max(worker.recall_pause_ns)
+}

@@ -1,0 +1,193 @@
+//! REPORT: what became of leases, and what follows from it.
+
+use super::{Broker, Frame, Payload, worker_id};
+use headrace_kernel::{Attempt, EndedHow, TaskIndex};
+use headrace_wire::{CancelReason, Message, Outcome, Report, Revoke, Verdict};
+
+/// Bytes of results that a run may gather for its client before they are sent within a turn.
+const OUTBOX_BYTES_MAX: usize = 64 << 20;
+
+impl Broker {
+    pub(super) fn handle_report(&mut self, number: u32, frame: &Frame, report: &Report<'_>, now_ns: u64) {
+        self.statistics.report_frames += 1;
+        let timed = report.timed_calls.iter().zip(report.timed_ns.iter());
+        for (function, (calls, total_ns)) in report.timed_function.iter().zip(timed) {
+            self.functions.learn(function, calls, u64::from(total_ns));
+            self.workers[number as usize].busy_ns += u64::from(total_ns);
+        }
+        let entries = report.task.iter().zip(report.attempt.iter()).zip(report.verdict.iter().zip(report.values.iter()));
+        for ((task, attempt), (verdict, blob)) in entries {
+            let verdict = Verdict::try_from(*verdict).expect("the decoder admits known verdicts only");
+            self.apply(number, task, attempt, verdict, frame, blob, now_ns);
+        }
+        self.workers[number as usize].progress_ns = now_ns;
+        self.settle_cascades(now_ns);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one entry of a report, column by column")]
+    fn apply(
+        &mut self,
+        number: u32,
+        task: u32,
+        attempt: u32,
+        verdict: Verdict,
+        frame: &Frame,
+        blob: &[u8],
+        now_ns: u64,
+    ) {
+        if !self.ledger.knows(task) {
+            self.statistics.stale_reports += 1;
+            return;
+        }
+        let (worker, index, stamp) = (worker_id(number), TaskIndex(task), Attempt(attempt));
+        if verdict == Verdict::Value {
+            if self.ledger.value(task).is_some_and(|value| value.holders.contains(&number)) {
+                self.ledger.set_payload(task, Payload::within(frame, blob));
+                self.kernel.secure(index);
+            }
+            return;
+        }
+        let held = self.ledger.slot(task).held_by_worker;
+        let accepted = match verdict {
+            Verdict::Done => self.kernel.complete(worker, index, stamp, true),
+            Verdict::DoneHeld => self.kernel.complete(worker, index, stamp, !held),
+            Verdict::Failed => self.kernel.fail(worker, index, stamp),
+            Verdict::Returned => self.kernel.give_back(worker, index, stamp),
+            // Only a cancel that the kernel knows of can end a lease so; anything else goes back.
+            Verdict::Cancelled => self.kernel.give_back(worker, index, stamp),
+            Verdict::Value => unreachable!("handled above"),
+        };
+        if accepted.is_err() {
+            self.statistics.stale_reports += 1;
+            self.workers[number as usize].interrupted.retain(|asked| (asked.task, asked.attempt) != (task, attempt));
+            return;
+        }
+        self.unlease(number, task);
+        match verdict {
+            Verdict::Done | Verdict::DoneHeld => self.apply_done(number, task, verdict, frame, blob, now_ns),
+            Verdict::Failed => self.note_failed(task, Outcome::Failed, blob, now_ns),
+            _ => {}
+        }
+    }
+
+    fn apply_done(&mut self, number: u32, task: u32, verdict: Verdict, frame: &Frame, blob: &[u8], now_ns: u64) {
+        let slot = *self.ledger.slot(task);
+        let holder = slot.held_by_worker.then_some(number);
+        if self.kernel.result_alive(TaskIndex(task)) {
+            let payload = (verdict == Verdict::Done).then(|| Payload::within(frame, blob));
+            self.ledger.set_value(task, payload, holder);
+        } else if holder.is_some() {
+            self.workers[number as usize].dead.push(task);
+        }
+        let run = self.run_mut(slot.run);
+        run.counts.done += 1;
+        run.finished_by[number as usize] += 1;
+        if slot.kept {
+            run.outbox.push(slot.index, Outcome::Done, blob);
+        }
+        self.note_ended(slot.run, now_ns);
+    }
+
+    /// A task failed: its client is told whether it is kept or not (B3), because others may be skipped for it.
+    pub(super) fn note_failed(&mut self, task: u32, outcome: Outcome, blob: &[u8], now_ns: u64) {
+        let slot = *self.ledger.slot(task);
+        let run = self.run_mut(slot.run);
+        run.counts.failed += 1;
+        run.outbox.push(slot.index, outcome, blob);
+        self.note_ended(slot.run, now_ns);
+    }
+
+    /// A lease is over, whatever came of it: its worker has room again.
+    pub(super) fn unlease(&mut self, number: u32, task: u32) {
+        let slot = *self.ledger.slot(task);
+        let cost_ns = self.functions.estimate_ns(slot.function).unwrap_or(0);
+        let worker = &mut self.workers[number as usize];
+        worker.outstanding_ns = worker.outstanding_ns.saturating_sub(cost_ns);
+        worker.settle(slot.frame);
+        self.run_mut(slot.run).counts.leased -= 1;
+    }
+
+    fn note_ended(&mut self, position: u32, now_ns: u64) {
+        let run = self.run_mut(position);
+        if run.finished() {
+            run.ended_ns = Some(now_ns);
+        }
+        if run.finished() || !run.outbox.index.is_empty() {
+            let full = run.outbox.values.bytes.len() >= OUTBOX_BYTES_MAX;
+            self.note_news(position);
+            if full {
+                self.tell_run(position);
+            }
+        }
+    }
+
+    /// Follows up what the kernel decided by itself: skipped and cancelled tasks, dead results, freed slots.
+    pub(super) fn settle_cascades(&mut self, now_ns: u64) {
+        let mut ended = Vec::new();
+        self.kernel.drain_ended(|task| ended.push(task));
+        for end in ended {
+            let task = end.task.0;
+            if let Some((worker, _)) = end.leased_to {
+                self.unlease(worker.0, task);
+            }
+            let slot = *self.ledger.slot(task);
+            match end.how {
+                EndedHow::Skipped { root } => {
+                    let root = *self.ledger.slot(root.0);
+                    let number = self.run(root.run).number;
+                    let mut blob = [0; 8];
+                    blob[..4].copy_from_slice(&number.to_le_bytes());
+                    blob[4..].copy_from_slice(&root.index.to_le_bytes());
+                    let run = self.run_mut(slot.run);
+                    run.counts.skipped += 1;
+                    run.outbox.push(slot.index, Outcome::Skipped, &blob);
+                }
+                EndedHow::Cancelled => {
+                    let run = self.run_mut(slot.run);
+                    run.counts.cancelled += 1;
+                    run.outbox.push(slot.index, Outcome::Cancelled, &[CancelReason::User as u8]);
+                    if let Some((worker, attempt)) = end.leased_to {
+                        self.stop_attempt(worker.0, task, attempt.0, now_ns);
+                    }
+                }
+            }
+            self.note_ended(slot.run, now_ns);
+        }
+        let Broker { kernel, ledger, runs, workers, .. } = self;
+        kernel.drain_revived(|task| {
+            ledger.drop_value(task.0);
+            let slot = ledger.slot(task.0);
+            runs[slot.run as usize].as_mut().expect("a live task's run is in the table").counts.done -= 1;
+        });
+        kernel.drain_dead(|task| {
+            for holder in ledger.drop_value(task.0) {
+                workers[holder as usize].dead.push(task.0);
+            }
+        });
+        let mut shrunk = Vec::new();
+        kernel.drain_freed(|task| {
+            let slot = *ledger.slot(task.0);
+            ledger.close(task.0);
+            let run = runs[slot.run as usize].as_mut().expect("a live task's run is in the table");
+            run.forget(slot.index);
+            if run.live == 0 {
+                shrunk.push(slot.run);
+            }
+        });
+        for position in shrunk {
+            self.drop_run_if_over(position);
+        }
+    }
+
+    /// A cancelled attempt is dropped if it has not started, and interrupted if it has. Its worker gets no new work until
+    /// it says that the attempt is over.
+    fn stop_attempt(&mut self, number: u32, task: u32, attempt: u32, now_ns: u64) {
+        let kill_ns = now_ns + self.config.grace_ns;
+        let worker = &mut self.workers[number as usize];
+        let Some(peer) = worker.peer() else { return };
+        worker.interrupted.push(super::workers::Interrupted { task, attempt, kill_ns });
+        let revoke = Revoke { task: (&[task][..]).into(), attempt: (&[attempt][..]).into() };
+        self.send(peer, &Message::Revoke(revoke));
+        self.actions.push_back(super::Action::Interrupt { worker: number, task, attempt });
+    }
+}

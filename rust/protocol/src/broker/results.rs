@@ -1,0 +1,168 @@
+//! What clients are told and what they hold: RESULTS, HOLD, CANCEL, QUERY.
+
+use super::ledger::NONE;
+use super::runs::{CALLS, Slots};
+use super::workers::Life;
+use super::{Action, Broker, PeerId, Wake};
+use headrace_kernel::TaskIndex;
+use headrace_wire::{Cancel, Hold, Message, Query, Results, State};
+
+impl Broker {
+    /// Remembers that a run has something to tell.
+    pub(super) fn note_news(&mut self, position: u32) {
+        let run = self.run_mut(position);
+        if !std::mem::replace(&mut run.has_news, true) {
+            self.news.push(position);
+        }
+    }
+
+    pub(super) fn tell_news(&mut self, _now_ns: u64) {
+        for position in std::mem::take(&mut self.news) {
+            if self.runs[position as usize].as_ref().is_some_and(|run| run.has_news) {
+                self.tell_run(position);
+            }
+            if let Some(run) = self.runs[position as usize].as_mut() {
+                run.has_news = false;
+            }
+            self.drop_run_if_over(position);
+        }
+    }
+
+    /// Sends what a run's client has not been told yet.
+    pub(super) fn tell_run(&mut self, position: u32) {
+        let run = self.run_mut(position);
+        let finished = run.finished() && run.number != CALLS;
+        let outbox = std::mem::take(&mut run.outbox);
+        if run.finish_told || (outbox.index.is_empty() && !finished) {
+            return;
+        }
+        run.finish_told = finished;
+        let results = Results {
+            run: run.number,
+            finished,
+            index: (&outbox.index).into(),
+            outcome: &outbox.outcome,
+            values: outbox.values.as_blobs(),
+            ended: run.counts.ended(),
+        };
+        let mut frame = Vec::new();
+        Message::Results(results).encode(&mut frame);
+        let wake = Some(Wake { run: run.number, finished, indices: outbox.index });
+        let peer = run.peer;
+        self.actions.push_back(Action::Send { peer, frame, wake });
+    }
+
+    pub(super) fn handle_hold(&mut self, peer: PeerId, hold: &Hold<'_>) {
+        let Some(position) = self.find_run(peer, hold.run) else { return };
+        for index in hold.add.iter() {
+            if let Some(slot) = self.run(position).slots.get(index) {
+                self.ledger.slot_mut(slot).refs += 1;
+                self.kernel.hold(TaskIndex(slot));
+            }
+        }
+        for index in hold.remove.iter() {
+            let Some(slot) = self.run(position).slots.get(index) else { continue };
+            let task = self.ledger.slot_mut(slot);
+            if task.refs > 0 {
+                task.refs -= 1;
+            } else if !(hold.run == CALLS && std::mem::take(&mut task.kept)) {
+                continue;
+            }
+            self.kernel.unhold(TaskIndex(slot));
+        }
+        if hold.release_run {
+            for index in std::mem::take(&mut self.run_mut(position).keep) {
+                let Some(slot) = self.run(position).slots.get(index) else { continue };
+                if std::mem::take(&mut self.ledger.slot_mut(slot).kept) {
+                    self.kernel.unhold(TaskIndex(slot));
+                }
+            }
+        }
+    }
+
+    pub(super) fn handle_cancel(&mut self, peer: PeerId, cancel: &Cancel<'_>, now_ns: u64) {
+        let Some(position) = self.find_run(peer, cancel.run) else { return };
+        let tasks: Vec<TaskIndex> = if cancel.whole {
+            self.live_slots(position)
+        } else {
+            cancel.index.iter().filter_map(|index| self.run(position).slots.get(index)).map(TaskIndex).collect()
+        };
+        self.kernel.cancel(&tasks);
+        self.settle_cascades(now_ns);
+    }
+
+    pub(super) fn handle_query(&mut self, peer: PeerId, query: &Query, now_ns: u64) {
+        let Some(position) = self.find_run(peer, query.run) else {
+            // A run of which nothing is left has ended; the client has its own counts.
+            let state = State { run: query.run, number: query.number, ..State::default() };
+            return self.send(peer, &Message::State(state));
+        };
+        let ready = self.count_ready(position);
+        let statistics = self.statistics();
+        let number: Vec<u32> = self.workers.iter().map(|worker| worker.number).collect();
+        let pid: Vec<u32> = self.workers.iter().map(|worker| worker.pid).collect();
+        let busy_ms: Vec<u32> = self.workers.iter().map(|worker| (worker.busy_ns / 1_000_000) as u32).collect();
+        let run = self.run(position);
+        let counts = run.counts;
+        let open = counts.total - counts.ended() - counts.leased;
+        let finished_by = run.finished_by.clone();
+        let state = State {
+            run: query.run,
+            number: query.number,
+            waiting: open.saturating_sub(ready),
+            ready: ready.min(open),
+            leased: counts.leased,
+            done: counts.done,
+            failed: counts.failed,
+            skipped: counts.skipped,
+            cancelled: counts.cancelled,
+            first_lease_ns: run.first_lease_ns.map_or(0, |first_ns| (first_ns - run.submitted_ns).max(1)),
+            elapsed_ns: run.ended_ns.unwrap_or(now_ns) - run.submitted_ns,
+            worker: (&number).into(),
+            worker_pid: (&pid).into(),
+            worker_finished: (&finished_by).into(),
+            worker_busy_ms: (&busy_ms).into(),
+            lease_frames: statistics.lease_frames,
+            report_frames: statistics.report_frames,
+            stale_reports: statistics.stale_reports,
+            recalls: statistics.recalls,
+            worker_deaths: statistics.worker_deaths,
+            bytes_held: statistics.bytes_held,
+            tasks_held: statistics.tasks_held,
+        };
+        self.send(peer, &Message::State(state));
+    }
+
+    /// Ready tasks of a run. With one unfinished run, which is the rule, the kernel's own count serves; with several the
+    /// run's tasks are looked at one by one.
+    fn count_ready(&self, position: u32) -> u64 {
+        let unfinished = self.runs.iter().flatten().filter(|run| run.counts.ended() < run.counts.total).count();
+        if unfinished <= 1 {
+            return self.kernel.statistics().ready as u64;
+        }
+        let is_ready = |slot: &&u32| **slot != NONE && self.kernel.state(TaskIndex(**slot)).is_ready();
+        match &self.run(position).slots {
+            Slots::Dense(slots) => slots.iter().filter(is_ready).count() as u64,
+            Slots::Sparse(slots) => slots.values().filter(is_ready).count() as u64,
+        }
+    }
+
+    /// Tells every client that no work can be done any more.
+    pub(super) fn give_up(&mut self, text: &str) {
+        let clients: Vec<PeerId> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| matches!(peer, super::peers::Peer::Client(_)))
+            .map(|(peer, _)| *peer)
+            .collect();
+        for peer in clients {
+            let reason = headrace_wire::GoodbyeReason::WorkersFailed as u8;
+            self.send(peer, &Message::Goodbye(headrace_wire::Goodbye { reason, text }));
+        }
+        for worker in &mut self.workers {
+            if matches!(worker.life, Life::Down { .. }) {
+                worker.life = Life::Retired;
+            }
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Runs: which tasks a client submitted together, how far they are, and what it has still to be told.
+
+use super::action::PeerId;
+use super::ledger::NONE;
+use headrace_wire::{BlobsBuf, Outcome};
+use rustc_hash::FxHashMap;
+
+/// The run of single calls: it never ends, so its tasks are kept in a table that shrinks again.
+pub(crate) const CALLS: u32 = 0;
+
+/// Slots of a run's tasks by index.
+#[derive(Debug)]
+pub(crate) enum Slots {
+    /// Every index from 0 on.
+    Dense(Vec<u32>),
+    /// Some indices.
+    Sparse(FxHashMap<u32, u32>),
+}
+
+impl Slots {
+    /// The slot of a task, unless it was freed or never was.
+    pub(crate) fn get(&self, index: u32) -> Option<u32> {
+        match self {
+            Slots::Dense(slots) => slots.get(index as usize).copied().filter(|slot| *slot != NONE),
+            Slots::Sparse(slots) => slots.get(&index).copied(),
+        }
+    }
+
+    fn remove(&mut self, index: u32) {
+        match self {
+            Slots::Dense(slots) => slots[index as usize] = NONE,
+            Slots::Sparse(slots) => {
+                slots.remove(&index);
+            }
+        }
+    }
+}
+
+/// Ended tasks by ending.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) total: u64,
+    pub(crate) leased: u64,
+    pub(crate) done: u64,
+    pub(crate) failed: u64,
+    pub(crate) skipped: u64,
+    pub(crate) cancelled: u64,
+}
+
+impl Counts {
+    /// Tasks that have ended, however.
+    pub(crate) fn ended(&self) -> u64 {
+        self.done + self.failed + self.skipped + self.cancelled
+    }
+}
+
+/// One run of one client.
+#[derive(Debug)]
+pub(crate) struct Run {
+    /// Its client.
+    pub(crate) peer: PeerId,
+    /// The client's number for it.
+    pub(crate) number: u32,
+    /// Its tasks.
+    pub(crate) slots: Slots,
+    /// Tasks that are not freed yet.
+    pub(crate) live: u64,
+    /// Whether more tasks will come.
+    pub(crate) open: bool,
+    /// How far it is.
+    pub(crate) counts: Counts,
+    /// Indices that it keeps until it is released; empty for single calls, which are held one by one.
+    pub(crate) keep: Vec<u32>,
+    /// Keys that are not `name-index`.
+    pub(crate) keys: FxHashMap<u32, Box<[u8]>>,
+    /// Tasks finished per worker.
+    pub(crate) finished_by: Vec<u32>,
+    /// When SUBMIT arrived, when the first task was leased, when the last ended.
+    pub(crate) submitted_ns: u64,
+    pub(crate) first_lease_ns: Option<u64>,
+    pub(crate) ended_ns: Option<u64>,
+    /// Endings that the client has not been told yet.
+    pub(crate) outbox: Outbox,
+    /// Whether the run stands in the list of runs with news.
+    pub(crate) has_news: bool,
+    /// Whether the client was told that the run is finished.
+    pub(crate) finish_told: bool,
+}
+
+/// Endings on their way to the client.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    pub(crate) index: Vec<u32>,
+    pub(crate) outcome: Vec<u8>,
+    pub(crate) values: BlobsBuf,
+}
+
+impl Outbox {
+    /// Adds one ending.
+    pub(crate) fn push(&mut self, index: u32, outcome: Outcome, blob: &[u8]) {
+        self.index.push(index);
+        self.outcome.push(outcome as u8);
+        self.values.push(blob);
+    }
+}
+
+impl Run {
+    /// A run without tasks.
+    pub(crate) fn new(peer: PeerId, number: u32, workers: usize, now_ns: u64) -> Self {
+        let slots = if number == CALLS { Slots::Sparse(FxHashMap::default()) } else { Slots::Dense(Vec::new()) };
+        Run {
+            peer,
+            number,
+            slots,
+            live: 0,
+            open: true,
+            counts: Counts::default(),
+            keep: Vec::new(),
+            keys: FxHashMap::default(),
+            finished_by: vec![0; workers],
+            submitted_ns: now_ns,
+            first_lease_ns: None,
+            ended_ns: None,
+            outbox: Outbox::default(),
+            has_news: false,
+            finish_told: false,
+        }
+    }
+
+    /// Whether every task that will ever belong to the run has ended.
+    pub(crate) fn finished(&self) -> bool {
+        !self.open && self.counts.ended() == self.counts.total
+    }
+
+    /// Forgets a freed task.
+    pub(crate) fn forget(&mut self, index: u32) {
+        self.slots.remove(index);
+        self.keys.remove(&index);
+        self.live -= 1;
+    }
+}

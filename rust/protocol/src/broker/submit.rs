@@ -1,0 +1,196 @@
+//! SUBMIT: from the client's columns to tasks in the kernel.
+
+use super::ledger::{NONE, Slot};
+use super::peers::Peer;
+use super::runs::{CALLS, Run, Slots};
+use super::{ANY_CLASS, Broker, Frame, Payload, PeerId};
+use headrace_kernel::{Chunk, ClassId, Classes, Priorities, TaskIndex};
+use headrace_wire::{ANY_WORKER, EXTERNAL, Outcome, SUBMIT_MORE, Submit};
+
+impl Broker {
+    pub(super) fn handle_submit(&mut self, peer: PeerId, frame: &Frame, submit: &Submit<'_>, now_ns: u64) {
+        let position = match self.find_run(peer, submit.run) {
+            Some(position) => position,
+            None => self.open_run(peer, submit.run, now_ns),
+        };
+        if let Err(text) = self.admit(peer, position, frame, submit) {
+            self.refuse_chunk(position, submit, &text);
+        }
+        let run = self.run_mut(position);
+        run.open = run.number == CALLS || submit.flags & SUBMIT_MORE != 0;
+        if run.finished() {
+            run.ended_ns = Some(now_ns);
+            self.note_news(position);
+        }
+    }
+
+    fn open_run(&mut self, peer: PeerId, number: u32, now_ns: u64) -> u32 {
+        let run = Some(Run::new(peer, number, self.workers.len(), now_ns));
+        let position = match self.free_runs.pop() {
+            Some(position) => {
+                self.runs[position as usize] = run;
+                position
+            }
+            None => {
+                self.runs.push(run);
+                (self.runs.len() - 1) as u32
+            }
+        };
+        if let Some(Peer::Client(session)) = self.peers.get_mut(&peer) {
+            session.runs.insert(number, position);
+        }
+        position
+    }
+
+    fn admit(&mut self, peer: PeerId, position: u32, frame: &Frame, submit: &Submit<'_>) -> Result<(), String> {
+        let tasks = submit.dep_counts.len();
+        let functions = self.admit_functions(peer, frame, submit)?;
+        let (deps, external) = self.resolve_deps(peer, position, submit)?;
+        let classes = self.classes(submit)?;
+        let priorities: Vec<i32> = match submit.task_options.is_empty() {
+            true => Vec::new(),
+            false => submit.task_options.iter().map(|row| submit.priority.at(row as usize) as i32).collect(),
+        };
+        let first = submit.first;
+        let keep: Vec<u32> = submit.keep.iter().map(|index| index.wrapping_sub(first)).collect();
+        if keep.iter().any(|local| *local as usize >= tasks) {
+            return Err("a kept task is not part of its chunk".into());
+        }
+        let chunk = Chunk {
+            dep_counts: &submit.dep_counts.to_vec(),
+            deps: &deps,
+            external: &external,
+            class: if classes.is_empty() { Classes::One(ANY_CLASS) } else { Classes::Each(&classes) },
+            priority: if priorities.is_empty() { Priorities::One(0) } else { Priorities::Each(&priorities) },
+            keep: &keep,
+        };
+        let mut slots = Vec::with_capacity(tasks);
+        self.kernel.submit(&chunk, &mut slots).map_err(|error| error.to_string())?;
+        self.enter(position, frame, submit, &functions, &slots);
+        for local in keep {
+            self.ledger.slot_mut(slots[local as usize].0).kept = true;
+        }
+        let run = self.runs[position as usize].as_mut().expect("the run was just opened");
+        if run.number != CALLS {
+            run.keep.extend(submit.keep.iter());
+        }
+        Ok(())
+    }
+
+    /// Broker-wide numbers of the functions that this chunk calls, by position in its function map.
+    fn admit_functions(&mut self, peer: PeerId, frame: &Frame, submit: &Submit<'_>) -> Result<Vec<u32>, String> {
+        let Some(Peer::Client(session)) = self.peers.get_mut(&peer) else { return Err("not a client".into()) };
+        let pickles = submit.function_names.iter().zip(submit.functions.iter());
+        for (number, (name, pickle)) in submit.function_ids.iter().zip(pickles) {
+            // A copy: a pickle outlives by far the frame that brought it.
+            let own = |bytes: &[u8]| -> Payload {
+                let owned: Frame = std::sync::Arc::new(bytes.to_vec());
+                Payload::within(&owned, (*owned).as_ref())
+            };
+            let _ = frame;
+            let known = self.functions.add(own(name), own(pickle));
+            session.functions.insert(number, known);
+        }
+        let find = |number| session.functions.get(&number).copied().ok_or_else(|| format!("unknown function {number}"));
+        submit.function_map.iter().map(find).collect()
+    }
+
+    /// Predecessors as the kernel wants them: numbers within the chunk, or positions in the list of older tasks.
+    fn resolve_deps(
+        &self,
+        peer: PeerId,
+        position: u32,
+        submit: &Submit<'_>,
+    ) -> Result<(Vec<u32>, Vec<TaskIndex>), String> {
+        let find = |position: Option<u32>, number: u32, index: u32| {
+            position
+                .and_then(|position| self.runs[position as usize].as_ref()?.slots.get(index))
+                .map(TaskIndex)
+                .filter(|task| !self.kernel.state(*task).is_done() || self.kernel.result_alive(*task))
+                .ok_or_else(|| format!("the result of task {index} of run {number} was released"))
+        };
+        let mut external = Vec::with_capacity(submit.external_run.len());
+        for (number, index) in submit.external_run.iter().zip(submit.external_index.iter()) {
+            external.push(find(self.find_run(peer, number), number, index)?);
+        }
+        let mut deps = submit.deps.to_vec();
+        if submit.first > 0 {
+            for dep in &mut deps {
+                if *dep & EXTERNAL == 0 {
+                    *dep = match dep.checked_sub(submit.first) {
+                        Some(local) => local,
+                        None => {
+                            external.push(find(Some(position), submit.run, *dep)?);
+                            EXTERNAL | (external.len() - 1) as u32
+                        }
+                    };
+                }
+            }
+        }
+        Ok((deps, external))
+    }
+
+    /// The class of each task; empty if every worker may take every task.
+    fn classes(&self, submit: &Submit<'_>) -> Result<Vec<ClassId>, String> {
+        if submit.task_options.is_empty() || submit.worker.iter().all(|worker| worker == ANY_WORKER) {
+            return Ok(Vec::new());
+        }
+        let workers = self.workers.len();
+        if let Some(worker) = submit.worker.iter().find(|worker| *worker != ANY_WORKER && *worker as usize >= workers) {
+            return Err(format!("NoSuitableWorker: a task is pinned to worker {worker}, workers are 0 to {}", workers - 1));
+        }
+        let class = |row: u32| match submit.worker.at(row as usize) {
+            ANY_WORKER => ANY_CLASS,
+            worker => ClassId(1 + worker),
+        };
+        Ok(submit.task_options.iter().map(class).collect())
+    }
+
+    fn enter(&mut self, position: u32, frame: &Frame, submit: &Submit<'_>, functions: &[u32], slots: &[TaskIndex]) {
+        let chunk = match slots.len() {
+            0 => NONE,
+            tasks => self.ledger.add_chunk(Payload::within(frame, submit.args.bytes), tasks as u32),
+        };
+        let mut args_start = 0;
+        for (local, task) in slots.iter().enumerate() {
+            let args_len = submit.args.lens.at(local);
+            self.ledger.open(
+                task.0,
+                Slot {
+                    run: position,
+                    index: submit.first + local as u32,
+                    function: functions[submit.task_function.at(local) as usize],
+                    chunk,
+                    args_start,
+                    args_len,
+                    ..Slot::default()
+                },
+            );
+            args_start += args_len;
+        }
+        let run = self.runs[position as usize].as_mut().expect("the run was just opened");
+        run.counts.total += slots.len() as u64;
+        run.live += slots.len() as u64;
+        match &mut run.slots {
+            Slots::Dense(known) => known.extend(slots.iter().map(|task| task.0)),
+            Slots::Sparse(known) => {
+                known.extend(slots.iter().enumerate().map(|(local, task)| (submit.first + local as u32, task.0)));
+            }
+        }
+        for (index, key) in submit.key_index.iter().zip(submit.keys.iter()) {
+            run.keys.insert(index, key.into());
+        }
+    }
+
+    /// A chunk that cannot run ends at once: its tasks are counted as failed and the kept ones say why.
+    fn refuse_chunk(&mut self, position: u32, submit: &Submit<'_>, text: &str) {
+        let tasks = submit.dep_counts.len() as u64;
+        let run = self.run_mut(position);
+        run.counts.total += tasks;
+        run.counts.failed += tasks;
+        for index in submit.keep.iter() {
+            run.outbox.push(index, Outcome::Refused, text.as_bytes());
+        }
+        self.note_news(position);
+    }
+}

@@ -1,0 +1,184 @@
+//! Worker processes as the broker sees them: alive or not, what they hold, what they cost.
+
+use super::action::PeerId;
+use std::collections::VecDeque;
+
+/// Lease frames that a worker may hold: one that runs and one that waits.
+pub(crate) const FRAMES_MAX: usize = 2;
+/// Estimated work in one lease frame.
+pub(crate) const FRAME_BUDGET_NS: u64 = 1_000_000;
+/// Tasks in one lease frame, whatever they cost.
+pub(crate) const FRAME_TASKS_MAX: u32 = 4_096;
+/// Tasks in a worker's first lease frame; each further one may hold twice as many.
+pub(crate) const FRAME_TASKS_START: u32 = 8;
+/// Pause before the first respawn of a worker that died before it took work; doubles each time.
+const RESPAWN_PAUSE_NS: u64 = 100_000_000;
+/// Starts in a row that may fail before the broker gives up.
+pub(crate) const START_FAILURES_MAX: u32 = 3;
+/// Bytes of a worker's standard error that are kept for post-mortems.
+const STDERR_TAIL_BYTES: usize = 4_096;
+
+/// Where a worker is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Life {
+    /// Its process was started and has not said HELLO.
+    Starting,
+    /// It is connected.
+    Ready(PeerId),
+    /// Its process is gone; it starts again at this time.
+    Down {
+        /// Time of the next start.
+        respawn_ns: u64,
+    },
+    /// It is not started again.
+    Retired,
+}
+
+/// An attempt that was asked to stop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Interrupted {
+    pub(crate) task: u32,
+    pub(crate) attempt: u32,
+    /// When the process is killed if the attempt has not stopped.
+    pub(crate) kill_ns: u64,
+}
+
+/// One worker slot: a number, and the process that fills it now.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) number: u32,
+    pub(crate) incarnation: u64,
+    pub(crate) life: Life,
+    pub(crate) pid: u32,
+    /// Unsettled leases of each frame from `first_frame` on.
+    frames: VecDeque<u32>,
+    first_frame: u32,
+    /// Largest number of tasks in the next frame.
+    pub(crate) frame_tasks_max: u32,
+    /// Estimated ns of all unsettled leases.
+    pub(crate) outstanding_ns: u64,
+    /// When it last reported or was given work while idle.
+    pub(crate) progress_ns: u64,
+    /// Before this time no further recall is sent.
+    pub(crate) recall_pause_ns: u64,
+    /// Functions that it knows, by number.
+    functions: Vec<bool>,
+    /// Dead results that it still holds.
+    pub(crate) dead: Vec<u32>,
+    /// Cancelled attempts that it has not confirmed to be over; no new work before that.
+    pub(crate) interrupted: Vec<Interrupted>,
+    pub(crate) start_failures: u32,
+    /// Last bytes of its standard error.
+    stderr: VecDeque<u8>,
+    pub(crate) busy_ns: u64,
+}
+
+impl Worker {
+    pub(crate) fn new(number: u32) -> Self {
+        Worker {
+            number,
+            incarnation: 0,
+            life: Life::Down { respawn_ns: 0 },
+            pid: 0,
+            frames: VecDeque::new(),
+            first_frame: 0,
+            frame_tasks_max: FRAME_TASKS_START,
+            outstanding_ns: 0,
+            progress_ns: 0,
+            recall_pause_ns: 0,
+            functions: Vec::new(),
+            dead: Vec::new(),
+            interrupted: Vec::new(),
+            start_failures: 0,
+            stderr: VecDeque::new(),
+            busy_ns: 0,
+        }
+    }
+
+    /// Its peer, if it is connected.
+    pub(crate) fn peer(&self) -> Option<PeerId> {
+        match self.life {
+            Life::Ready(peer) => Some(peer),
+            _ => None,
+        }
+    }
+
+    /// Whether it may be given work.
+    pub(crate) fn takes_work(&self) -> bool {
+        self.peer().is_some() && self.interrupted.is_empty()
+    }
+
+    /// Frames with unsettled leases.
+    pub(crate) fn frames_open(&self) -> usize {
+        self.frames.iter().filter(|unsettled| **unsettled > 0).count()
+    }
+
+    /// Opens a frame of `leases` leases and returns its number.
+    pub(crate) fn open_frame(&mut self, leases: u32) -> u32 {
+        self.frames.push_back(leases);
+        self.frame_tasks_max = (self.frame_tasks_max * 2).min(FRAME_TASKS_MAX);
+        self.first_frame.wrapping_add(self.frames.len() as u32 - 1)
+    }
+
+    /// The number that the next frame will have.
+    pub(crate) fn next_frame(&self) -> u32 {
+        self.first_frame.wrapping_add(self.frames.len() as u32)
+    }
+
+    /// Settles one lease of a frame.
+    pub(crate) fn settle(&mut self, frame: u32) {
+        let position = frame.wrapping_sub(self.first_frame) as usize;
+        if let Some(unsettled) = self.frames.get_mut(position) {
+            *unsettled = unsettled.saturating_sub(1);
+        }
+        while self.frames.front() == Some(&0) {
+            self.frames.pop_front();
+            self.first_frame = self.first_frame.wrapping_add(1);
+        }
+        if self.frames.is_empty() {
+            self.outstanding_ns = 0;
+        }
+    }
+
+    /// Notes that the worker is about to learn a function; false if it knows it.
+    pub(crate) fn learn_function(&mut self, number: u32) -> bool {
+        let position = number as usize;
+        if position >= self.functions.len() {
+            self.functions.resize(position + 1, false);
+        }
+        !std::mem::replace(&mut self.functions[position], true)
+    }
+
+    /// Keeps the end of what it writes to standard error.
+    pub(crate) fn keep_stderr(&mut self, text: &[u8]) {
+        self.stderr.extend(text);
+        let excess = self.stderr.len().saturating_sub(STDERR_TAIL_BYTES);
+        self.stderr.drain(..excess);
+    }
+
+    /// Starts the next process in this slot.
+    pub(crate) fn begin_start(&mut self) {
+        self.incarnation += 1;
+        self.life = Life::Starting;
+    }
+
+    /// Clears what belonged to the process that is gone, and decides when the next one starts. Returns the end of its
+    /// standard error.
+    pub(crate) fn end_process(&mut self, now_ns: u64) -> Vec<u8> {
+        let pause_ns = match self.start_failures {
+            0 => 0,
+            failures => RESPAWN_PAUSE_NS << (failures - 1).min(6),
+        };
+        self.life = Life::Down { respawn_ns: now_ns + pause_ns };
+        self.pid = 0;
+        self.first_frame = self.next_frame();
+        self.frames.clear();
+        self.frame_tasks_max = FRAME_TASKS_START;
+        self.outstanding_ns = 0;
+        self.recall_pause_ns = 0;
+        self.functions.clear();
+        self.dead.clear();
+        self.interrupted.clear();
+        std::mem::take(&mut self.stderr).into()
+    }
+}

@@ -1,0 +1,122 @@
+//! The embedded broker: a native thread that owns the sockets, the worker processes and the pure machine between them.
+//!
+//! The thread never takes an interpreter lock. It blocks all signals, so that they reach Python. Everything that can fail
+//! at the start (libzmq, the run directory, the socket) is done in the caller's thread and returned as an error.
+
+mod children;
+mod lines;
+mod turn;
+
+use crate::inproc::{self, ClientEnd};
+use crate::run_dir::RunDir;
+use headrace_protocol::broker::Config as MachineConfig;
+use headrace_sys::threads::spawn_native;
+use headrace_sys::zmq::{Context, Library, Router};
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::thread::JoinHandle;
+
+/// How an embedded broker is set up.
+#[derive(Clone, Debug)]
+pub struct BrokerConfig {
+    /// Worker processes; at least 1.
+    pub workers: u32,
+    /// Program of a worker: the interpreter.
+    pub program: PathBuf,
+    /// Its arguments, before the ones that the broker adds: status page, control socket and boot file as descriptor
+    /// numbers, endpoint, worker number, incarnation, path of libzmq.
+    pub args: Vec<OsString>,
+    /// Its whole environment.
+    pub env: Vec<(OsString, OsString)>,
+    /// Bytes that each worker finds in its boot file.
+    pub boot: Vec<u8>,
+    /// Where libzmq may be, best guess first.
+    pub libzmq: Vec<PathBuf>,
+    /// Directory for run directories; `None` for the default.
+    pub run_dir_base: Option<PathBuf>,
+    /// Executing deaths after which a task fails.
+    pub crash_limit: u8,
+    /// Largest result in bytes.
+    pub result_bytes_max: u64,
+    /// Version of headrace.
+    pub version: String,
+    /// Version of Python.
+    pub python: String,
+    /// Time between an interrupt of a running task and the kill of its worker, in ns.
+    pub grace_ns: u64,
+}
+
+/// Why a broker could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// libzmq is missing or too old.
+    #[error(transparent)]
+    Library(#[from] headrace_sys::zmq::LoadError),
+    /// The socket could not be made.
+    #[error(transparent)]
+    Socket(#[from] headrace_sys::zmq::ZmqError),
+    /// The run directory is unusable.
+    #[error(transparent)]
+    RunDir(#[from] crate::run_dir::RunDirError),
+    /// The system refused a descriptor or a thread.
+    #[error("the broker could not be started: {0}")]
+    System(#[from] io::Error),
+}
+
+/// A running broker thread.
+///
+/// It ends when the client end is closed or dropped, or says GOODBYE; [`BrokerHandle::join`] waits for that.
+#[derive(Debug)]
+pub struct BrokerHandle {
+    thread: JoinHandle<()>,
+    run_dir: PathBuf,
+}
+
+impl BrokerHandle {
+    /// Waits until the broker has ended its workers and removed its directory.
+    pub fn join(self) {
+        // A panic of the thread was printed by the panic hook; its end has closed the channel, which the client sees.
+        let _ = self.thread.join();
+    }
+
+    /// Whether the thread has ended.
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// The private directory of this broker.
+    pub fn run_dir(&self) -> &PathBuf {
+        &self.run_dir
+    }
+}
+
+/// Starts a broker and connects its client.
+///
+/// # Errors
+/// [`StartError`]; nothing is left behind then.
+pub fn start(config: BrokerConfig) -> Result<(BrokerHandle, ClientEnd), StartError> {
+    let library = Library::open(&config.libzmq)?;
+    let run_dir = RunDir::create(config.run_dir_base.as_deref())?;
+    let context = Context::new(&library)?;
+    let endpoint = format!("ipc://{}", run_dir.path().join("broker").display());
+    let router = Router::bind(&context, &endpoint)?;
+    let (client_end, broker_end) = inproc::pair()?;
+    let machine = MachineConfig {
+        workers: config.workers,
+        crash_limit: config.crash_limit,
+        result_bytes_max: config.result_bytes_max,
+        version: config.version.clone(),
+        python: config.python.clone(),
+        grace_ns: config.grace_ns,
+    };
+    let path = run_dir.path().to_owned();
+    let children = children::Children::new(&config, &endpoint, library.path())?;
+    let thread = spawn_native("headrace-broker", move || {
+        turn::Loop::new(machine, router, broker_end, children).run();
+        // The socket is closed by now; the context waits for its threads, then the directory goes.
+        drop(context);
+        drop(run_dir);
+    })?;
+    Ok((BrokerHandle { thread, run_dir: path }, client_end))
+}

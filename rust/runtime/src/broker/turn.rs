@@ -1,0 +1,227 @@
+//! The broker's turn: drain all input, apply it, flush; then sleep until something happens.
+
+use super::children::Children;
+use crate::clock;
+use crate::inproc::{BrokerEnd, Wake};
+use headrace_protocol::broker::{Action, Broker, Config, Frame, PeerId};
+use headrace_sys::poll::{self, PollFd};
+use headrace_sys::zmq::{Router, RoutingId, SendError};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The in-process client; socket peers are numbered from 1.
+const CLIENT: PeerId = PeerId(0);
+/// Frames taken from the socket in one turn, so that a flood cannot keep work from being given out.
+const FRAMES_A_TURN: usize = 256;
+/// Time that workers get to leave by themselves when the broker shuts down.
+const LEAVE_NS: u64 = 1_000_000_000;
+/// Pause before a frame that a full socket refused is tried again.
+const RETRY_NS: u64 = 1_000_000;
+
+/// Everything that the broker's thread owns.
+pub(super) struct Loop {
+    machine: Broker,
+    router: Router,
+    client: BrokerEnd,
+    children: Children,
+    peers: HashMap<RoutingId, PeerId>,
+    routes: HashMap<PeerId, RoutingId>,
+    next_peer: u64,
+    /// Frames that the socket would not take yet, in order, by peer.
+    backlog: HashMap<PeerId, VecDeque<Vec<u8>>>,
+    poll_fds: Vec<PollFd>,
+    client_gone: bool,
+}
+
+impl Loop {
+    pub(super) fn new(config: Config, router: Router, client: BrokerEnd, children: Children) -> Self {
+        Loop {
+            machine: Broker::new(config, clock::now_ns()),
+            router,
+            client,
+            children,
+            peers: HashMap::new(),
+            routes: HashMap::new(),
+            next_peer: 1,
+            backlog: HashMap::new(),
+            poll_fds: Vec::new(),
+            client_gone: false,
+        }
+    }
+
+    /// Runs until the client is gone, then ends the workers.
+    pub(super) fn run(mut self) {
+        while !self.client_gone {
+            let busy = self.turn();
+            if !busy && !self.client_gone {
+                self.sleep();
+            }
+        }
+        self.shut_down();
+    }
+
+    /// One turn; true if there was any input.
+    fn turn(&mut self) -> bool {
+        let now_ns = clock::now_ns();
+        let mut busy = self.drain_client(now_ns);
+        busy |= self.drain_router(now_ns);
+        busy |= self.drain_children(now_ns);
+        self.machine.handle_timeout(now_ns);
+        self.machine.finish_turn(now_ns);
+        self.flush(now_ns);
+        busy
+    }
+
+    fn drain_client(&mut self, now_ns: u64) -> bool {
+        let mut any = false;
+        while let Some(frame) = self.client.try_recv() {
+            any = true;
+            let frame: Frame = Arc::new(frame);
+            self.machine.handle_frame(CLIENT, &frame, now_ns);
+        }
+        if self.client.is_closed() && !self.client_gone {
+            self.client_gone = true;
+            self.machine.handle_disconnect(CLIENT, now_ns);
+        }
+        any
+    }
+
+    fn drain_router(&mut self, now_ns: u64) -> bool {
+        for taken in 0..FRAMES_A_TURN {
+            // A broken socket cannot be mended; the workers see their end of it and leave.
+            let Ok(Some((route, frame))) = self.router.try_recv() else { return taken > 0 };
+            let peer = *self.peers.entry(route).or_insert_with(|| {
+                let peer = PeerId(self.next_peer);
+                self.next_peer += 1;
+                self.routes.insert(peer, route);
+                peer
+            });
+            let frame: Frame = Arc::new(frame);
+            self.machine.handle_frame(peer, &frame, now_ns);
+        }
+        true
+    }
+
+    fn drain_children(&mut self, now_ns: u64) -> bool {
+        let Loop { machine, children, .. } = self;
+        children.read_pipes(|worker, stream, text| machine.handle_output(worker, stream, text));
+        let ended = children.reap(|worker, stream, text| machine.handle_output(worker, stream, text));
+        if ended.is_empty() {
+            return false;
+        }
+        // What a process sent before its end counts: it may still be in the socket.
+        self.drain_router(now_ns);
+        for end in ended {
+            self.machine.handle_exit(end.worker, end.incarnation, end.exit, end.executing, now_ns);
+        }
+        true
+    }
+
+    fn flush(&mut self, now_ns: u64) {
+        self.retry_backlog();
+        while let Some(action) = self.machine.poll_action() {
+            match action {
+                Action::Send { peer: CLIENT, frame, wake } => {
+                    let wake = wake.as_ref().map_or(Wake::All, |wake| Wake::Results {
+                        run: wake.run,
+                        finished: wake.finished,
+                        indices: &wake.indices,
+                    });
+                    // A client that is gone is noticed at the start of the next turn.
+                    let _ = self.client.send(frame, wake);
+                }
+                Action::Send { peer, frame, .. } => self.send(peer, frame),
+                Action::Spawn { worker, incarnation } => {
+                    if let Err(error) = self.children.start(worker, incarnation) {
+                        self.machine.handle_spawn_failure(worker, &error.to_string(), now_ns);
+                    }
+                }
+                Action::Interrupt { worker, task, attempt } => self.children.interrupt(worker, (task, attempt)),
+                Action::Kill { worker } => self.children.kill(worker),
+                Action::Cut { peer } => {
+                    // The name stays known, so that the machine drops what still comes from it.
+                    self.backlog.remove(&peer);
+                    self.routes.remove(&peer);
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, peer: PeerId, mut frame: Vec<u8>) {
+        let Some(route) = self.routes.get(&peer) else { return };
+        if !self.backlog.contains_key(&peer) {
+            match self.router.send(route, &mut frame) {
+                // An unreachable worker is a dead one: its process's end is seen elsewhere, and nothing is lost by it.
+                Ok(()) | Err(SendError::Unreachable | SendError::Failed(_)) => return,
+                Err(SendError::WouldBlock) => {}
+            }
+        }
+        self.backlog.entry(peer).or_default().push_back(frame);
+    }
+
+    fn retry_backlog(&mut self) {
+        let Loop { router, routes, backlog, .. } = self;
+        backlog.retain(|peer, frames| {
+            let Some(route) = routes.get(peer) else { return false };
+            while let Some(frame) = frames.front_mut() {
+                if matches!(router.send(route, frame), Err(SendError::WouldBlock)) {
+                    return true;
+                }
+                frames.pop_front();
+            }
+            false
+        });
+    }
+
+    /// Sleeps until there is input or a timeout of the machine. No wake-up is lost: the client's end is told before the
+    /// last look at its queue, and the socket is asked before its descriptor is polled.
+    fn sleep(&mut self) {
+        if !self.client.prepare_to_sleep() {
+            return;
+        }
+        if self.router.has_input().unwrap_or(false) {
+            self.client.wake_up();
+            return;
+        }
+        let now_ns = clock::now_ns();
+        let mut until_ns = self.machine.next_timeout_ns();
+        if !self.backlog.is_empty() {
+            until_ns = Some(until_ns.map_or(now_ns + RETRY_NS, |known_ns| known_ns.min(now_ns + RETRY_NS)));
+        }
+        let timeout = until_ns.map(|until_ns| Duration::from_nanos(until_ns.saturating_sub(now_ns)));
+        self.poll_fds.clear();
+        self.poll_fds.push(PollFd::input(self.router.fd()));
+        self.poll_fds.push(PollFd::input(self.client.fd()));
+        self.children.poll_fds(&mut self.poll_fds);
+        // An error means a signal or a descriptor that has just gone; the next turn looks again either way.
+        let _ = poll::wait(&mut self.poll_fds, timeout);
+        self.client.wake_up();
+    }
+
+    /// Tells the workers to leave, waits for them, and kills those that stay.
+    fn shut_down(&mut self) {
+        self.machine.shut_down();
+        self.flush(clock::now_ns());
+        let until_ns = clock::now_ns() + LEAVE_NS;
+        loop {
+            let now_ns = clock::now_ns();
+            self.drain_router(now_ns);
+            self.drain_children(now_ns);
+            self.flush(now_ns);
+            let alive = self.children.alive();
+            if alive.is_empty() {
+                return;
+            }
+            if now_ns >= until_ns {
+                for worker in alive {
+                    self.children.kill(worker);
+                }
+            }
+            self.poll_fds.clear();
+            self.children.poll_fds(&mut self.poll_fds);
+            let left_ns = until_ns.saturating_sub(now_ns).max(LEAVE_NS / 100);
+            let _ = poll::wait(&mut self.poll_fds, Some(Duration::from_nanos(left_ns)));
+        }
+    }
+}
