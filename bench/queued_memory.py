@@ -28,8 +28,8 @@ def main(tasks: int, edges_per_task: int) -> None:
         finally:
             for pid in pids:
                 os.kill(pid, signal.SIGCONT)
-    unfinished = statistics.waiting + statistics.ready + statistics.leased
-    assert unfinished == len(graph), f"{unfinished} of {len(graph)} tasks were queued"
+    progress = statistics.progress
+    assert progress.total - progress.ended == len(graph), f"queued: {progress}"
     print(json.dumps({"grown": after - before, "held": statistics.bytes_held, "tasks": len(graph), "edges": edges}))
 
 
