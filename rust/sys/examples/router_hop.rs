@@ -93,7 +93,8 @@ impl Zmq {
         let library = find_candidates().iter().find_map(|path| unsafe { Library::new(path) }.ok());
         let library = library.expect("libzmq: name it in HEADRACE_LIBZMQ");
         // SAFETY: the signature of the manual; it takes nothing.
-        let context = unsafe { library.get::<unsafe extern "C" fn() -> Handle>(b"zmq_ctx_new").expect("zmq_ctx_new")() };
+        let context =
+            unsafe { library.get::<unsafe extern "C" fn() -> Handle>(b"zmq_ctx_new").expect("zmq_ctx_new")() };
         assert!(!context.is_null());
         Self { library, context }
     }
