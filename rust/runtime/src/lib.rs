@@ -3,4 +3,5 @@
 
 pub mod clock;
 pub mod inproc;
+pub mod run_dir;
 pub mod transport;

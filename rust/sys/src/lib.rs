@@ -6,8 +6,12 @@
 compile_error!("headrace runs on Linux only: it needs memfd, pidfd and eventfd");
 
 pub mod eventfd;
+pub mod memfd;
 pub mod origin;
+pub mod pidfd;
 pub mod poll;
 pub mod signals;
+pub mod spawn;
+pub mod status_page;
 pub mod threads;
 pub mod zmq;
