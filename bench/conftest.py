@@ -1,13 +1,14 @@
 """`python -m pytest bench` measures everything; `-m quick` the part that CI runs.
 
-Every benchmark checks its answers and fails when one is wrong. Whether a figure reaches its bar is printed beside it and
-fails nothing, unless `--enforce-bars` is given: a shared machine is no judge of speed.
+Every benchmark checks its answers and fails when one is wrong. Whether a figure reaches its bar is printed beside it
+and fails nothing, unless `--enforce-bars` is given: a shared machine is no judge of speed.
 """
 
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
+
 import workloads
 from figures import Figure
 from machine_card import machine_card

@@ -18,7 +18,7 @@ def machine_card() -> dict[str, str]:
         "commit": commit(),
         "cores": str(len(os.sched_getaffinity(0))),
         "cpu": first_match(Path("/proc/cpuinfo"), r"model name\s*:\s*(.+)") or platform.machine(),
-        "memory": f"{int(first_match(Path('/proc/meminfo'), r'MemTotal:\s*(\d+)') or 0) / 2**20:.0f} GiB",
+        "memory": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB",
         "kernel": f"Linux {platform.release()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "headrace": importlib.metadata.version("headrace"),

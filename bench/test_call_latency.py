@@ -4,6 +4,7 @@ import statistics
 import time
 
 import pytest
+
 from comparison import take_turns
 from figures import Figure, times_faster
 from workloads import inc

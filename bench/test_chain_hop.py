@@ -1,7 +1,8 @@
 """What does one hop of a chain cost, where each task needs the one before?"""
 
-import headrace
 import pytest
+
+import headrace
 from comparison import take_turns
 from figures import times_faster
 from pool_reference import Call, run_graph

@@ -3,8 +3,9 @@
 import gc
 import time
 
-import headrace
 import pytest
+
+import headrace
 from figures import at_most
 from workloads import started_ns
 
@@ -12,9 +13,7 @@ LOOKED_AT = 64
 """Roots start in the order of their submission, so the first to start is among the first few."""
 
 
-@pytest.mark.parametrize(
-    ("size", "bar_ms"), [pytest.param(10_000, 5, marks=pytest.mark.quick), (1_000_000, 80)]
-)
+@pytest.mark.parametrize(("size", "bar_ms"), [pytest.param(10_000, 5, marks=pytest.mark.quick), (1_000_000, 80)])
 def test_first_task_starts_soon(client, rounds, record, size, bar_ms):
     delays_ms = []
     for _ in range(rounds if size < 100_000 else max(3, rounds // 3)):

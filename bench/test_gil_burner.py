@@ -10,8 +10,9 @@ import statistics
 import threading
 import time
 
-import headrace
 import pytest
+
+import headrace
 from comparison import LEAST_SHARE, shares
 from figures import at_most
 from workloads import count_to
@@ -26,9 +27,9 @@ def test_lock_burning_client_thread(client, record):
     number = iterations_for(TASK_S)
     ratios, inside_s, outside_s = [], [], []
     for _ in range(PAIRS):
-        with burning_process():
+        with BurningProcess():
             outside_s.append(elapsed_s(client, number))
-        with burning_thread():
+        with BurningThread():
             inside_s.append(elapsed_s(client, number))
         ratios.append(inside_s[-1] / outside_s[-1])
     record(
@@ -77,7 +78,7 @@ def burn(stop):
             pass
 
 
-class burning_thread:
+class BurningThread:
     """Burns the lock of this process."""
 
     def __enter__(self):
@@ -90,7 +91,7 @@ class burning_thread:
         self.thread.join()
 
 
-class burning_process:
+class BurningProcess:
     """Burns a core in a process of its own."""
 
     def __enter__(self):

@@ -4,6 +4,7 @@ import os
 import time
 
 import pytest
+
 from figures import at_most
 from processor_time import processor_time_ns
 from workloads import inc

@@ -1,7 +1,8 @@
 """What does a task cost that depends on nothing, added one by one or mapped?"""
 
-import headrace
 import pytest
+
+import headrace
 from comparison import check_shares, shares, take_turns
 from figures import times_faster
 from workloads import inc
@@ -56,7 +57,13 @@ def test_independent_tasks_mapped(benchmark, client, pool, rounds, record):
     turns = take_turns(benchmark, ours, reference, rounds=3 * rounds, check=check, check_reference=check_values)
     question = f"Graph.map(inc, range({TASKS:,})), run.results()"
     figure = times_faster(
-        question, turns, tasks=TASKS, bar=1.5, aim=4, against="map(chunksize=100)", detail=check_shares(least_shares)
+        question,
+        turns,
+        tasks=TASKS,
+        bar=1.5,
+        aim=4,
+        against="map(chunksize=100)",
+        detail=check_shares(least_shares),
     )
     record(figure)
 

@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 
-import pytest
 from figures import at_most
 from machine_card import REPOSITORY
 from processor_time import resident_bytes
@@ -18,7 +17,8 @@ def test_bytes_per_queued_task_and_edge(record):
     plain, edged = queued(500_000, 0), queued(500_000, 4)
     per_task = beside_arguments(plain) / plain["tasks"]
     per_edge = (beside_arguments(edged) - per_task * edged["tasks"]) / edged["edges"]
-    detail = f"{plain['tasks']:,} tasks, growth of resident memory less {plain['held'] / plain['tasks']:.0f} B of arguments"
+    arguments = plain["held"] / plain["tasks"]
+    detail = f"{plain['tasks']:,} tasks, growth of resident memory, less {arguments:.0f} bytes of arguments each"
     record(at_most("broker memory per queued task", [per_task], "bytes", bar=200, detail=detail))
     record(at_most("broker memory per edge", [per_edge], "bytes", bar=16, detail=f"{edged['edges']:,} edges"))
 

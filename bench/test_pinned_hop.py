@@ -9,8 +9,9 @@ import statistics
 import subprocess
 import sys
 
-import headrace
 import pytest
+
+import headrace
 from comparison import take_turns
 from figures import at_most, per_task_us
 from machine_card import REPOSITORY
@@ -60,7 +61,13 @@ def test_pinned_hop(benchmark, client, router_hop, rounds, record):
         assert seconds > 0
 
     turns = take_turns(
-        benchmark, ours, router_hop, rounds=3 * rounds, check=check, check_reference=check_reference, warm_up_rounds=2
+        benchmark,
+        ours,
+        router_hop,
+        rounds=3 * rounds,
+        check=check,
+        check_reference=check_reference,
+        warm_up_rounds=2,
     )
     samples = [mine / bare for mine, bare in zip(turns.ours_s, turns.reference_s, strict=True)]
     record(

@@ -7,8 +7,9 @@ the worker that is free first.
 
 import time
 
-import headrace
 import pytest
+
+import headrace
 from figures import at_most
 from workloads import spin
 

@@ -4,8 +4,9 @@ import gc
 import statistics
 import time
 
-import headrace
 import pytest
+
+import headrace
 from figures import at_most
 from workloads import inc
 

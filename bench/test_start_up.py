@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+
 from figures import at_most
 from machine_card import REPOSITORY
 

@@ -1,7 +1,8 @@
 """What does a task cost that needs three neighbours of the step before?"""
 
-import headrace
 import pytest
+
+import headrace
 from comparison import check_shares, shares, take_turns
 from figures import times_faster
 from pool_reference import Call, run_graph

@@ -2,8 +2,9 @@
 
 import graphlib
 
-import headrace
 import pytest
+
+import headrace
 from comparison import take_turns
 from figures import times_faster
 

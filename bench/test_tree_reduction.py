@@ -1,7 +1,8 @@
 """What does a task of a binary tree cost?"""
 
-import headrace
 import pytest
+
+import headrace
 from comparison import check_shares, shares, take_turns
 from figures import times_faster
 from pool_reference import Call, run_graph

@@ -1,6 +1,6 @@
 """An existing function becomes a task by one line, and stays the function that it was.
 
-    python examples/one_line_task.py
+python examples/one_line_task.py
 """
 
 import headrace as hr

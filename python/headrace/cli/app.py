@@ -9,7 +9,6 @@ from importlib import import_module
 from importlib.metadata import version
 
 import click
-
 from headrace.errors import HeadraceError, InfraError, UsageError
 
 _COMMANDS = {
@@ -40,10 +39,10 @@ class _LazyGroup(click.Group):
         return import_module(module).command if module else None
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_LazyGroup, no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("headrace"), "--version", "-V", prog_name="headrace")
 def app() -> None:
-    """Run large task graphs on worker processes.
+    r"""Run large task graphs on worker processes.
 
     \b
     Exit codes:
@@ -66,9 +65,16 @@ def run_command(arguments: list[str]) -> ExitCode:
         The exit code. Whatever went wrong has been said in one line on standard error.
     """
     try:
-        code = app.main(arguments, prog_name="headrace", standalone_mode=False)
+        # Not `app.main`: it would turn a broken pipe into the code of failed tasks.
+        with app.make_context("headrace", list(arguments)) as context:
+            code = app.invoke(context)
         sys.stdout.flush()
-        return ExitCode(code or 0)
+        return ExitCode(code or ExitCode.OK)
+    except click.exceptions.Exit as request:
+        return ExitCode(request.exit_code)
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "headrace"
+        return _say(f"{error.format_message()} (see '{command} --help')", ExitCode.USAGE)
     except click.ClickException as error:
         return _say(error.format_message(), ExitCode.USAGE)
     except (click.Abort, KeyboardInterrupt):
@@ -78,7 +84,7 @@ def run_command(arguments: list[str]) -> ExitCode:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.BROKEN_PIPE
     except UsageError as error:
-        return _say(str(error), ExitCode.USAGE)
+        return _say(f"{type(error).__name__}: {error}", ExitCode.USAGE)
     except InfraError as error:
         return _say(f"{type(error).__name__}: {error}", ExitCode.INFRASTRUCTURE)
     except HeadraceError as error:

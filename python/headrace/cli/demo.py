@@ -19,7 +19,11 @@ _PHASES = ("build", "submit", "first lease", "run", "read back")
 
 @click.command("demo")
 @click.option(
-    "--pages", type=click.IntRange(1, 1_000_000), default=6_000, show_default=True, help="Three tasks each, less one."
+    "--pages",
+    type=click.IntRange(1, 1_000_000),
+    default=6_000,
+    show_default=True,
+    help="Three tasks each, less one.",
 )
 @click.option("--workers", type=click.IntRange(1), help="Worker processes; one per core if not given.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
@@ -82,7 +86,10 @@ def _text(report: dict[str, Any]) -> str:
         f" ({' + '.join(f'{count:,}' for count in report['tasks_by_worker'])}), {report['tasks_per_s']:,.0f} tasks/s",
         f"  user code    {report['busy_share']:.0%} of the workers' time",
         "  where the time went",
-        *(f"    {name:<12} {seconds * 1e3:9.2f} ms  {seconds / whole_s:4.0%}" for name, seconds in report["phases_s"].items()),
+        *(
+            f"    {name:<12} {seconds * 1e3:9.2f} ms  {seconds / whole_s:4.0%}"
+            for name, seconds in report["phases_s"].items()
+        ),
         "",
         "the engine by itself",
         f"  start        {report['start_up_s'] * 1e3:.0f} ms from Client() to the first result",
@@ -90,5 +97,7 @@ def _text(report: dict[str, Any]) -> str:
         f"  chain        {report['hop_on_one_worker_us']:.2f} µs a hop (p50) where the chain stays on one worker",
     ]
     if "hop_between_workers_us" in report:
-        lines.append(f"               {report['hop_between_workers_us']:.1f} µs a hop (p50) where it changes the worker each time")
+        lines.append(
+            f"               {report['hop_between_workers_us']:.1f} µs a hop (p50) where it changes workers each time"
+        )
     return "\n".join(lines)

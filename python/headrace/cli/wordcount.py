@@ -13,11 +13,13 @@ from headrace import Graph
 if TYPE_CHECKING:
     from headrace import Node
 
-#: The vocabulary.
-WORDS = (
-    "basin bed brook canal channel current ditch flow flume gate intake lade leat mill penstock pond race river sluice "
-    "spill stream weir wheel water"
-).split()
+_VOCABULARY = """
+basin bed brook canal channel current ditch flow flume gate intake lade leat mill penstock pond race river sluice spill
+stream weir wheel water
+"""
+
+#: What is written.
+WORDS = tuple(_VOCABULARY.split())
 
 #: A word stands at most so often on a page.
 OCCURRENCES_MAX = 23
