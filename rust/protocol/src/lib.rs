@@ -1,3 +1,6 @@
 //! Pure session machines: broker, worker and client. No socket, no clock, no Python.
 #![forbid(unsafe_code)]
+
+pub mod broker;
+pub mod client;
 pub mod worker;

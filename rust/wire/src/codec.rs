@@ -139,6 +139,13 @@ macro_rules! messages {
                 }
             }
 
+            /// Name of the message's type, for error texts.
+            pub fn name(&self) -> &'static str {
+                match self {
+                    $(Message::$name(_) => stringify!($name),)+
+                }
+            }
+
             /// Appends the message as one frame.
             ///
             /// # Panics

@@ -1,0 +1,124 @@
+//! The table of single calls, which shrinks again: its size is the number of calls not yet forgotten.
+
+use std::collections::VecDeque;
+
+use headrace_wire::{EXTERNAL, Results};
+use rustc_hash::FxHashMap;
+
+use super::SharedFrame;
+use super::ending::{Ending, offset_in};
+use super::run::Progress;
+
+/// The table of calls.
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    rows: FxHashMap<u32, Row>,
+    /// Ended calls that nobody was told of yet; some may be forgotten meanwhile.
+    arrivals: VecDeque<u32>,
+    progress: Progress,
+}
+
+/// One call.
+#[derive(Debug)]
+enum Row {
+    Pending,
+    Ended(Ending),
+    Taken { bytes: usize },
+}
+
+impl Calls {
+    /// Opens a row; indices count up and are not used again.
+    pub(super) fn open(&mut self) -> Option<u32> {
+        let index = u32::try_from(self.progress.tasks).ok().filter(|index| index & EXTERNAL == 0)?;
+        self.progress.tasks += 1;
+        self.rows.insert(index, Row::Pending);
+        Some(index)
+    }
+
+    /// Enters what a frame tells; returns how many of its endings nobody waits for.
+    pub(super) fn handle_results(&mut self, frame: &SharedFrame, results: &Results<'_>) -> usize {
+        self.progress.note_frame(results);
+        self.progress.finished = false;
+        let mut late = 0;
+        let mut start = offset_in(frame, results.values.bytes);
+        for ((index, len), &outcome) in results.index.iter().zip(results.values.lens.iter()).zip(results.outcome) {
+            let end = start + len as usize;
+            match self.rows.get_mut(&index) {
+                Some(row @ Row::Pending) => {
+                    let outcome = outcome.try_into().expect("the decoder lets only known outcomes through");
+                    *row = Row::Ended(Ending::new(outcome, frame, start..end).compact());
+                    self.progress.note_ending(outcome);
+                    self.arrivals.push_back(index);
+                }
+                _ => late += 1,
+            }
+            start = end;
+        }
+        self.trim_arrivals();
+        late
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        self.progress
+    }
+
+    pub(super) fn has_ended(&self, index: u32) -> bool {
+        matches!(self.rows.get(&index), Some(Row::Ended(_) | Row::Taken { .. }))
+    }
+
+    pub(super) fn peek(&self, index: u32) -> Option<Ending> {
+        match self.rows.get(&index)? {
+            Row::Ended(ending) => Some(ending.clone()),
+            Row::Pending | Row::Taken { .. } => None,
+        }
+    }
+
+    pub(super) fn take(&mut self, index: u32) -> Option<Ending> {
+        let row = self.rows.get_mut(&index)?;
+        let Row::Ended(ending) = row else { return None };
+        let taken = Row::Taken { bytes: ending.bytes().len() };
+        match std::mem::replace(row, taken) {
+            Row::Ended(ending) => Some(ending),
+            Row::Pending | Row::Taken { .. } => None,
+        }
+    }
+
+    /// Removes a row. `None` if there was none; else how many bytes it has left at the broker, if that is known.
+    pub(super) fn forget(&mut self, index: u32) -> Option<Option<usize>> {
+        Some(match self.rows.remove(&index)? {
+            Row::Pending => None,
+            Row::Ended(ending) => Some(ending.bytes().len()),
+            Row::Taken { bytes } => Some(bytes),
+        })
+    }
+
+    pub(super) fn pop_arrival(&mut self) -> Option<u32> {
+        loop {
+            let index = self.arrivals.pop_front()?;
+            if self.rows.contains_key(&index) {
+                return Some(index);
+            }
+        }
+    }
+
+    /// Keeps the queue in proportion to the table where nobody reads it; at a constant cost a call.
+    fn trim_arrivals(&mut self) {
+        /// Below this the queue is not worth a look.
+        const LEN_MIN: usize = 64;
+        if self.arrivals.len() > LEN_MIN.max(2 * self.rows.len()) {
+            self.arrivals.retain(|index| self.rows.contains_key(index));
+        }
+    }
+}
+
+#[cfg(test)]
+impl Calls {
+    /// Entries for which memory is reserved.
+    pub(super) fn capacity(&self) -> usize {
+        self.rows.capacity() + self.arrivals.capacity()
+    }
+}

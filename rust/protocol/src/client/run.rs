@@ -1,0 +1,156 @@
+//! The table of one run: dense columns over its tasks, and the frames that they point into.
+
+use headrace_wire::{Outcome, Results};
+
+use super::ending::{Ending, offset_in};
+use super::{ProtocolError, SharedFrame};
+
+/// How far a run is, as told so far.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Progress {
+    /// Tasks of the run.
+    pub tasks: u64,
+    /// Tasks that have ended, however.
+    pub ended: u64,
+    /// Endings that have arrived: of kept tasks, and of all that did not end well.
+    pub arrived: u64,
+    /// Tasks among them that failed, killed their worker, or were refused.
+    pub failed: u64,
+    /// Tasks among them that were skipped.
+    pub skipped: u64,
+    /// Tasks among them that were cancelled.
+    pub cancelled: u64,
+    /// Whether all tasks have ended and no frame of this run will follow. Never for calls.
+    pub finished: bool,
+}
+
+impl Progress {
+    /// Takes over what a frame says of the whole run.
+    pub(super) fn note_frame(&mut self, results: &Results<'_>) {
+        self.ended = self.ended.max(results.ended);
+        self.finished |= results.finished;
+    }
+
+    /// Counts one ending.
+    pub(super) fn note_ending(&mut self, outcome: Outcome) {
+        self.arrived += 1;
+        match outcome {
+            Outcome::Done => {}
+            Outcome::Failed | Outcome::Died | Outcome::Refused => self.failed += 1,
+            Outcome::Skipped => self.skipped += 1,
+            Outcome::Cancelled => self.cancelled += 1,
+        }
+    }
+}
+
+/// Entry of `Run::frame_of` for a task that has not ended as far as we know. Zero, so that untouched pages of the
+/// column are never backed by memory.
+const PENDING: u32 = 0;
+/// Entry of `Run::frame_of` for a task whose ending was taken.
+const TAKEN: u32 = u32::MAX;
+
+/// The table of one run.
+#[derive(Debug)]
+pub(super) struct Run {
+    /// Per task: [`PENDING`], [`TAKEN`], or one more than the position in `frames`.
+    frame_of: Vec<u32>,
+    /// Per task: where its bytes begin in that frame.
+    offset: Vec<u32>,
+    /// Per task: how many there are.
+    len: Vec<u32>,
+    /// Per task: the [`Outcome`].
+    outcome: Vec<u8>,
+    frames: Vec<HeldFrame>,
+    /// Tasks in the order in which they arrived.
+    arrivals: Vec<u32>,
+    progress: Progress,
+}
+
+/// A frame, as long as some task's ending lies in it.
+#[derive(Debug)]
+struct HeldFrame {
+    frame: Option<SharedFrame>,
+    endings: u32,
+}
+
+impl Run {
+    pub(super) fn new(tasks: u32) -> Self {
+        let len = tasks as usize;
+        Self {
+            frame_of: vec![PENDING; len],
+            offset: vec![0; len],
+            len: vec![0; len],
+            outcome: vec![0; len],
+            frames: Vec::new(),
+            arrivals: Vec::new(),
+            progress: Progress { tasks: tasks.into(), ..Progress::default() },
+        }
+    }
+
+    /// Enters what a frame tells; returns how many of its endings were known already. The first word stands.
+    pub(super) fn handle_results(
+        &mut self,
+        frame: &SharedFrame,
+        results: &Results<'_>,
+    ) -> Result<usize, ProtocolError> {
+        let tasks = self.frame_of.len();
+        if !results.index.all(|index| (index as usize) < tasks) {
+            return Err(ProtocolError::NoSuchTask { run: results.run, tasks });
+        }
+        self.progress.note_frame(results);
+        let known = self.arrivals.len();
+        let name = self.frames.len() as u32 + 1;
+        let mut offset = offset_in(frame, results.values.bytes) as u32;
+        self.arrivals.reserve(results.index.len());
+        for ((index, len), &outcome) in results.index.iter().zip(results.values.lens.iter()).zip(results.outcome) {
+            let task = index as usize;
+            if self.frame_of[task] == PENDING {
+                (self.frame_of[task], self.offset[task], self.len[task]) = (name, offset, len);
+                self.outcome[task] = outcome;
+                self.arrivals.push(index);
+                self.progress.note_ending(known_outcome(outcome));
+            }
+            offset += len;
+        }
+        let endings = self.arrivals.len() - known;
+        if endings > 0 {
+            self.frames.push(HeldFrame { frame: Some(SharedFrame::clone(frame)), endings: endings as u32 });
+        }
+        Ok(results.index.len() - endings)
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        self.progress
+    }
+
+    pub(super) fn arrivals(&self) -> &[u32] {
+        &self.arrivals
+    }
+
+    pub(super) fn has_ended(&self, index: u32) -> bool {
+        self.frame_of.get(index as usize).is_some_and(|&frame| frame != PENDING || self.progress.finished)
+    }
+
+    pub(super) fn peek(&self, index: u32) -> Option<Ending> {
+        let task = index as usize;
+        let name = self.frame_of.get(task).copied().filter(|name| !matches!(*name, PENDING | TAKEN))?;
+        let frame = self.frames[name as usize - 1].frame.as_ref()?;
+        let start = self.offset[task] as usize;
+        Some(Ending::new(known_outcome(self.outcome[task]), frame, start..start + self.len[task] as usize))
+    }
+
+    pub(super) fn take(&mut self, index: u32) -> Option<Ending> {
+        let ending = self.peek(index)?;
+        let name = std::mem::replace(&mut self.frame_of[index as usize], TAKEN);
+        let held = &mut self.frames[name as usize - 1];
+        held.endings -= 1;
+        if held.endings == 0 {
+            held.frame = None;
+        }
+        Some(ending)
+    }
+}
+
+fn known_outcome(number: u8) -> Outcome {
+    number.try_into().expect("the decoder lets only known outcomes through")
+}
