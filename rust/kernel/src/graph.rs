@@ -1,0 +1,251 @@
+//! Where the edges live: packed rows for what one chunk brought, linked ones for what a later chunk hung on an older task.
+
+use crate::ids::{NONE, TaskIndex};
+use crate::ready::Board;
+use crate::state::Flag;
+
+/// All edges. An edge inside a chunk costs eight bytes: a slot in the row of its consumer and one in that of its producer.
+#[derive(Default)]
+pub(crate) struct Graph {
+    spans: Vec<Span>,
+    chunks: Vec<Rows>,
+    free_chunks: Vec<u32>,
+    links: Vec<Link>,
+    free_links: Vec<u32>,
+    edges: u64,
+    row_bytes: usize,
+}
+
+/// Where the edges of one task are.
+#[derive(Clone, Copy)]
+pub(crate) struct Span {
+    pub(crate) chunk: u32,
+    pub(crate) preds_at: u32,
+    pub(crate) preds_len: u32,
+    pub(crate) succs_at: u32,
+    pub(crate) succs_len: u32,
+    /// First of its linked consumers.
+    late: u32,
+    /// First of its links to older producers.
+    bonds: u32,
+}
+
+/// The rows of one chunk. A producer's row may name slots that were freed and reused since: whoever walks it compares the
+/// chunk of the task with its own.
+#[derive(Default)]
+pub(crate) struct Rows {
+    pub(crate) preds: Vec<TaskIndex>,
+    pub(crate) succs: Vec<TaskIndex>,
+    /// Tasks that are not freed.
+    pub(crate) alive: u32,
+    /// Tasks that may still need their edges; the rows are dropped when none does.
+    pub(crate) unreleased: u32,
+}
+
+/// An edge to a producer in an older chunk. It stands in a ring of the producer's consumers in order of submission, and in a
+/// row of the consumer's links, and goes when the consumer is released.
+#[derive(Clone, Copy)]
+struct Link {
+    producer: TaskIndex,
+    consumer: TaskIndex,
+    next: u32,
+    prev: u32,
+    sibling: u32,
+}
+
+impl Span {
+    pub(crate) fn new(chunk: u32, preds: (u32, u32), succs: (u32, u32)) -> Self {
+        let ((preds_at, preds_len), (succs_at, succs_len)) = (preds, succs);
+        Span { chunk, preds_at, preds_len, succs_at, succs_len, late: NONE, bonds: NONE }
+    }
+}
+
+impl Graph {
+    /// Stores the rows of a chunk and returns its number.
+    pub(crate) fn add_rows(&mut self, rows: Rows) -> u32 {
+        self.edges += rows.preds.len() as u64;
+        self.row_bytes += rows.bytes();
+        match self.free_chunks.pop() {
+            Some(chunk) => {
+                self.chunks[chunk as usize] = rows;
+                chunk
+            }
+            None => {
+                self.chunks.push(rows);
+                (self.chunks.len() - 1) as u32
+            }
+        }
+    }
+
+    /// Says where the edges of a task are.
+    #[inline]
+    pub(crate) fn set_span(&mut self, task: TaskIndex, span: Span) {
+        if task.at() == self.spans.len() {
+            self.spans.push(span);
+        } else {
+            self.spans[task.at()] = span;
+        }
+    }
+
+    /// Makes room for the spans of new slots.
+    pub(crate) fn reserve(&mut self, slots: usize) {
+        self.spans.reserve(slots);
+    }
+
+    /// Hangs a task on a producer in an older chunk.
+    pub(crate) fn link(&mut self, producer: TaskIndex, consumer: TaskIndex) {
+        let id = self.free_links.pop().unwrap_or(self.links.len() as u32);
+        let head = self.spans[producer.at()].late;
+        let sibling = self.spans[consumer.at()].bonds;
+        let (next, prev) = if head == NONE { (id, id) } else { (head, self.links[head as usize].prev) };
+        let link = Link { producer, consumer, next, prev, sibling };
+        if id as usize == self.links.len() {
+            self.links.push(link);
+        } else {
+            self.links[id as usize] = link;
+        }
+        self.links[prev as usize].next = id;
+        self.links[next as usize].prev = id;
+        if head == NONE {
+            self.spans[producer.at()].late = id;
+        }
+        self.spans[consumer.at()].bonds = id;
+    }
+
+    /// The predecessors of a task, in the order of its chunk's column.
+    #[inline]
+    pub(crate) fn predecessors(&self, task: TaskIndex) -> &[TaskIndex] {
+        let span = &self.spans[task.at()];
+        if span.preds_len == 0 {
+            return &[];
+        }
+        let at = span.preds_at as usize;
+        &self.chunks[span.chunk as usize].preds[at..at + span.preds_len as usize]
+    }
+
+    /// The consumers of a task that came with its own chunk. Some may be gone, and their slots taken by others.
+    #[inline]
+    pub(crate) fn row(&self, task: TaskIndex) -> &[TaskIndex] {
+        let span = &self.spans[task.at()];
+        if span.succs_len == 0 {
+            return &[];
+        }
+        let at = span.succs_at as usize;
+        // The rows of a chunk go before its last held result does.
+        self.chunks[span.chunk as usize].succs.get(at..at + span.succs_len as usize).unwrap_or_default()
+    }
+
+    /// The consumers of a task that came with later chunks and may still run.
+    pub(crate) fn linked(&self, task: TaskIndex) -> impl Iterator<Item = TaskIndex> + '_ {
+        let head = self.spans[task.at()].late;
+        let mut id = head;
+        std::iter::from_fn(move || {
+            if id == NONE {
+                return None;
+            }
+            let link = &self.links[id as usize];
+            id = if link.next == head { NONE } else { link.next };
+            Some(link.consumer)
+        })
+    }
+
+    /// Calls `visit` for every consumer, the last submitted first: whoever pushes each to the front of a queue leaves them
+    /// there in order of submission (K3).
+    #[inline]
+    pub(crate) fn each_consumer_back(
+        &self,
+        board: &mut Board,
+        task: TaskIndex,
+        mut visit: impl FnMut(&mut Board, TaskIndex),
+    ) {
+        let span = &self.spans[task.at()];
+        if span.late != NONE {
+            let mut id = span.late;
+            loop {
+                id = self.links[id as usize].prev;
+                visit(board, self.links[id as usize].consumer);
+                if id == span.late {
+                    break;
+                }
+            }
+        }
+        for &consumer in self.row(task).iter().rev() {
+            if board.tasks[consumer.at()].chunk == span.chunk {
+                visit(board, consumer);
+            }
+        }
+    }
+
+    /// Consumers that may still run, again or for the first time, in order of submission.
+    pub(crate) fn consumers<'a>(&'a self, board: &'a Board, task: TaskIndex) -> impl Iterator<Item = TaskIndex> + 'a {
+        let chunk = self.spans[task.at()].chunk;
+        let own = move |consumer: &TaskIndex| {
+            let consumer = &board.tasks[consumer.at()];
+            consumer.chunk == chunk && !consumer.has(Flag::Released)
+        };
+        self.row(task).iter().copied().filter(own).chain(self.linked(task))
+    }
+
+    /// Lets the producers of a task go: unlinks it from those in older chunks, and drops the rows of its chunk once nobody
+    /// in the chunk needs them.
+    pub(crate) fn release(&mut self, task: TaskIndex) {
+        let span = &mut self.spans[task.at()];
+        let mut id = std::mem::replace(&mut span.bonds, NONE);
+        span.preds_len = 0;
+        let chunk = span.chunk as usize;
+        while id != NONE {
+            let Link { producer, next, prev, sibling, .. } = self.links[id as usize];
+            self.links[prev as usize].next = next;
+            self.links[next as usize].prev = prev;
+            let late = &mut self.spans[producer.at()].late;
+            if *late == id {
+                *late = if next == id { NONE } else { next };
+            }
+            self.free_links.push(id);
+            id = sibling;
+        }
+        let rows = &mut self.chunks[chunk];
+        rows.unreleased -= 1;
+        if rows.unreleased == 0 {
+            self.edges -= rows.preds.len() as u64;
+            self.row_bytes -= rows.bytes();
+            rows.preds = Vec::new();
+            rows.succs = Vec::new();
+        }
+    }
+
+    /// Forgets a freed task. Its chunk must not outlive the last of its tasks.
+    pub(crate) fn free(&mut self, task: TaskIndex) {
+        let span = &mut self.spans[task.at()];
+        span.succs_len = 0;
+        let rows = &mut self.chunks[span.chunk as usize];
+        rows.alive -= 1;
+        if rows.alive == 0 {
+            self.free_chunks.push(span.chunk);
+        }
+    }
+
+    pub(crate) fn edges(&self) -> u64 {
+        self.edges
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.spans.capacity() * size_of::<Span>()
+            + self.chunks.capacity() * size_of::<Rows>()
+            + self.links.capacity() * size_of::<Link>()
+            + (self.free_chunks.capacity() + self.free_links.capacity()) * size_of::<u32>()
+            + self.row_bytes
+    }
+
+    /// Tasks of a chunk that are not freed, and those that may still need their edges.
+    pub(crate) fn chunk_counts(&self, chunk: u32) -> (u32, u32) {
+        let rows = &self.chunks[chunk as usize];
+        (rows.alive, rows.unreleased)
+    }
+}
+
+impl Rows {
+    fn bytes(&self) -> usize {
+        (self.preds.capacity() + self.succs.capacity()) * size_of::<TaskIndex>()
+    }
+}

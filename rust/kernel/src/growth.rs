@@ -1,0 +1,202 @@
+//! How tasks enter: a chunk is checked as a whole, and then takes its slots, its rows and its places.
+
+use crate::chunk::{Chunk, Classes, EXTERNAL, Priorities, Tally};
+use crate::error::GraphError;
+use crate::graph::{Rows, Span};
+use crate::ids::{NONE, TaskIndex};
+use crate::kernel::{HowEnded, Kernel};
+use crate::lists::End;
+use crate::ready::Rank;
+use crate::state::{Flag, Task, TaskState};
+
+impl Kernel {
+    /// Adds the tasks of a chunk and appends their slots, in order, to `out`.
+    ///
+    /// A task with a predecessor that ended badly ends at once, with its descendants (see [`Kernel::drain_ended`]): skipped
+    /// with the same root where the predecessor failed or was skipped, cancelled where it was cancelled.
+    ///
+    /// # Errors
+    /// [`GraphError`] says what is wrong with the chunk; nothing was changed then.
+    ///
+    /// # Cost
+    /// O(tasks + edges of the chunk).
+    pub fn submit(&mut self, chunk: &Chunk<'_>, out: &mut Vec<TaskIndex>) -> Result<(), GraphError> {
+        let tally = chunk.validate()?;
+        self.check_external(chunk)?;
+        let tasks = chunk.dep_counts.len();
+        if self.board.tasks.len() + tasks >= NONE as usize {
+            return Err(GraphError::TooLarge);
+        }
+        if tasks == 0 {
+            return Ok(());
+        }
+        let first = out.len();
+        self.take_slots(tasks, out);
+        let slots = &out[first..];
+        self.enter(chunk, tally, slots);
+        if !chunk.external.is_empty() {
+            self.link_external(chunk, slots);
+        }
+        for &number in chunk.keep {
+            self.board.tasks[slots[number as usize].at()].holds += 1;
+        }
+        for &slot in slots {
+            let task = &self.board.tasks[slot.at()];
+            if task.missing == task.leased {
+                self.board.place(slot, End::Back);
+            }
+        }
+        self.operations += (tasks + chunk.deps.len()) as u64;
+        if !chunk.external.is_empty() {
+            self.end_doomed(chunk, slots);
+        }
+        Ok(())
+    }
+
+    fn check_external(&self, chunk: &Chunk<'_>) -> Result<(), GraphError> {
+        let usable = |task: &TaskIndex| match self.board.tasks.get(task.at()) {
+            None => false,
+            Some(task) => task.state != TaskState::Free && !task.has(Flag::Dead),
+        };
+        match chunk.external.iter().position(|task| !usable(task)) {
+            Some(position) => Err(GraphError::ResultReleased { position: position as u32 }),
+            None => Ok(()),
+        }
+    }
+
+    fn take_slots(&mut self, tasks: usize, out: &mut Vec<TaskIndex>) {
+        out.reserve(tasks);
+        let reused = tasks.min(self.life.free.len());
+        out.extend((0..reused).map_while(|_| self.life.free.pop()).map(TaskIndex));
+        let fresh = self.board.tasks.len() as u32;
+        let wanted = (tasks - reused) as u32;
+        out.extend((fresh..fresh + wanted).map(TaskIndex));
+        self.board.tasks.reserve(wanted as usize);
+        self.board.ranks.reserve(wanted as usize);
+        self.graph.reserve(wanted as usize);
+    }
+
+    /// Lays out the rows of the chunk and makes its tasks.
+    fn enter(&mut self, chunk: &Chunk<'_>, mut tally: Vec<Tally>, slots: &[TaskIndex]) {
+        // From here on `consumers` is the place of the next consumer in the producer's row.
+        let mut total = 0;
+        for entry in &mut tally {
+            total += std::mem::replace(&mut entry.consumers, total);
+        }
+        let mut succs = vec![TaskIndex(NONE); total as usize];
+        let mut preds = Vec::with_capacity(chunk.deps.len());
+        let mut rest = chunk.deps;
+        for (&slot, &count) in slots.iter().zip(chunk.dep_counts) {
+            let (deps, tail) = rest.split_at(count as usize);
+            rest = tail;
+            for &dependency in deps {
+                if dependency & EXTERNAL == 0 {
+                    let place = &mut tally[dependency as usize].consumers;
+                    succs[*place as usize] = slot;
+                    *place += 1;
+                    preds.push(slots[dependency as usize]);
+                } else {
+                    preds.push(chunk.external[(dependency & !EXTERNAL) as usize]);
+                }
+            }
+        }
+        let alive = slots.len() as u32;
+        let number = self.graph.add_rows(Rows { preds, succs, alive, unreleased: alive });
+        let (mut preds_at, mut succs_at) = (0, 0);
+        for (local, &slot) in slots.iter().enumerate() {
+            let preds_len = chunk.dep_counts[local];
+            let succs_len = tally[local].consumers - succs_at;
+            self.graph.set_span(slot, Span::new(number, (preds_at, preds_len), (succs_at, succs_len)));
+            preds_at += preds_len;
+            succs_at += succs_len;
+            let class = match chunk.class {
+                Classes::One(class) => class,
+                Classes::Each(classes) => classes[local],
+            };
+            let priority = match chunk.priority {
+                Priorities::One(priority) => priority,
+                Priorities::Each(priorities) => priorities[local],
+            };
+            let task = Task {
+                missing: preds_len,
+                pending: succs_len,
+                lineage: succs_len,
+                chunk: number,
+                state: TaskState::Waiting,
+                ..Task::FREE
+            };
+            let rank = Rank { class, priority };
+            if slot.at() == self.board.tasks.len() {
+                self.board.tasks.push(task);
+                self.board.ranks.push(rank);
+            } else {
+                let old = &mut self.board.tasks[slot.at()];
+                *old = Task { attempt: old.attempt, generation: old.generation, ..task };
+                self.board.ranks[slot.at()] = rank;
+                self.board.counts[TaskState::Free as usize] -= 1;
+            }
+        }
+        self.board.counts[TaskState::Waiting as usize] += slots.len() as u64;
+    }
+
+    /// Hangs the tasks on their external predecessors.
+    fn link_external(&mut self, chunk: &Chunk<'_>, slots: &[TaskIndex]) {
+        let mut rest = chunk.deps;
+        for (&slot, &count) in slots.iter().zip(chunk.dep_counts) {
+            let (deps, tail) = rest.split_at(count as usize);
+            rest = tail;
+            for &dependency in deps.iter().filter(|&&dependency| dependency & EXTERNAL != 0) {
+                let producer = chunk.external[(dependency & !EXTERNAL) as usize];
+                self.graph.link(producer, slot);
+                let worker = self.board.worker_of(producer);
+                let entry = &mut self.board.tasks[producer.at()];
+                entry.pending += 1;
+                entry.lineage += 1;
+                let done = entry.state == TaskState::Done;
+                let entry = &mut self.board.tasks[slot.at()];
+                entry.missing -= u32::from(done);
+                if let Some(worker) = worker {
+                    entry.count_lease(u64::from(worker.0));
+                }
+            }
+        }
+    }
+
+    /// Ends the tasks of a new chunk whose predecessors ended badly before (K6).
+    fn end_doomed(&mut self, chunk: &Chunk<'_>, slots: &[TaskIndex]) {
+        let bad = |task: &TaskIndex| self.board.tasks[task.at()].state > TaskState::Done;
+        if !chunk.external.iter().any(bad) {
+            return;
+        }
+        for &slot in slots {
+            if let Some(how) = self.doom(slot) {
+                self.end(slot, how);
+                self.end_descendants();
+            }
+        }
+    }
+
+    /// How a task must end because a predecessor ended badly.
+    pub(crate) fn doom(&self, task: TaskIndex) -> Option<HowEnded> {
+        if !self.board.tasks[task.at()].state.is_pending() {
+            return None;
+        }
+        self.graph.predecessors(task).iter().find_map(|&producer| {
+            let entry = &self.board.tasks[producer.at()];
+            match entry.state {
+                TaskState::Failed => Some(HowEnded::Skipped { root: producer }),
+                TaskState::Skipped => Some(HowEnded::Skipped { root: self.root(producer) }),
+                TaskState::Cancelled => Some(HowEnded::Cancelled),
+                _ => None,
+            }
+        })
+    }
+
+    /// The failed task because of which a task was skipped; the skipped task itself if the root is gone.
+    fn root(&self, skipped: TaskIndex) -> TaskIndex {
+        let entry = &self.board.tasks[skipped.at()];
+        let root = TaskIndex(entry.next);
+        let there = self.board.tasks.get(root.at()).is_some_and(|task| task.generation == entry.prev);
+        if there { root } else { skipped }
+    }
+}

@@ -1,0 +1,415 @@
+//! The engine: what happens to tasks, one call an event.
+
+use crate::error::Stale;
+use crate::graph::Graph;
+use crate::ids::{Attempt, ClassId, Handle, TaskIndex, WorkerId};
+use crate::lifetime::Lifetime;
+use crate::lists::End;
+use crate::ready::{Board, Worker};
+use crate::state::{Flag, TaskState};
+
+/// Resolves graphs: which task is ready, which result is alive, which is dead. It knows no clock, no socket and no chance:
+/// equal calls give equal answers (K8), and no call looks at tasks that it does not concern (K7).
+///
+/// Events go in by methods. What they cause beyond the task that they name comes out by `drain_ended`, `drain_returned`,
+/// `drain_dead` and `drain_freed`; drain all of them, in this order, before the next turn.
+#[derive(Default)]
+pub struct Kernel {
+    pub(crate) graph: Graph,
+    pub(crate) board: Board,
+    pub(crate) life: Lifetime,
+    pub(crate) ended: Vec<Ended>,
+    /// How many entries of `ended` have had their consumers visited.
+    pub(crate) ended_visited: usize,
+    pub(crate) returned: Vec<Returned>,
+    pub(crate) stale_reports: u64,
+    pub(crate) operations: u64,
+    /// Consumers of one task, while they are visited.
+    scratch: Vec<TaskIndex>,
+}
+
+/// A task that ended without running, because of another or because it was cancelled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ended {
+    /// The task.
+    pub task: TaskIndex,
+    /// Why.
+    pub how: HowEnded,
+    /// The lease that it had; the worker should drop it.
+    pub leased_to: Option<(WorkerId, Attempt)>,
+}
+
+/// Why a task ended without running.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HowEnded {
+    /// An ancestor failed.
+    Skipped {
+        /// That ancestor; a skipped one stands in for it where it was freed before a late consumer arrived.
+        root: TaskIndex,
+    },
+    /// It was cancelled, or an ancestor was.
+    Cancelled,
+}
+
+/// A lease that was taken back because one that it stood behind was, or because an input was lost (K2). The worker should
+/// drop it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Returned {
+    /// The task.
+    pub task: TaskIndex,
+    /// The worker that had it.
+    pub worker: WorkerId,
+    /// The attempt that ended.
+    pub attempt: Attempt,
+}
+
+/// Counts, all kept up to date: asking costs nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Statistics {
+    /// Tasks that wait for predecessors.
+    pub waiting: u64,
+    /// Tasks that could start.
+    pub ready: u64,
+    /// Tasks that a worker has.
+    pub leased: u64,
+    /// Tasks that returned and are not freed.
+    pub done: u64,
+    /// Tasks that failed and are not freed.
+    pub failed: u64,
+    /// Tasks that were skipped and are not freed.
+    pub skipped: u64,
+    /// Tasks that were cancelled and are not freed.
+    pub cancelled: u64,
+    /// Slots, used and free.
+    pub slots: u64,
+    /// Edges in packed rows.
+    pub edges: u64,
+    /// Memory of the kernel in bytes.
+    pub bytes: u64,
+    /// Reports that matched no lease (K4).
+    pub stale_reports: u64,
+    /// Tasks and edges looked at since the start (K7).
+    pub operations: u64,
+}
+
+impl Kernel {
+    /// A kernel without tasks.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Makes a worker known; until then it gets no lease.
+    ///
+    /// # Panics
+    /// If the number is [`WorkerId::LIMIT`] or more.
+    pub fn add_worker(&mut self, worker: WorkerId) {
+        assert!(worker.0 < WorkerId::LIMIT, "worker numbers stay below {}", WorkerId::LIMIT);
+        if worker.at() >= self.board.workers.len() {
+            self.board.workers.resize_with(worker.at() + 1, || None);
+        }
+        if self.board.workers[worker.at()].is_none() {
+            let leases = self.board.lists.make(worker.0);
+            self.board.workers[worker.at()] = Some(Worker { leases, followers: Vec::new() });
+        }
+    }
+
+    /// The task returned. `secured` says that the result cannot be lost any more, because the caller has it or nobody needs
+    /// it; otherwise only the worker has it.
+    ///
+    /// # Errors
+    /// [`Stale`] if worker and attempt do not match the lease, or a predecessor has not been reported yet (K4).
+    ///
+    /// # Cost
+    /// O(edges of the task).
+    pub fn complete(
+        &mut self,
+        worker: WorkerId,
+        task: TaskIndex,
+        attempt: Attempt,
+        secured: bool,
+    ) -> Result<(), Stale> {
+        self.fence(worker, task, attempt)?;
+        if self.board.tasks[task.at()].missing > 0 {
+            self.stale_reports += 1;
+            return Err(Stale);
+        }
+        self.board.leave(task);
+        self.board.set_state(task, TaskState::Done);
+        self.operations += 1;
+        let operations = &mut self.operations;
+        self.graph.each_consumer_back(&mut self.board, task, |board, consumer| {
+            *operations += 1;
+            board.input_done(consumer, worker);
+        });
+        self.result_made(task, secured);
+        Ok(())
+    }
+
+    /// The task failed, for good: all its descendants are skipped with it as their root (K6). It is not itself listed by
+    /// `drain_ended`.
+    ///
+    /// # Errors
+    /// [`Stale`] if worker and attempt do not match the lease (K4).
+    ///
+    /// # Cost
+    /// O(tasks that end + their edges).
+    pub fn fail(&mut self, worker: WorkerId, task: TaskIndex, attempt: Attempt) -> Result<(), Stale> {
+        self.fence(worker, task, attempt)?;
+        self.fail_unleased(task);
+        Ok(())
+    }
+
+    /// The task is refused before a worker could try it; like [`Kernel::fail`]. Nothing happens if it has ended.
+    pub fn fail_unleased(&mut self, task: TaskIndex) {
+        if !self.state(task).is_pending() {
+            return;
+        }
+        self.board.leave(task);
+        self.board.set_state(task, TaskState::Failed);
+        self.board.tasks[task.at()].set(Flag::Told);
+        self.let_go_of_inputs(task);
+        self.end_consumers(task, HowEnded::Skipped { root: task });
+        self.end_descendants();
+        self.life.loose.push(task);
+    }
+
+    /// Cancels each of these tasks that has not ended, and all its descendants (K6).
+    ///
+    /// # Cost
+    /// O(tasks that end + their edges).
+    pub fn cancel(&mut self, tasks: &[TaskIndex]) {
+        for &task in tasks {
+            if self.state(task).is_pending() {
+                self.end(task, HowEnded::Cancelled);
+                self.end_descendants();
+            }
+        }
+    }
+
+    /// The worker gave the task back unstarted: it was recalled, or returned. It goes to the front of its queue. What the
+    /// worker had queued behind it comes back with it and is listed by `drain_returned` (K2).
+    ///
+    /// Give several back in the reverse of their order to find them in order.
+    ///
+    /// # Errors
+    /// [`Stale`] if worker and attempt do not match the lease (K4).
+    pub fn give_back(&mut self, worker: WorkerId, task: TaskIndex, attempt: Attempt) -> Result<(), Stale> {
+        self.fence(worker, task, attempt)?;
+        let first = self.returned.len();
+        self.take_back(worker, task);
+        self.place_returned(first);
+        // The caller knows about the first of them.
+        self.returned.remove(first);
+        Ok(())
+    }
+
+    /// The worker is gone: its leases, appended to `out` in the order of its queue, go back to the front of theirs. Results
+    /// that only it had are the caller's to report with [`Kernel::lose_result`].
+    ///
+    /// # Cost
+    /// O(its leases + their edges).
+    pub fn lose_worker(&mut self, worker: WorkerId, out: &mut Vec<(TaskIndex, Attempt)>) {
+        if self.board.leases(worker).is_none() {
+            return;
+        }
+        let first = out.len();
+        out.extend(self.leases_of(worker));
+        let first_returned = self.returned.len();
+        for &(task, _) in &out[first..] {
+            if self.board.tasks[task.at()].state == TaskState::Leased {
+                self.take_back(worker, task);
+            }
+        }
+        self.returned.truncate(first_returned);
+        for &(task, _) in out[first..].iter().rev() {
+            self.board.place(task, End::Front);
+        }
+        if let Some(gone) = self.board.workers[worker.at()].take() {
+            self.board.lists.discard(gone.leases);
+            gone.followers.iter().for_each(|&(_, list)| self.board.lists.discard(list));
+        }
+    }
+
+    /// The state of a task; [`TaskState::Free`] for a slot without one.
+    #[inline]
+    pub fn state(&self, task: TaskIndex) -> TaskState {
+        self.board.tasks.get(task.at()).map_or(TaskState::Free, |task| task.state)
+    }
+
+    /// The attempt of the current lease, or of the last one.
+    pub fn attempt(&self, task: TaskIndex) -> Attempt {
+        self.board.tasks.get(task.at()).map_or(Attempt(0), |task| task.attempt)
+    }
+
+    /// Predecessors of a task that are not done (K2).
+    pub fn missing(&self, task: TaskIndex) -> u32 {
+        match self.board.tasks.get(task.at()) {
+            Some(task) if task.state.is_pending() => task.missing,
+            _ => 0,
+        }
+    }
+
+    /// The predecessors of a task in the order in which its chunk named them; empty once it cannot run again.
+    #[inline]
+    pub fn predecessors(&self, task: TaskIndex) -> &[TaskIndex] {
+        if self.state(task) == TaskState::Free { &[] } else { self.graph.predecessors(task) }
+    }
+
+    /// The consumers of a task that may still run, again or for the first time, in order of submission.
+    pub fn successors(&self, task: TaskIndex) -> impl Iterator<Item = TaskIndex> + '_ {
+        let there = self.state(task) != TaskState::Free;
+        there.then(|| self.graph.consumers(&self.board, task)).into_iter().flatten()
+    }
+
+    /// The worker that has the task.
+    pub fn worker_of(&self, task: TaskIndex) -> Option<WorkerId> {
+        if self.state(task) == TaskState::Leased { self.board.worker_of(task) } else { None }
+    }
+
+    /// The leases of a worker in the order in which it will run them.
+    pub fn leases_of(&self, worker: WorkerId) -> impl Iterator<Item = (TaskIndex, Attempt)> + '_ {
+        let tasks = &self.board.tasks;
+        let leases = self.board.leases(worker).map(|list| self.board.lists.iter(tasks, list));
+        leases.into_iter().flatten().map(|task| (task, tasks[task.at()].attempt))
+    }
+
+    /// The number of ready tasks in a class.
+    pub fn ready_len(&self, class: ClassId) -> usize {
+        self.board.ready.len(class)
+    }
+
+    /// The classes with ready tasks, ascending.
+    pub fn ready_classes(&self) -> impl Iterator<Item = ClassId> + '_ {
+        self.board.ready.classes()
+    }
+
+    /// A name for the task that outlives it.
+    pub fn handle(&self, task: TaskIndex) -> Handle {
+        Handle { index: task, generation: self.board.tasks.get(task.at()).map_or(0, |task| task.generation) }
+    }
+
+    /// The task that a handle names, unless it was freed.
+    pub fn resolve(&self, handle: Handle) -> Option<TaskIndex> {
+        let task = self.board.tasks.get(handle.index.at())?;
+        (task.state != TaskState::Free && task.generation == handle.generation).then_some(handle.index)
+    }
+
+    /// Counts of everything.
+    pub fn statistics(&self) -> Statistics {
+        let count = |state: TaskState| self.board.counts[state as usize];
+        Statistics {
+            waiting: count(TaskState::Waiting),
+            ready: count(TaskState::Ready),
+            leased: count(TaskState::Leased),
+            done: count(TaskState::Done),
+            failed: count(TaskState::Failed),
+            skipped: count(TaskState::Skipped),
+            cancelled: count(TaskState::Cancelled),
+            slots: self.board.tasks.len() as u64,
+            edges: self.graph.edges(),
+            bytes: self.bytes() as u64,
+            stale_reports: self.stale_reports,
+            operations: self.operations,
+        }
+    }
+
+    /// Lists every task that ended in a cascade, once, in the order of the cascades.
+    pub fn drain_ended(&mut self, mut f: impl FnMut(Ended)) {
+        for ended in self.ended.drain(..) {
+            self.board.tasks[ended.task.at()].set(Flag::Told);
+            self.life.loose.push(ended.task);
+            f(ended);
+        }
+        self.ended_visited = 0;
+    }
+
+    /// Lists every lease that came back with another, or because its input was lost.
+    pub fn drain_returned(&mut self, f: impl FnMut(Returned)) {
+        self.returned.drain(..).for_each(f);
+    }
+
+    /// Ends a task that has not ended, without its descendants.
+    pub(crate) fn end(&mut self, task: TaskIndex, how: HowEnded) {
+        let leased_to = self.board.worker_of(task).map(|worker| (worker, self.board.tasks[task.at()].attempt));
+        self.board.leave(task);
+        match how {
+            HowEnded::Skipped { root } => {
+                self.board.set_state(task, TaskState::Skipped);
+                let generation = self.board.tasks[root.at()].generation;
+                let entry = &mut self.board.tasks[task.at()];
+                (entry.next, entry.prev) = (root.0, generation);
+            }
+            HowEnded::Cancelled => self.board.set_state(task, TaskState::Cancelled),
+        }
+        self.ended.push(Ended { task, how, leased_to });
+        self.let_go_of_inputs(task);
+    }
+
+    /// Ends the descendants of all tasks that ended since the last call. The list of the ended is the queue of the walk.
+    pub(crate) fn end_descendants(&mut self) {
+        while let Some(&Ended { task, how, .. }) = self.ended.get(self.ended_visited) {
+            self.ended_visited += 1;
+            self.end_consumers(task, how);
+        }
+    }
+
+    fn end_consumers(&mut self, task: TaskIndex, how: HowEnded) {
+        let mut consumers = std::mem::take(&mut self.scratch);
+        consumers.extend(self.graph.consumers(&self.board, task));
+        self.operations += 1 + consumers.len() as u64;
+        for consumer in consumers.drain(..) {
+            if self.board.tasks[consumer.at()].state.is_pending() {
+                self.end(consumer, how);
+            }
+        }
+        self.scratch = consumers;
+    }
+
+    /// Takes a lease back, with all that stand behind it (K2), without placing them; they are appended to `returned`.
+    pub(crate) fn take_back(&mut self, worker: WorkerId, task: TaskIndex) {
+        let mut visited = self.returned.len();
+        self.unlease(worker, task);
+        let mut behind = std::mem::take(&mut self.scratch);
+        while let Some(&Returned { task, .. }) = self.returned.get(visited) {
+            visited += 1;
+            let operations = &mut self.operations;
+            self.graph.each_consumer_back(&mut self.board, task, |board, consumer| {
+                *operations += 1;
+                if board.input_returned(consumer, worker) {
+                    behind.push(consumer);
+                }
+            });
+            for consumer in behind.drain(..).rev() {
+                if self.board.tasks[consumer.at()].state == TaskState::Leased {
+                    self.unlease(worker, consumer);
+                }
+            }
+        }
+        self.scratch = behind;
+    }
+
+    fn unlease(&mut self, worker: WorkerId, task: TaskIndex) {
+        self.board.leave(task);
+        self.board.set_state(task, TaskState::Waiting);
+        let attempt = self.board.tasks[task.at()].attempt;
+        self.returned.push(Returned { task, worker, attempt });
+    }
+
+    /// Places the tasks that [`Kernel::take_back`] left: the first of them at the very front.
+    pub(crate) fn place_returned(&mut self, first: usize) {
+        for lease in self.returned[first..].iter().rev() {
+            self.board.place(lease.task, End::Front);
+        }
+    }
+
+    fn fence(&mut self, worker: WorkerId, task: TaskIndex, attempt: Attempt) -> Result<(), Stale> {
+        let leased = self.board.leases(worker).zip(self.board.tasks.get(task.at())).is_some_and(|(leases, task)| {
+            task.state == TaskState::Leased && task.list == leases && task.attempt == attempt
+        });
+        if leased {
+            return Ok(());
+        }
+        self.stale_reports += 1;
+        Err(Stale)
+    }
+}

@@ -1,0 +1,288 @@
+//! Who could start: one ready queue per class and priority (K3), and per worker the followers, tasks that wait for nothing
+//! but what that worker has in its queue (K2).
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use crate::ids::{ClassId, NONE, TaskIndex, WorkerId};
+use crate::lists::{End, Lists};
+use crate::state::{Task, TaskState};
+
+/// All tasks with their places: each non-terminal task stands in exactly the queue that its counts call for.
+#[derive(Default)]
+pub(crate) struct Board {
+    pub(crate) tasks: Vec<Task>,
+    /// Class and priority of each task; apart from it because only a change of queue needs them.
+    pub(crate) ranks: Vec<Rank>,
+    pub(crate) lists: Lists,
+    pub(crate) ready: Ready,
+    pub(crate) workers: Vec<Option<Worker>>,
+    pub(crate) counts: [u64; TaskState::ALL.len()],
+}
+
+/// What places a task among the ready ones.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Rank {
+    pub(crate) class: ClassId,
+    pub(crate) priority: i32,
+}
+
+/// The queues of one worker.
+pub(crate) struct Worker {
+    /// Its leases in the order in which it will run them.
+    pub(crate) leases: u32,
+    /// Followers by class, because a worker need not be allowed to run the successors of what it runs.
+    pub(crate) followers: Vec<(ClassId, u32)>,
+}
+
+/// The ready queues.
+#[derive(Default)]
+pub(crate) struct Ready {
+    classes: BTreeMap<ClassId, u32>,
+    places: Vec<ClassQueues>,
+    free_places: Vec<u32>,
+    /// The queue used last: nearly always the next one too.
+    last: Option<(Rank, u32)>,
+}
+
+/// The queues of one class, one per priority.
+struct ClassQueues {
+    len: u32,
+    levels: BTreeMap<Reverse<i32>, u32>,
+}
+
+impl Board {
+    #[inline]
+    pub(crate) fn set_state(&mut self, task: TaskIndex, state: TaskState) {
+        let entry = &mut self.tasks[task.at()];
+        debug_assert!(entry.state.may_become(state), "K1: {:?} -> {state:?}", entry.state);
+        self.counts[entry.state as usize] -= 1;
+        self.counts[state as usize] += 1;
+        entry.state = state;
+    }
+
+    /// Puts a task that is in no queue where its counts call for: ready, follower of a worker, or nowhere.
+    pub(crate) fn place(&mut self, task: TaskIndex, end: End) {
+        let entry = &self.tasks[task.at()];
+        if entry.missing == 0 {
+            self.set_state(task, TaskState::Ready);
+            let rank = self.ranks[task.at()];
+            let queue = self.ready.queue(&mut self.lists, rank);
+            self.lists.push(&mut self.tasks, queue, task, end);
+            let place = self.lists.get(queue).owner;
+            self.ready.places[place as usize].len += 1;
+        } else {
+            if entry.state != TaskState::Waiting {
+                self.set_state(task, TaskState::Waiting);
+            }
+            if let Some(worker) = self.tasks[task.at()].leader() {
+                self.follow(task, worker as usize, end);
+            }
+        }
+    }
+
+    /// Takes a task out of the queue in which it stands, if any.
+    #[inline]
+    pub(crate) fn leave(&mut self, task: TaskIndex) {
+        let entry = &self.tasks[task.at()];
+        if entry.list == NONE {
+            return;
+        }
+        let was_ready = entry.state == TaskState::Ready;
+        let list = self.lists.remove(&mut self.tasks, task);
+        if was_ready {
+            let rank = self.ranks[task.at()];
+            self.ready.left(&mut self.lists, rank, list);
+        }
+    }
+
+    /// A predecessor of `task` was leased to `worker`: the task may be leased behind it now.
+    #[inline]
+    pub(crate) fn input_leased(&mut self, task: TaskIndex, worker: WorkerId) {
+        let entry = &mut self.tasks[task.at()];
+        if entry.state != TaskState::Waiting {
+            return;
+        }
+        entry.count_lease(u64::from(worker.0));
+        if entry.follows(u64::from(worker.0)) {
+            self.follow(task, worker.at(), End::Front);
+        }
+    }
+
+    /// A predecessor of `task`, leased to `worker`, is done.
+    #[inline]
+    pub(crate) fn input_done(&mut self, task: TaskIndex, worker: WorkerId) {
+        let entry = &mut self.tasks[task.at()];
+        if !entry.state.is_pending() {
+            return;
+        }
+        entry.missing -= 1;
+        entry.uncount_lease(u64::from(worker.0));
+        if entry.state == TaskState::Waiting && entry.missing == entry.leased {
+            if entry.missing == 0 {
+                self.leave(task);
+                self.place(task, End::Front);
+            } else if entry.list == NONE {
+                self.place(task, End::Front);
+            }
+        }
+    }
+
+    /// A predecessor of `task`, leased to `worker`, is leased no longer and not done either. True if the task was leased
+    /// behind it and has to come back too (K2).
+    #[inline]
+    pub(crate) fn input_returned(&mut self, task: TaskIndex, worker: WorkerId) -> bool {
+        let entry = &mut self.tasks[task.at()];
+        if !entry.state.is_pending() {
+            return false;
+        }
+        entry.uncount_lease(u64::from(worker.0));
+        if entry.state == TaskState::Leased {
+            return true;
+        }
+        self.leave(task);
+        false
+    }
+
+    /// The lease queue of a worker.
+    #[inline]
+    pub(crate) fn leases(&self, worker: WorkerId) -> Option<u32> {
+        self.workers.get(worker.at())?.as_ref().map(|worker| worker.leases)
+    }
+
+    /// The worker that has the task in its queue.
+    #[inline]
+    pub(crate) fn worker_of(&self, task: TaskIndex) -> Option<WorkerId> {
+        let entry = &self.tasks[task.at()];
+        (entry.state == TaskState::Leased).then(|| WorkerId(self.lists.get(entry.list).owner))
+    }
+
+    /// The first follower of a worker in a class.
+    #[inline]
+    pub(crate) fn first_follower(&self, worker: WorkerId, class: ClassId) -> Option<TaskIndex> {
+        let worker = self.workers.get(worker.at())?.as_ref()?;
+        let list = worker.followers.iter().find(|entry| entry.0 == class)?.1;
+        let head = self.lists.get(list).head;
+        (head != NONE).then_some(TaskIndex(head))
+    }
+
+    fn follow(&mut self, task: TaskIndex, worker: usize, end: End) {
+        let Some(followers) = self.workers[worker].as_mut().map(|worker| &mut worker.followers) else { return };
+        let class = self.ranks[task.at()].class;
+        let list = match followers.iter().find(|entry| entry.0 == class) {
+            Some(&(_, list)) => list,
+            None => {
+                if followers.len() >= FOLLOWER_CLASSES_KEPT {
+                    followers.retain(|&(_, list)| {
+                        let used = self.lists.get(list).len > 0;
+                        if !used {
+                            self.lists.discard(list);
+                        }
+                        used
+                    });
+                }
+                let list = self.lists.make(worker as u32);
+                followers.push((class, list));
+                list
+            }
+        };
+        self.lists.push(&mut self.tasks, list, task, end);
+    }
+}
+
+impl Ready {
+    /// The number of ready tasks in a class.
+    pub(crate) fn len(&self, class: ClassId) -> usize {
+        self.classes.get(&class).map_or(0, |&place| self.places[place as usize].len as usize)
+    }
+
+    /// The classes with ready tasks, ascending.
+    pub(crate) fn classes(&self) -> impl Iterator<Item = ClassId> + '_ {
+        self.classes.iter().filter(|&(_, &place)| self.places[place as usize].len > 0).map(|(&class, _)| class)
+    }
+
+    /// Where a class keeps its queues.
+    pub(crate) fn place(&self, class: ClassId) -> Option<u32> {
+        self.classes.get(&class).copied()
+    }
+
+    /// The queues of a place that hold tasks, highest priority first.
+    #[inline]
+    pub(crate) fn levels(&self, place: u32) -> impl Iterator<Item = (i32, u32)> + '_ {
+        let queues = &self.places[place as usize];
+        let levels = if queues.len > 0 { Some(&queues.levels) } else { None };
+        levels.into_iter().flatten().map(|(&Reverse(priority), &queue)| (priority, queue))
+    }
+
+    /// The queue of a rank, made if need be.
+    #[inline]
+    fn queue(&mut self, lists: &mut Lists, rank: Rank) -> u32 {
+        match self.last {
+            Some((last, queue)) if last == rank => queue,
+            _ => {
+                let queue = self.find_queue(lists, rank);
+                self.last = Some((rank, queue));
+                queue
+            }
+        }
+    }
+
+    fn find_queue(&mut self, lists: &mut Lists, rank: Rank) -> u32 {
+        let place = match self.classes.get(&rank.class) {
+            Some(&place) => place,
+            None => {
+                let queues = ClassQueues { len: 0, levels: BTreeMap::new() };
+                let place = match self.free_places.pop() {
+                    Some(place) => {
+                        self.places[place as usize] = queues;
+                        place
+                    }
+                    None => {
+                        self.places.push(queues);
+                        (self.places.len() - 1) as u32
+                    }
+                };
+                self.classes.insert(rank.class, place);
+                place
+            }
+        };
+        let queues = &mut self.places[place as usize];
+        if queues.len == 0 && !queues.levels.contains_key(&Reverse(rank.priority)) {
+            queues.levels.values().for_each(|&queue| lists.discard(queue));
+            queues.levels.clear();
+        }
+        *queues.levels.entry(Reverse(rank.priority)).or_insert_with(|| lists.make(place))
+    }
+
+    /// A task left a ready queue; an empty queue goes unless it is the only one of its class, and then with the class.
+    #[inline]
+    fn left(&mut self, lists: &mut Lists, rank: Rank, queue: u32) {
+        let &crate::lists::List { len, owner: place, .. } = lists.get(queue);
+        let queues = &mut self.places[place as usize];
+        queues.len -= 1;
+        if len > 0 {
+            return;
+        }
+        let class_goes = queues.len == 0 && self.classes.len() > READY_CLASSES_KEPT;
+        if queues.levels.len() > 1 || class_goes {
+            queues.levels.remove(&Reverse(rank.priority));
+            lists.discard(queue);
+            self.last = None;
+        }
+        if class_goes {
+            self.classes.remove(&rank.class);
+            self.free_places.push(place);
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.places.capacity() * size_of::<ClassQueues>()
+            + self.classes.len() * size_of::<(ClassId, u32)>()
+            + self.places.iter().map(|queues| queues.levels.len() * size_of::<(i32, u32)>()).sum::<usize>()
+    }
+}
+
+/// Empty queues are kept for this many classes, so that a class whose only task comes and goes costs no allocation.
+const READY_CLASSES_KEPT: usize = 16;
+/// The same for the followers of one worker.
+const FOLLOWER_CLASSES_KEPT: usize = 8;
