@@ -5,3 +5,5 @@ pub mod clock;
 pub mod inproc;
 pub mod run_dir;
 pub mod transport;
+mod warden;
+pub mod worker_loop;

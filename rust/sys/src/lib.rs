@@ -6,6 +6,7 @@
 compile_error!("headrace runs on Linux only: it needs memfd, pidfd and eventfd");
 
 pub mod eventfd;
+pub mod exit;
 pub mod memfd;
 pub mod origin;
 pub mod pidfd;

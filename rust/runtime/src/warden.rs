@@ -1,0 +1,146 @@
+//! The warden: a native thread that stands in for the main thread while user code keeps that from the desk.
+//!
+//! It never touches Python, so it answers the broker while a task holds the interpreter lock for a minute. Its rules, in
+//! the order in which it asks:
+//!
+//! - The control socket ended: the broker is gone, and so is this process.
+//! - The main thread sleeps: leave the socket alone. After [`IDLE_TICKS`] sleep too, until rung for.
+//! - The main thread has not been at the desk for a tick: it is in a long task, or waits for the interpreter. Send what is
+//!   finished, receive, and *watch*: sleep on the socket until that task ends.
+//! - The main thread comes and goes, but nobody has served the socket for [`LATE_TICKS`]: a frame of leases takes longer
+//!   than was estimated. Serve once.
+//!
+//! [`crate::worker_loop`] says why this loses neither input nor wake-ups.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use headrace_sys::exit::exit_now;
+use headrace_sys::poll::{self, PollFd};
+use headrace_sys::threads::spawn_native;
+use rustix::net::{RecvFlags, recv};
+
+use crate::transport::Link;
+use crate::worker_loop::{Desk, Main, RETRY, Shared, Warden};
+
+/// How often it looks while the main thread is busy. With it, a task of more than twice this no longer keeps anything
+/// waiting, and looking costs less than a hundredth of a core.
+const TICK: Duration = Duration::from_millis(1);
+
+/// Ticks of idleness after which it sleeps: calls in quick succession then pay no wake-up for it.
+const IDLE_TICKS: u32 = 5;
+
+/// Ticks without a service of the socket after which it serves; frames of leases are meant to last about one.
+const LATE_TICKS: u32 = 2;
+
+/// Exit code of a process whose broker is gone. Nobody is left to read it.
+const EXIT_BROKER_GONE: i32 = 4;
+
+/// Starts it. It lives as long as the process.
+pub(crate) fn start<L: Link + 'static>(shared: Arc<Shared<L>>) -> io::Result<()> {
+    spawn_native("headrace-warden", move || run(&shared)).map(drop)
+}
+
+fn run<L: Link>(shared: &Shared<L>) -> ! {
+    let mut rounds = Rounds::default();
+    let mut ticked = false;
+    loop {
+        let nap = rounds.look(&mut shared.desk(), shared.page.beats(), ticked);
+        let (socket_fd, timeout) = match nap {
+            Nap::Tick => (None, Some(TICK)),
+            Nap::UntilInput => (Some(shared.socket_fd), None),
+            Nap::UntilInputOrRetry => (Some(shared.socket_fd), Some(RETRY)),
+            Nap::UntilRung => (None, None),
+        };
+        // A descriptor below zero is skipped.
+        let fds = [shared.control.as_raw_fd(), shared.bell.fd(), socket_fd.unwrap_or(-1)];
+        let [mut control, mut bell, mut socket] = fds.map(PollFd::input);
+        let mut fds = [control, bell, socket];
+        // An error would come back at once and for ever; a tick then keeps it from burning a core.
+        let ready = poll::wait(&mut fds, timeout);
+        [control, bell, socket] = fds;
+        if control.is_ready() && has_ended(&shared.control) {
+            exit_now(EXIT_BROKER_GONE);
+        }
+        if bell.is_ready() {
+            shared.bell.clear();
+        }
+        ticked = matches!(ready, Ok(0)) || socket.is_ready();
+    }
+}
+
+/// How long it sleeps, and on what beside control socket and bell.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Nap {
+    Tick,
+    UntilInput,
+    UntilInputOrRetry,
+    UntilRung,
+}
+
+/// What it saw when it last looked.
+#[derive(Default)]
+struct Rounds {
+    beats: u64,
+    turns: u64,
+    idle_ticks: u32,
+    late_ticks: u32,
+}
+
+impl Rounds {
+    /// Looks at the desk and does what is to be done there. `waited`: a tick has passed since it last looked, or there is
+    /// input; without that nothing can be said of how long the main thread has been where it is.
+    fn look<L: Link>(&mut self, desk: &mut Desk<L>, beats: u64, waited: bool) -> Nap {
+        let stayed = beats == self.beats;
+        self.beats = beats;
+        if desk.main == Main::Idle {
+            return self.look_at_sleeper(desk);
+        }
+        self.idle_ticks = 0;
+        if waited && stayed && !desk.is_broken() {
+            desk.warden = Warden::Watching;
+            desk.flush();
+        } else if desk.turns != self.turns {
+            self.late_ticks = 0;
+        } else if waited {
+            self.late_ticks += 1;
+            if self.late_ticks == LATE_TICKS {
+                self.late_ticks = 0;
+                desk.flush();
+            }
+        }
+        self.turns = desk.turns;
+        match desk.warden {
+            Warden::Watching if desk.is_broken() => Nap::UntilRung,
+            Warden::Watching if desk.is_blocked() => Nap::UntilInputOrRetry,
+            Warden::Watching => Nap::UntilInput,
+            Warden::Ticking | Warden::Parked => Nap::Tick,
+        }
+    }
+
+    fn look_at_sleeper<L>(&mut self, desk: &mut Desk<L>) -> Nap {
+        self.late_ticks = 0;
+        self.idle_ticks += 1;
+        if self.idle_ticks <= IDLE_TICKS {
+            desk.warden = Warden::Ticking;
+            return Nap::Tick;
+        }
+        desk.warden = Warden::Parked;
+        Nap::UntilRung
+    }
+}
+
+/// Whether the other end is gone. What it may have said before means nothing to this version.
+fn has_ended(control: &OwnedFd) -> bool {
+    let mut bytes = [0; 64];
+    loop {
+        match recv(control, &mut bytes[..], RecvFlags::DONTWAIT) {
+            Ok((0, _)) => return true,
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::AGAIN) => return false,
+            Err(_) => return true,
+        }
+    }
+}
