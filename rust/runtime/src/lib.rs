@@ -1,6 +1,7 @@
 //! The only place with sockets, threads, timers and file input and output.
 #![forbid(unsafe_code)]
 
+pub mod broker;
 pub mod clock;
 pub mod inproc;
 pub mod run_dir;

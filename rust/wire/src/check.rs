@@ -156,7 +156,7 @@ impl Check for Revoke<'_> {
 /// are read by whoever wants them.
 fn fits_outcome(outcome: u8, blob: &[u8]) -> bool {
     match Outcome::try_from(outcome) {
-        Ok(Outcome::Skipped) => blob.len() == 4,
+        Ok(Outcome::Skipped) => blob.len() == 8,
         Ok(Outcome::Cancelled) => matches!(*blob, [reason] if CancelReason::try_from(reason).is_ok()),
         Ok(Outcome::Done | Outcome::Failed | Outcome::Died | Outcome::Refused) => true,
         Err(_) => false,

@@ -6,7 +6,7 @@
 
 use super::functions::Functions;
 use super::ledger::Ledger;
-use super::workers::{FRAME_BUDGET_NS, FRAMES_MAX, Worker};
+use super::workers::{FRAME_BUDGET_NS, FRAMES_MAX};
 use super::{ANY_CLASS, Action, Broker, worker_id};
 use headrace_kernel::{ClassId, LeaseRequest, Oracle, Preference, TaskIndex};
 use headrace_wire::{BlobsBuf, Forget, LEASE_HOLD, LEASE_REPORT, Lease, Message};
@@ -161,6 +161,11 @@ impl Broker {
             slot.recalled = false;
             let slot = *slot;
             let run = runs[slot.run as usize].as_mut().expect("a live task's run is in the table");
+            if slot.done {
+                // Its result was lost with a worker.
+                ledger.slot_mut(lease.task.0).done = false;
+                run.counts.done -= 1;
+            }
             run.counts.leased += 1;
             run.first_lease_ns.get_or_insert(now_ns);
             if let Some(key) = run.keys.get(&slot.index) {
@@ -191,7 +196,9 @@ impl Broker {
             columns.task.push(lease.task.0);
             columns.attempt.push(lease.attempt.0);
             columns.function.push(slot.function);
-            columns.flags.push((if lease.report { LEASE_REPORT } else { 0 }) | (if lease.hold { LEASE_HOLD } else { 0 }));
+            columns
+                .flags
+                .push((if lease.report { LEASE_REPORT } else { 0 }) | (if lease.hold { LEASE_HOLD } else { 0 }));
             columns.index.push(slot.index);
             columns.args.push(ledger.args(lease.task.0));
         }

@@ -30,11 +30,6 @@ impl Functions {
         &self.known[number as usize]
     }
 
-    /// The number of functions.
-    pub(crate) fn len(&self) -> usize {
-        self.known.len()
-    }
-
     /// Estimated duration of a call in ns; `None` until the first one has been measured.
     pub(crate) fn estimate_ns(&self, number: u32) -> Option<u64> {
         self.known[number as usize].estimate_ns

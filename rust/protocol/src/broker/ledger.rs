@@ -1,8 +1,9 @@
 //! What the broker knows of a task besides its readiness: who asked for it, what to call, who holds its result.
 //!
-//! Everything is found by the slot that the kernel gave the task. A slot costs 44 bytes, a held result 48 more.
+//! Everything is found by the slot that the kernel gave the task. A slot costs 52 bytes, a held result 48 more.
 
 use super::payload::Payload;
+use headrace_wire::ANY_WORKER;
 use smallvec::SmallVec;
 
 /// Marks an absent position.
@@ -31,6 +32,10 @@ pub(crate) struct Slot {
     pub(crate) refs: u32,
     /// The client wants the result.
     pub(crate) kept: bool,
+    /// Worker to which the task is pinned, or [`ANY_WORKER`].
+    pub(crate) pin: u32,
+    /// It is counted as done.
+    pub(crate) done: bool,
     /// The lease asked the worker to hold the result.
     pub(crate) held_by_worker: bool,
     /// The lease has been asked back.
@@ -51,6 +56,8 @@ impl Default for Slot {
             value: NONE,
             frame: 0,
             refs: 0,
+            pin: ANY_WORKER,
+            done: false,
             kept: false,
             held_by_worker: false,
             recalled: false,

@@ -34,7 +34,7 @@ pub use processes::Exit;
 use dispatch::LeaseColumns;
 use functions::Functions;
 use headrace_kernel::{ClassId, Kernel, Leased, WorkerId};
-use headrace_wire::Message;
+use headrace_wire::{DecodeError, Message};
 use ledger::Ledger;
 use peers::Peer;
 use runs::Run;
@@ -101,6 +101,8 @@ pub struct Broker {
     columns: LeaseColumns,
     leased: Vec<Leased>,
     shutting_down: bool,
+    /// Whether the kernel has more slots to free than fit into one turn.
+    freeing: bool,
 }
 
 /// Time between two questions whether a worker lives.
@@ -131,6 +133,7 @@ impl Broker {
             columns: LeaseColumns::default(),
             leased: Vec::new(),
             shutting_down: false,
+            freeing: false,
         };
         broker.start_due_workers(now_ns);
         broker
@@ -144,7 +147,7 @@ impl Broker {
         }
         let message = match Message::decode((**frame).as_ref()) {
             Ok(message) => message,
-            Err(error) if error.is_unknown_type() && known.is_some() => {
+            Err(DecodeError::UnknownType(_)) if known.is_some() => {
                 self.statistics.unknown_frames += 1;
                 return;
             }
@@ -190,6 +193,9 @@ impl Broker {
 
     /// When [`Broker::handle_timeout`] and [`Broker::finish_turn`] want to be called even if nothing happens.
     pub fn next_timeout_ns(&self) -> Option<u64> {
+        if self.freeing {
+            return Some(0);
+        }
         let workers = self.workers.iter().filter_map(|worker| match worker.life {
             Life::Down { respawn_ns } => Some(respawn_ns),
             _ => worker.interrupted.iter().map(|asked| asked.kill_ns).min(),
@@ -199,11 +205,12 @@ impl Broker {
 
     /// Counts since the start.
     pub fn statistics(&self) -> Statistics {
-        Statistics {
-            bytes_held: self.ledger.bytes_held(),
-            tasks_held: self.kernel.statistics().slots_used(),
-            ..self.statistics
-        }
+        Statistics { bytes_held: self.ledger.bytes_held(), tasks_held: self.tasks_held(), ..self.statistics }
+    }
+
+    fn tasks_held(&self) -> u64 {
+        let tasks = self.kernel.statistics();
+        tasks.waiting + tasks.ready + tasks.leased + tasks.done + tasks.failed + tasks.skipped + tasks.cancelled
     }
 
     fn send(&mut self, peer: PeerId, message: &Message<'_>) {

@@ -37,9 +37,11 @@ impl Broker {
                 self.peers.insert(peer, Peer::Client(Session::default()));
             }
             Role::Worker => {
-                let Some(worker) = self.workers.get_mut(hello.worker as usize).filter(|worker| {
-                    worker.life == Life::Starting && worker.incarnation == hello.incarnation
-                }) else {
+                let Some(worker) = self
+                    .workers
+                    .get_mut(hello.worker as usize)
+                    .filter(|worker| worker.life == Life::Starting && worker.incarnation == hello.incarnation)
+                else {
                     return self.cut(peer, GoodbyeReason::ProtocolError, "no such worker is expected");
                 };
                 worker.life = Life::Ready(peer);
@@ -53,8 +55,7 @@ impl Broker {
         self.next_session += 1;
         let version = self.config.version.clone();
         let result_bytes_max = self.config.result_bytes_max;
-        let welcome =
-            Welcome { protocol: PROTOCOL_VERSION, version: &version, features: 0, session, result_bytes_max };
+        let welcome = Welcome { protocol: PROTOCOL_VERSION, version: &version, features: 0, session, result_bytes_max };
         self.send(peer, &Message::Welcome(welcome));
     }
 

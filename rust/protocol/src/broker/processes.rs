@@ -12,6 +12,8 @@ pub enum Exit {
     Signal(u32),
     /// With this code.
     Code(i32),
+    /// Not known: something else in the broker's process waited for it first.
+    Unknown,
 }
 
 impl std::fmt::Display for Exit {
@@ -19,6 +21,7 @@ impl std::fmt::Display for Exit {
         match self {
             Exit::Signal(signal) => write!(f, "was killed by signal {signal}"),
             Exit::Code(code) => write!(f, "exited with code {code}"),
+            Exit::Unknown => write!(f, "ended"),
         }
     }
 }
@@ -33,7 +36,9 @@ impl Broker {
         executing: Option<(u32, u32)>,
         now_ns: u64,
     ) {
-        let Some(process) = self.workers.get_mut(worker as usize).filter(|w| w.incarnation == incarnation) else { return };
+        let Some(process) = self.workers.get_mut(worker as usize).filter(|w| w.incarnation == incarnation) else {
+            return;
+        };
         let (life, pid) = (process.life, process.pid);
         if life == Life::Starting {
             process.start_failures += 1;
@@ -104,6 +109,7 @@ impl Broker {
         let (signal, exit_code) = match exit {
             Exit::Signal(signal) => (signal, 0),
             Exit::Code(code) => (0, code),
+            Exit::Unknown => (0, -1),
         };
         let attempts = u32::from(slot.crashes);
         let limit = u32::from(self.config.crash_limit);
@@ -125,6 +131,7 @@ impl Broker {
             self.run_mut(run).counts.leased -= 1;
         }
         for task in self.ledger.lose_holder(worker) {
+            self.ledger.drop_value(task);
             self.kernel.lose_result(TaskIndex(task));
         }
     }

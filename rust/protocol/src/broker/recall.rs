@@ -5,9 +5,9 @@
 //! the donor is later than its estimate by as much, for then the estimate says nothing.
 
 use super::workers::Worker;
-use super::{ANY_CLASS, Broker, worker_id};
-use headrace_kernel::{ClassId, TaskIndex};
-use headrace_wire::{Message, Recall};
+use super::{Broker, worker_id};
+use headrace_kernel::TaskIndex;
+use headrace_wire::{ANY_WORKER, Message, Recall};
 
 /// Remaining work for which a recall is worth its round trip; about three hops through the broker.
 const WORTH_NS: u64 = 300_000;
@@ -34,14 +34,11 @@ impl Broker {
     fn recall(&mut self, donor: u32, taker: u32, takers: usize, now_ns: u64) {
         // If the donor only has one task that runs long, there is nothing to ask for until it reports.
         self.workers[donor as usize].recall_pause_ns = now_ns + WORTH_NS;
-        let own = ClassId(1 + taker);
         let mut open: Vec<(u32, u32)> = Vec::new();
         for (task, attempt) in self.kernel.leases_of(worker_id(donor)).skip(1) {
-            let class = self.kernel.class(task);
-            if self.kernel.missing(task) == 0
-                && (class == ANY_CLASS || class == own)
-                && !self.ledger.slot(task.0).recalled
-            {
+            let slot = self.ledger.slot(task.0);
+            let fits = slot.pin == ANY_WORKER || slot.pin == taker;
+            if fits && !slot.recalled && self.kernel.missing(task) == 0 {
                 open.push((task.0, attempt.0));
             }
         }

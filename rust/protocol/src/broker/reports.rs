@@ -1,7 +1,7 @@
 //! REPORT: what became of leases, and what follows from it.
 
 use super::{Broker, Frame, Payload, worker_id};
-use headrace_kernel::{Attempt, EndedHow, TaskIndex};
+use headrace_kernel::{Attempt, HowEnded, TaskIndex};
 use headrace_wire::{CancelReason, Message, Outcome, Report, Revoke, Verdict};
 
 /// Bytes of results that a run may gather for its client before they are sent within a turn.
@@ -15,7 +15,8 @@ impl Broker {
             self.functions.learn(function, calls, u64::from(total_ns));
             self.workers[number as usize].busy_ns += u64::from(total_ns);
         }
-        let entries = report.task.iter().zip(report.attempt.iter()).zip(report.verdict.iter().zip(report.values.iter()));
+        let entries =
+            report.task.iter().zip(report.attempt.iter()).zip(report.verdict.iter().zip(report.values.iter()));
         for ((task, attempt), (verdict, blob)) in entries {
             let verdict = Verdict::try_from(*verdict).expect("the decoder admits known verdicts only");
             self.apply(number, task, attempt, verdict, frame, blob, now_ns);
@@ -79,6 +80,7 @@ impl Broker {
         } else if holder.is_some() {
             self.workers[number as usize].dead.push(task);
         }
+        self.ledger.slot_mut(task).done = true;
         let run = self.run_mut(slot.run);
         run.counts.done += 1;
         run.finished_by[number as usize] += 1;
@@ -130,9 +132,10 @@ impl Broker {
             if let Some((worker, _)) = end.leased_to {
                 self.unlease(worker.0, task);
             }
+            self.undo_done(task);
             let slot = *self.ledger.slot(task);
             match end.how {
-                EndedHow::Skipped { root } => {
+                HowEnded::Skipped { root } => {
                     let root = *self.ledger.slot(root.0);
                     let number = self.run(root.run).number;
                     let mut blob = [0; 8];
@@ -142,7 +145,7 @@ impl Broker {
                     run.counts.skipped += 1;
                     run.outbox.push(slot.index, Outcome::Skipped, &blob);
                 }
-                EndedHow::Cancelled => {
+                HowEnded::Cancelled => {
                     let run = self.run_mut(slot.run);
                     run.counts.cancelled += 1;
                     run.outbox.push(slot.index, Outcome::Cancelled, &[CancelReason::User as u8]);
@@ -153,19 +156,20 @@ impl Broker {
             }
             self.note_ended(slot.run, now_ns);
         }
+        let mut returned = Vec::new();
+        self.kernel.drain_returned(|lease| returned.push(lease));
+        for lease in returned {
+            self.unlease(lease.worker.0, lease.task.0);
+            self.drop_lease(lease.worker.0, lease.task.0, lease.attempt.0);
+        }
         let Broker { kernel, ledger, runs, workers, .. } = self;
-        kernel.drain_revived(|task| {
-            ledger.drop_value(task.0);
-            let slot = ledger.slot(task.0);
-            runs[slot.run as usize].as_mut().expect("a live task's run is in the table").counts.done -= 1;
-        });
         kernel.drain_dead(|task| {
             for holder in ledger.drop_value(task.0) {
                 workers[holder as usize].dead.push(task.0);
             }
         });
         let mut shrunk = Vec::new();
-        kernel.drain_freed(|task| {
+        self.freeing = kernel.drain_freed(|task| {
             let slot = *ledger.slot(task.0);
             ledger.close(task.0);
             let run = runs[slot.run as usize].as_mut().expect("a live task's run is in the table");
@@ -179,15 +183,32 @@ impl Broker {
         }
     }
 
+    /// A task that was done runs again, or never will: it is not done.
+    pub(super) fn undo_done(&mut self, task: u32) {
+        if std::mem::take(&mut self.ledger.slot_mut(task).done) {
+            let run = self.ledger.slot(task).run;
+            self.run_mut(run).counts.done -= 1;
+        }
+    }
+
+    /// Tells a worker not to start a lease that is no longer its own.
+    fn drop_lease(&mut self, number: u32, task: u32, attempt: u32) {
+        if let Some(peer) = self.workers[number as usize].peer() {
+            let (task, attempt) = ([task], [attempt]);
+            self.send(peer, &Message::Revoke(Revoke { task: task[..].into(), attempt: attempt[..].into() }));
+        }
+    }
+
     /// A cancelled attempt is dropped if it has not started, and interrupted if it has. Its worker gets no new work until
     /// it says that the attempt is over.
     fn stop_attempt(&mut self, number: u32, task: u32, attempt: u32, now_ns: u64) {
         let kill_ns = now_ns + self.config.grace_ns;
         let worker = &mut self.workers[number as usize];
-        let Some(peer) = worker.peer() else { return };
+        if worker.peer().is_none() {
+            return;
+        }
         worker.interrupted.push(super::workers::Interrupted { task, attempt, kill_ns });
-        let revoke = Revoke { task: (&[task][..]).into(), attempt: (&[attempt][..]).into() };
-        self.send(peer, &Message::Revoke(revoke));
+        self.drop_lease(number, task, attempt);
         self.actions.push_back(super::Action::Interrupt { worker: number, task, attempt });
     }
 }

@@ -4,7 +4,7 @@ use super::ledger::NONE;
 use super::runs::{CALLS, Slots};
 use super::workers::Life;
 use super::{Action, Broker, PeerId, Wake};
-use headrace_kernel::TaskIndex;
+use headrace_kernel::{TaskIndex, TaskState};
 use headrace_wire::{Cancel, Hold, Message, Query, Results, State};
 
 impl Broker {
@@ -138,9 +138,9 @@ impl Broker {
     fn count_ready(&self, position: u32) -> u64 {
         let unfinished = self.runs.iter().flatten().filter(|run| run.counts.ended() < run.counts.total).count();
         if unfinished <= 1 {
-            return self.kernel.statistics().ready as u64;
+            return self.kernel.statistics().ready;
         }
-        let is_ready = |slot: &&u32| **slot != NONE && self.kernel.state(TaskIndex(**slot)).is_ready();
+        let is_ready = |slot: &&u32| **slot != NONE && self.kernel.state(TaskIndex(**slot)) == TaskState::Ready;
         match &self.run(position).slots {
             Slots::Dense(slots) => slots.iter().filter(is_ready).count() as u64,
             Slots::Sparse(slots) => slots.values().filter(is_ready).count() as u64,

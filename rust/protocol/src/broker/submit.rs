@@ -4,7 +4,7 @@ use super::ledger::{NONE, Slot};
 use super::peers::Peer;
 use super::runs::{CALLS, Run, Slots};
 use super::{ANY_CLASS, Broker, Frame, Payload, PeerId};
-use headrace_kernel::{Chunk, ClassId, Classes, Priorities, TaskIndex};
+use headrace_kernel::{Chunk, ClassId, Classes, Priorities, TaskIndex, TaskState};
 use headrace_wire::{ANY_WORKER, EXTERNAL, Outcome, SUBMIT_MORE, Submit};
 
 impl Broker {
@@ -106,7 +106,7 @@ impl Broker {
             position
                 .and_then(|position| self.runs[position as usize].as_ref()?.slots.get(index))
                 .map(TaskIndex)
-                .filter(|task| !self.kernel.state(*task).is_done() || self.kernel.result_alive(*task))
+                .filter(|task| self.kernel.state(*task) != TaskState::Done || self.kernel.result_alive(*task))
                 .ok_or_else(|| format!("the result of task {index} of run {number} was released"))
         };
         let mut external = Vec::with_capacity(submit.external_run.len());
@@ -137,7 +137,10 @@ impl Broker {
         }
         let workers = self.workers.len();
         if let Some(worker) = submit.worker.iter().find(|worker| *worker != ANY_WORKER && *worker as usize >= workers) {
-            return Err(format!("NoSuitableWorker: a task is pinned to worker {worker}, workers are 0 to {}", workers - 1));
+            return Err(format!(
+                "NoSuitableWorker: a task is pinned to worker {worker}, workers are 0 to {}",
+                workers - 1
+            ));
         }
         let class = |row: u32| match submit.worker.at(row as usize) {
             ANY_WORKER => ANY_CLASS,
@@ -163,6 +166,10 @@ impl Broker {
                     chunk,
                     args_start,
                     args_len,
+                    pin: match submit.task_options.is_empty() {
+                        true => ANY_WORKER,
+                        false => submit.worker.at(submit.task_options.at(local) as usize),
+                    },
                     ..Slot::default()
                 },
             );

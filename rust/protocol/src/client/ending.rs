@@ -24,7 +24,9 @@ pub enum Detail<'a> {
     Failed(&'a [u8]),
     /// It never ran because an ancestor failed.
     Skipped {
-        /// Index of that ancestor in the same run.
+        /// Run of that ancestor.
+        run: u32,
+        /// Its index there.
         root: u32,
     },
     /// It was cancelled.
@@ -59,7 +61,11 @@ impl Ending {
         match self.outcome {
             Outcome::Done => Detail::Done(bytes),
             Outcome::Failed => Detail::Failed(bytes),
-            Outcome::Skipped => Detail::Skipped { root: u32::from_le_bytes(bytes.try_into().expect(CHECKED)) },
+            Outcome::Skipped => {
+                let (run, root) = bytes.split_at(4);
+                let word = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().expect(CHECKED));
+                Detail::Skipped { run: word(run), root: word(root) }
+            }
             Outcome::Cancelled => Detail::Cancelled(bytes[0].try_into().expect(CHECKED)),
             Outcome::Died => match Message::decode(bytes) {
                 Ok(Message::Death(death)) => Detail::Died(death),

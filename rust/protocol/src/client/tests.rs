@@ -171,7 +171,7 @@ fn endings_of_every_kind_are_read_where_they_arrived() {
     let endings: [(u32, Outcome, &[u8]); 6] = [
         (5, Outcome::Done, b"five"),
         (0, Outcome::Failed, b"record"),
-        (1, Outcome::Skipped, &[0, 0, 0, 0]),
+        (1, Outcome::Skipped, &[7, 0, 0, 0, 0, 0, 0, 0]),
         (2, Outcome::Cancelled, &[CancelReason::ParentCancelled as u8]),
         (3, Outcome::Died, &died),
         (4, Outcome::Refused, b"no such worker"),
@@ -182,7 +182,7 @@ fn endings_of_every_kind_are_read_where_they_arrived() {
 
     let expected = [
         Detail::Failed(b"record"),
-        Detail::Skipped { root: 0 },
+        Detail::Skipped { run: 7, root: 0 },
         Detail::Cancelled(CancelReason::ParentCancelled),
         Detail::Died(death),
         Detail::Refused("no such worker"),

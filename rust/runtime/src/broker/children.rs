@@ -3,14 +3,15 @@
 use super::BrokerConfig;
 use super::lines::Lines;
 use headrace_protocol::broker::Exit;
-use headrace_sys::memfd::Memfd;
+use headrace_sys::memfd;
+use headrace_sys::pidfd::{ExitStatus, PidFd, Signal};
 use headrace_sys::poll::PollFd;
-use headrace_sys::spawn::{Child, Spawn};
+use headrace_sys::spawn::{CONTROL_FD, INHERITED_FD, Spawn};
 use headrace_sys::status_page::StatusPage;
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::AsRawFd;
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 /// Bytes read from a worker's pipe at a time.
 const PIPE_BYTES: usize = 64 << 10;
@@ -18,22 +19,33 @@ const PIPE_BYTES: usize = 64 << 10;
 /// How to start a worker, and the ones that run.
 #[derive(Debug)]
 pub(super) struct Children {
-    spawn: Spawn,
-    boot: Memfd,
-    /// Arguments after the descriptors: the endpoint first, the path of libzmq last.
-    endpoint: OsString,
+    program: PathBuf,
+    /// Arguments up to the descriptors and the endpoint.
+    args: Vec<OsString>,
+    env: Vec<(OsString, OsString)>,
     library: OsString,
+    boot: OwnedFd,
     running: Vec<Option<Process>>,
 }
 
 #[derive(Debug)]
 struct Process {
     incarnation: u64,
-    child: Child,
+    process: PidFd,
+    /// Held open: its end tells the worker that the broker is gone.
+    _control: OwnedFd,
     page: StatusPage,
-    out: [Lines; 2],
+    pipes: [Pipe; 2],
     /// The attempt that was last sent SIGINT; a second one would hit its clean-up.
     interrupted: Option<(u32, u32)>,
+}
+
+/// Standard output or error of a process; `None` once it has ended.
+#[derive(Debug)]
+struct Pipe {
+    stream: u8,
+    end: Option<OwnedFd>,
+    lines: Lines,
 }
 
 /// A process that ended.
@@ -48,11 +60,16 @@ pub(super) struct Ended {
 impl Children {
     /// No process yet.
     pub(super) fn new(config: &BrokerConfig, endpoint: &str, library: &Path) -> io::Result<Self> {
+        let mut args = config.args.clone();
+        // Status page, control socket, boot file: the numbers that they have in the child.
+        args.extend([INHERITED_FD, CONTROL_FD, INHERITED_FD + 1].map(|fd| fd.to_string().into()));
+        args.push(endpoint.into());
         Ok(Children {
-            spawn: Spawn { program: config.program.clone(), args: config.args.clone(), env: config.env.clone() },
-            boot: Memfd::with_bytes("headrace-boot", &config.boot)?,
-            endpoint: endpoint.into(),
+            program: config.program.clone(),
+            args,
+            env: config.env.clone(),
             library: library.into(),
+            boot: memfd::create_constant("headrace-boot", &config.boot)?,
             running: (0..config.workers).map(|_| None).collect(),
         })
     }
@@ -60,30 +77,29 @@ impl Children {
     /// Starts the process of a worker.
     pub(super) fn start(&mut self, worker: u32, incarnation: u64) -> io::Result<()> {
         let page = StatusPage::create()?;
-        let child = self.spawn.start(&[page.as_raw_fd(), self.boot.as_raw_fd()], |fds| {
-            // status page, control socket, boot file, as numbers in the child
-            let number = |fd: i32| OsString::from(fd.to_string());
-            vec![
-                number(fds.inherited[0]),
-                number(fds.control),
-                number(fds.inherited[1]),
-                self.endpoint.clone(),
-                number(worker as i32),
-                OsString::from(incarnation.to_string()),
-                self.library.clone(),
-            ]
-        })?;
-        let out = [Lines::default(), Lines::default()];
-        self.running[worker as usize] = Some(Process { incarnation, child, page, out, interrupted: None });
+        let mut args = self.args.clone();
+        args.extend([worker.to_string().into(), incarnation.to_string().into(), self.library.clone()]);
+        let inherit = [page.as_fd(), self.boot.as_fd()];
+        let spawn = Spawn { program: &self.program, args: &args, env: &self.env, inherit: &inherit };
+        let child = spawn.start()?;
+        let pipe = |stream, end| Pipe { stream, end: Some(end), lines: Lines::default() };
+        self.running[worker as usize] = Some(Process {
+            incarnation,
+            process: child.process,
+            _control: child.control,
+            page,
+            pipes: [pipe(1, child.stdout), pipe(2, child.stderr)],
+            interrupted: None,
+        });
         Ok(())
     }
 
     /// Descriptors that turn readable when a process writes or ends.
     pub(super) fn poll_fds(&self, fds: &mut Vec<PollFd>) {
         for process in self.running.iter().flatten() {
-            fds.push(PollFd::input(process.child.pidfd.fd()));
-            for pipe in [&process.child.stdout, &process.child.stderr].into_iter().flatten() {
-                fds.push(PollFd::input(pipe.as_raw_fd()));
+            fds.push(PollFd::input(process.process.fd()));
+            for end in process.pipes.iter().filter_map(|pipe| pipe.end.as_ref()) {
+                fds.push(PollFd::input(end.as_raw_fd()));
             }
         }
     }
@@ -101,16 +117,17 @@ impl Children {
         let mut ended = Vec::new();
         for (worker, slot) in self.running.iter_mut().enumerate() {
             let Some(process) = slot else { continue };
-            let Ok(Some(status)) = process.child.pidfd.wait() else { continue };
+            let Ok(Some(status)) = process.process.try_wait() else { continue };
             process.read_pipes(|stream, text| line(worker as u32, stream, text));
-            for (stream, lines) in [1, 2].into_iter().zip(&mut process.out) {
-                if let Some(text) = lines.finish() {
-                    line(worker as u32, stream, &text);
+            for pipe in &mut process.pipes {
+                if let Some(text) = pipe.lines.finish() {
+                    line(worker as u32, pipe.stream, &text);
                 }
             }
             let exit = match status {
-                headrace_sys::pidfd::ExitStatus::Signal(signal) => Exit::Signal(signal as u32),
-                headrace_sys::pidfd::ExitStatus::Code(code) => Exit::Code(code),
+                ExitStatus::Signaled { signal } => Exit::Signal(signal.unsigned_abs()),
+                ExitStatus::Exited { code } => Exit::Code(code),
+                ExitStatus::Unknown => Exit::Unknown,
             };
             let executing = process.page.executing();
             ended.push(Ended { worker: worker as u32, incarnation: process.incarnation, exit, executing });
@@ -126,14 +143,14 @@ impl Children {
             process.interrupted = Some(attempt);
             process.page.set_cancel(attempt.0, attempt.1);
             // The process may have ended meanwhile; then its end is the answer.
-            let _ = process.child.pidfd.send_signal(headrace_sys::signals::SIGINT);
+            let _ = process.process.send_signal(Signal::INT);
         }
     }
 
     /// Kills a process; its end is seen by [`Children::reap`].
     pub(super) fn kill(&mut self, worker: u32) {
         if let Some(Some(process)) = self.running.get(worker as usize) {
-            let _ = process.child.pidfd.send_signal(headrace_sys::signals::SIGKILL);
+            let _ = process.process.send_signal(Signal::KILL);
         }
     }
 
@@ -146,17 +163,16 @@ impl Children {
 impl Process {
     fn read_pipes(&mut self, mut line: impl FnMut(u8, &[u8])) {
         let mut piece = [0; PIPE_BYTES];
-        let pipes = [&mut self.child.stdout, &mut self.child.stderr];
-        for ((stream, pipe), lines) in [1, 2].into_iter().zip(pipes).zip(&mut self.out) {
-            while let Some(open) = pipe {
-                match headrace_sys::poll::read(open, &mut piece) {
-                    Ok(0) => *pipe = None,
+        for pipe in &mut self.pipes {
+            while let Some(end) = &pipe.end {
+                match rustix::io::read(end, &mut piece) {
+                    Ok(0) => pipe.end = None,
                     Ok(len) => {
-                        if let Some(text) = lines.push(&piece[..len]) {
-                            line(stream, &text);
+                        if let Some(text) = pipe.lines.push(&piece[..len]) {
+                            line(pipe.stream, &text);
                         }
                     }
-                    // Nothing there for now, or a pipe that says nothing more.
+                    // Nothing there for now.
                     Err(_) => break,
                 }
             }

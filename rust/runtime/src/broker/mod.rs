@@ -99,7 +99,7 @@ pub fn start(config: BrokerConfig) -> Result<(BrokerHandle, ClientEnd), StartErr
     let library = Library::open(&config.libzmq)?;
     let run_dir = RunDir::create(config.run_dir_base.as_deref())?;
     let context = Context::new(&library)?;
-    let endpoint = format!("ipc://{}", run_dir.path().join("broker").display());
+    let endpoint = run_dir.endpoint("broker");
     let router = Router::bind(&context, &endpoint)?;
     let (client_end, broker_end) = inproc::pair()?;
     let machine = MachineConfig {

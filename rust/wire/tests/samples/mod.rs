@@ -81,7 +81,7 @@ fn results() -> Results<'static> {
         finished: true,
         index: words(&[0, 1, 2, 3, 4, 5]),
         outcome: &[0, 1, 2, 3, 4, 5],
-        values: blobs(&[2, 3, 4, 1, 2, 7], b"\x03\x2a\x80\x05\x2e\x01\0\0\0\x01\x9f\x1erefused"),
+        values: blobs(&[2, 3, 8, 1, 2, 7], b"\x03\x2a\x80\x05\x2e\x03\0\0\0\x01\0\0\0\x01\x9f\x1erefused"),
         ended: 6,
     }
 }

@@ -105,7 +105,7 @@ fn results() -> impl Strategy<Value = Results<'static>> {
     let ending =
         (0..=5_u8, vec(any::<u8>(), 0..40), any::<u32>(), 0..=3_u8).prop_map(|(outcome, blob, root, reason)| {
             match Outcome::try_from(outcome).unwrap() {
-                Outcome::Skipped => (outcome, root.to_le_bytes().to_vec()),
+                Outcome::Skipped => (outcome, [3, root].map(u32::to_le_bytes).concat()),
                 Outcome::Cancelled => (outcome, vec![reason]),
                 _ => (outcome, blob),
             }

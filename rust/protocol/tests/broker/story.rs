@@ -1,0 +1,354 @@
+//! A broker under test: its surroundings played by hand, on a clock that only the test moves.
+
+use headrace_protocol::broker::{Action, Broker, Config, Exit, Frame, PeerId};
+use headrace_wire::{
+    Blobs, BlobsBuf, Cancel, Hello, Hold, Message, Outcome, PROTOCOL_VERSION, Report, Results, Role, Submit, Verdict,
+};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+pub(crate) const CLIENT: PeerId = PeerId(0);
+
+/// One lease as a worker sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Got {
+    pub(crate) task: u32,
+    pub(crate) attempt: u32,
+    pub(crate) index: u32,
+    pub(crate) function: u32,
+    pub(crate) flags: u8,
+}
+
+/// What the broker did.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Said {
+    Spawn { worker: u32, incarnation: u64 },
+    Lease { worker: u32, leases: Vec<Got>, values: Vec<Vec<u8>>, deps: Vec<u32>, dead: Vec<u32> },
+    Recall { worker: u32, tasks: Vec<u32>, fetch: Vec<u32> },
+    Revoke { worker: u32, tasks: Vec<u32> },
+    Forget { worker: u32, dead: Vec<u32> },
+    Ended { run: u32, finished: bool, endings: Vec<(u32, Outcome, Vec<u8>)> },
+    Goodbye { peer: PeerId, reason: u8, text: String },
+    Interrupt { worker: u32, task: u32, attempt: u32 },
+    Kill { worker: u32 },
+    Cut { peer: PeerId },
+    Log { text: Vec<u8> },
+    Other,
+}
+
+pub(crate) struct Story {
+    pub(crate) broker: Broker,
+    pub(crate) now_ns: u64,
+    incarnations: Vec<u64>,
+    peers: Vec<PeerId>,
+    next_peer: u64,
+    said: VecDeque<Said>,
+    state: Option<Counts>,
+}
+
+/// Counts of a STATE message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Counts {
+    pub(crate) number: u64,
+    pub(crate) waiting: u64,
+    pub(crate) ready: u64,
+    pub(crate) leased: u64,
+    pub(crate) done: u64,
+}
+
+impl Story {
+    /// A broker with a connected client and connected workers.
+    pub(crate) fn new(workers: u32) -> Self {
+        let config = Config {
+            workers,
+            crash_limit: 3,
+            result_bytes_max: 1 << 20,
+            version: "0.1.0".into(),
+            python: "3.11.7".into(),
+            grace_ns: 1_000_000_000,
+        };
+        let mut story = Story {
+            broker: Broker::new(config, 0),
+            now_ns: 0,
+            incarnations: vec![0; workers as usize],
+            peers: vec![PeerId(u64::MAX); workers as usize],
+            next_peer: 1,
+            said: VecDeque::new(),
+            state: None,
+        };
+        story.hello(CLIENT, Role::Client, 0, 0);
+        story.collect();
+        for worker in 0..workers {
+            story.connect_worker(worker);
+        }
+        story.said.clear();
+        story
+    }
+
+    pub(crate) fn hello(&mut self, peer: PeerId, role: Role, worker: u32, incarnation: u64) {
+        let hello = Hello {
+            protocol: PROTOCOL_VERSION,
+            role,
+            version: "0.1.0",
+            python: "3.11.9",
+            features: 0,
+            worker,
+            incarnation,
+            pid: 4_000 + worker,
+        };
+        self.send(peer, &Message::Hello(hello));
+    }
+
+    /// The worker's latest process says HELLO.
+    pub(crate) fn connect_worker(&mut self, worker: u32) {
+        let peer = PeerId(self.next_peer);
+        self.next_peer += 1;
+        self.peers[worker as usize] = peer;
+        self.hello(peer, Role::Worker, worker, self.incarnations[worker as usize]);
+        self.collect();
+    }
+
+    pub(crate) fn peer(&self, worker: u32) -> PeerId {
+        self.peers[worker as usize]
+    }
+
+    /// Lets the broker see a frame of `peer`, encoded by the real codec.
+    pub(crate) fn send(&mut self, peer: PeerId, message: &Message<'_>) {
+        let mut bytes = Vec::new();
+        message.encode(&mut bytes);
+        self.send_bytes(peer, bytes);
+    }
+
+    pub(crate) fn send_bytes(&mut self, peer: PeerId, bytes: Vec<u8>) {
+        let frame: Frame = Arc::new(bytes);
+        self.broker.handle_frame(peer, &frame, self.now_ns);
+    }
+
+    /// Submits a graph: `deps[i]` are the predecessors of task i, all of one function.
+    pub(crate) fn submit(&mut self, run: u32, deps: &[&[u32]], keep: &[u32]) {
+        self.submit_with(run, deps, keep, &[], &[]);
+    }
+
+    /// The same, with predecessors in other runs (cited as EXTERNAL | p) and pins (worker by task).
+    pub(crate) fn submit_with(
+        &mut self,
+        run: u32,
+        deps: &[&[u32]],
+        keep: &[u32],
+        external: &[(u32, u32)],
+        pins: &[u32],
+    ) {
+        let counts: Vec<u32> = deps.iter().map(|list| list.len() as u32).collect();
+        let flat: Vec<u32> = deps.iter().flat_map(|list| list.iter().copied()).collect();
+        let functions = vec![0; deps.len()];
+        let rows: Vec<u32> = (0..pins.len() as u32).collect();
+        let priority = vec![0; pins.len()];
+        let (external_run, external_index): (Vec<u32>, Vec<u32>) = external.iter().copied().unzip();
+        let mut args = BlobsBuf::default();
+        for index in 0..deps.len() {
+            args.push(format!("a{index}").as_bytes());
+        }
+        let (mut names, mut pickles) = (BlobsBuf::default(), BlobsBuf::default());
+        names.push(b"work");
+        pickles.push(b"pickle");
+        let number = [run];
+        let submit = Submit {
+            run,
+            function_ids: number[..].into(),
+            function_names: names.as_blobs(),
+            functions: pickles.as_blobs(),
+            function_map: number[..].into(),
+            task_function: (&functions).into(),
+            dep_counts: (&counts).into(),
+            deps: (&flat).into(),
+            external_run: (&external_run).into(),
+            external_index: (&external_index).into(),
+            args: args.as_blobs(),
+            task_options: (&rows).into(),
+            priority: (&priority).into(),
+            worker: pins.into(),
+            keep: keep.into(),
+            ..Submit::default()
+        };
+        self.send(CLIENT, &Message::Submit(submit));
+    }
+
+    /// Submits a graph whose tasks all call the function that run `first` brought.
+    pub(crate) fn submit_as(&mut self, run: u32, first: u32, deps: &[&[u32]], keep: &[u32]) {
+        let counts: Vec<u32> = deps.iter().map(|list| list.len() as u32).collect();
+        let flat: Vec<u32> = deps.iter().flat_map(|list| list.iter().copied()).collect();
+        let (functions, lens) = (vec![0; deps.len()], vec![0; deps.len()]);
+        let number = [first];
+        let submit = Submit {
+            run,
+            function_map: number[..].into(),
+            task_function: (&functions).into(),
+            dep_counts: (&counts).into(),
+            deps: (&flat).into(),
+            args: Blobs { lens: (&lens).into(), bytes: &[] },
+            keep: keep.into(),
+            ..Submit::default()
+        };
+        self.send(CLIENT, &Message::Submit(submit));
+    }
+
+    /// One call in the run of calls, held by its future.
+    pub(crate) fn submit_call(&mut self, index: u32) {
+        let (one, kept) = ([0], [index]);
+        let mut pickles = BlobsBuf::default();
+        pickles.push(b"call");
+        let submit = Submit {
+            first: index,
+            function_ids: (&one[..usize::from(index == 0)]).into(),
+            function_names: if index == 0 { pickles.as_blobs() } else { Blobs::default() },
+            functions: if index == 0 { pickles.as_blobs() } else { Blobs::default() },
+            function_map: (&one[..]).into(),
+            task_function: (&one[..]).into(),
+            dep_counts: (&one[..]).into(),
+            args: pickles.as_blobs(),
+            keep: kept[..].into(),
+            ..Submit::default()
+        };
+        self.send(CLIENT, &Message::Submit(submit));
+    }
+
+    /// The counts in the latest STATE.
+    pub(crate) fn last_state(&mut self) -> Counts {
+        self.collect();
+        self.state.expect("a query was answered")
+    }
+
+    /// Reports endings of leases: (lease, verdict, blob).
+    pub(crate) fn report(&mut self, worker: u32, entries: &[(Got, Verdict, &[u8])]) {
+        let calls = entries.len() as u32;
+        let function = entries.first().map_or(0, |(got, ..)| got.function);
+        self.report_timed(worker, entries, &[(function, calls, calls * 1_000)]);
+    }
+
+    pub(crate) fn report_timed(&mut self, worker: u32, entries: &[(Got, Verdict, &[u8])], timed: &[(u32, u32, u32)]) {
+        let task: Vec<u32> = entries.iter().map(|(got, ..)| got.task).collect();
+        let attempt: Vec<u32> = entries.iter().map(|(got, ..)| got.attempt).collect();
+        let verdict: Vec<u8> = entries.iter().map(|(_, verdict, _)| *verdict as u8).collect();
+        let mut values = BlobsBuf::default();
+        for (.., blob) in entries {
+            values.push(blob);
+        }
+        let functions: Vec<u32> = timed.iter().map(|row| row.0).collect();
+        let calls: Vec<u32> = timed.iter().map(|row| row.1).collect();
+        let ns: Vec<u32> = timed.iter().map(|row| row.2).collect();
+        let report = Report {
+            task: (&task).into(),
+            attempt: (&attempt).into(),
+            verdict: &verdict,
+            values: values.as_blobs(),
+            timed_function: (&functions).into(),
+            timed_calls: (&calls).into(),
+            timed_ns: (&ns).into(),
+        };
+        self.send(self.peer(worker), &Message::Report(report));
+    }
+
+    pub(crate) fn cancel(&mut self, run: u32, index: &[u32]) {
+        self.send(CLIENT, &Message::Cancel(Cancel { run, whole: index.is_empty(), index: index.into() }));
+    }
+
+    pub(crate) fn hold(&mut self, run: u32, add: &[u32], remove: &[u32], release_run: bool) {
+        self.send(CLIENT, &Message::Hold(Hold { run, add: add.into(), remove: remove.into(), release_run }));
+    }
+
+    pub(crate) fn exit(&mut self, worker: u32, exit: Exit, executing: Option<(u32, u32)>) {
+        let incarnation = self.incarnations[worker as usize];
+        self.broker.handle_exit(worker, incarnation, exit, executing, self.now_ns);
+    }
+
+    /// Lets time pass and the broker act on it.
+    pub(crate) fn pass_ns(&mut self, ns: u64) {
+        self.now_ns += ns;
+        self.broker.handle_timeout(self.now_ns);
+    }
+
+    /// Ends the turn and returns everything that was said since the last one.
+    pub(crate) fn turn(&mut self) -> Vec<Said> {
+        self.broker.finish_turn(self.now_ns);
+        self.collect();
+        self.said.drain(..).filter(|said| *said != Said::Other).collect()
+    }
+
+    /// Ends the turn; the leases that each worker got.
+    pub(crate) fn leases(&mut self) -> Vec<(u32, Vec<Got>)> {
+        let lease = |said| match said {
+            Said::Lease { worker, leases, .. } => Some((worker, leases)),
+            _ => None,
+        };
+        self.turn().into_iter().filter_map(lease).collect()
+    }
+
+    fn collect(&mut self) {
+        while let Some(action) = self.broker.poll_action() {
+            let said = match action {
+                Action::Send { peer, frame, .. } => self.read(peer, &frame),
+                Action::Spawn { worker, incarnation } => {
+                    self.incarnations[worker as usize] = incarnation;
+                    Said::Spawn { worker, incarnation }
+                }
+                Action::Interrupt { worker, task, attempt } => Said::Interrupt { worker, task, attempt },
+                Action::Kill { worker } => Said::Kill { worker },
+                Action::Cut { peer } => Said::Cut { peer },
+            };
+            self.said.push_back(said);
+        }
+    }
+
+    fn read(&mut self, peer: PeerId, frame: &[u8]) -> Said {
+        let worker = self.peers.iter().position(|known| *known == peer).unwrap_or(99) as u32;
+        match Message::decode(frame).expect("the broker speaks its own protocol") {
+            Message::Lease(lease) => {
+                let got = |at: usize| Got {
+                    task: lease.task.at(at),
+                    attempt: lease.attempt.at(at),
+                    index: lease.index.at(at),
+                    function: lease.function.at(at),
+                    flags: lease.flags[at],
+                };
+                Said::Lease {
+                    worker,
+                    leases: (0..lease.task.len()).map(got).collect(),
+                    values: lease.values.iter().map(<[u8]>::to_vec).collect(),
+                    deps: lease.deps.to_vec(),
+                    dead: lease.dead.to_vec(),
+                }
+            }
+            Message::Recall(recall) => {
+                Said::Recall { worker, tasks: recall.task.to_vec(), fetch: recall.fetch.to_vec() }
+            }
+            Message::Revoke(revoke) => Said::Revoke { worker, tasks: revoke.task.to_vec() },
+            Message::Forget(forget) => Said::Forget { worker, dead: forget.dead.to_vec() },
+            Message::Results(results) => ended(&results),
+            Message::Goodbye(goodbye) => Said::Goodbye { peer, reason: goodbye.reason, text: goodbye.text.into() },
+            Message::Log(log) => Said::Log { text: log.text.to_vec() },
+            Message::State(state) => {
+                self.state = Some(Counts {
+                    number: state.number,
+                    waiting: state.waiting,
+                    ready: state.ready,
+                    leased: state.leased,
+                    done: state.done,
+                });
+                Said::Other
+            }
+            _ => Said::Other,
+        }
+    }
+}
+
+fn ended(results: &Results<'_>) -> Said {
+    let outcome = |number: &u8| Outcome::try_from(*number).expect("a known outcome");
+    let endings = results
+        .index
+        .iter()
+        .zip(results.outcome.iter().map(outcome))
+        .zip(results.values.iter())
+        .map(|((index, outcome), blob)| (index, outcome, blob.to_vec()))
+        .collect();
+    Said::Ended { run: results.run, finished: results.finished, endings }
+}
