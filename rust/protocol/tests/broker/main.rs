@@ -186,9 +186,9 @@ fn b4_an_idle_worker_gets_what_another_has_not_started() {
         given_back.iter().map(|got| (*got, Verdict::Returned, &b""[..])).collect();
     story.report_timed(0, &entries, &[]);
     let again = story.leases();
-    assert!(again.iter().all(|(worker, _)| *worker == 1));
+    assert_eq!(again[0].0, 1, "the idle worker is served first");
     let leased: usize = again.iter().map(|(_, leases)| leases.len()).sum();
-    assert!(leased > 0 && leased <= tasks.len());
+    assert!(leased > tasks.len() / 2 && leased <= tasks.len());
 }
 
 #[test]
