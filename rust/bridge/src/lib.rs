@@ -1,6 +1,21 @@
 //! The Rust side of `headrace._core`: converts, calls, converts back. It holds no rule.
 use pyo3::prelude::*;
 
+mod codec;
+mod errors;
+mod graph;
+mod node;
+mod nodes;
+
 /// The native half of headrace.
 #[pymodule]
-mod _core {}
+mod _core {
+    #[pymodule_export]
+    use crate::codec::{_dep, cite, try_pickle};
+    #[pymodule_export]
+    use crate::graph::Graph;
+    #[pymodule_export]
+    use crate::node::Node;
+    #[pymodule_export]
+    use crate::nodes::Nodes;
+}

@@ -1,0 +1,219 @@
+//! Pickles: Python's own C pickler, with cloudpickle where that cannot do it, and nodes that are met on the way.
+//!
+//! While an argument is pickled, this thread's `CITING` holds the citations of the task; a node that the pickler meets
+//! reduces to `_dep(k)` and is entered there. While such a pickle is loaded, `CITED` holds the results it may ask for.
+use std::cell::RefCell;
+
+use pyo3::exceptions::{PyException, PyLookupError};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyList};
+
+use super::{Citations, External};
+use crate::errors::{graph_error, is_usage_error};
+use crate::node::{Node, REMEDY, foreign};
+use crate::nodes::Nodes;
+
+/// What an encoding thread keeps where the pickler's callbacks can find it.
+struct Citing {
+    /// Address of the graph whose nodes may be cited; 0 for a call, which has none.
+    home: usize,
+    cited: Citations,
+    /// Numbers cited by the pickle under construction.
+    used: Vec<u32>,
+    /// Whether nodes of any graph pass, because the pickle is thrown away.
+    lenient: bool,
+}
+
+thread_local! {
+    static CITING: RefCell<Option<Citing>> = const { RefCell::new(None) };
+    static CITED: RefCell<Vec<(u32, Py<PyAny>)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Puts a state in the thread's place, runs, and puts back what was there: encodings nest when a `__reduce__` builds
+/// another graph.
+fn with_citing<R>(state: Option<Citing>, run: impl FnOnce() -> R) -> (R, Option<Citing>) {
+    struct Restore(Option<Citing>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            CITING.with(|place| *place.borrow_mut() = self.0.take());
+        }
+    }
+    let restore = Restore(CITING.with(|place| place.replace(state)));
+    let answer = run();
+    let state = CITING.with(|place| place.borrow_mut().take());
+    drop(restore);
+    (answer, state)
+}
+
+/// Pickles `value`, with cloudpickle if the C pickler fails or if the pickle names something of `__main__`, which does
+/// not exist elsewhere.
+fn dumps<'py>(value: &Bound<'py, PyAny>, restart: impl Fn()) -> PyResult<Bound<'py, PyBytes>> {
+    static DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static CLOUD_DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = value.py();
+    match DUMPS.import(py, "_pickle", "dumps")?.call1((value, 5)) {
+        Ok(pickle) => {
+            let pickle = pickle.cast_into::<PyBytes>()?;
+            if !pickle.contains(pyo3::intern!(py, "__main__").call_method0("encode")?)? {
+                return Ok(pickle);
+            }
+        }
+        Err(error) if !error.is_instance_of::<PyException>(py) || is_usage_error(py, &error) => return Err(error),
+        Err(_) => {}
+    }
+    restart();
+    Ok(CLOUD_DUMPS.import(py, "cloudpickle", "dumps")?.call1((value, 5))?.cast_into::<PyBytes>()?)
+}
+
+/// Pickles a result: a node in it is an error.
+pub(super) fn dumps_plain<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+    with_citing(None, || dumps(value, || {})).0
+}
+
+/// Pickles an argument; what it cites is entered in `cited`. The answer has the numbers that this pickle cites.
+pub(super) fn dumps_citing<'py>(
+    value: &Bound<'py, PyAny>,
+    home: usize,
+    cited: &mut Citations,
+) -> PyResult<(Bound<'py, PyBytes>, Vec<u32>)> {
+    let mark = cited.len();
+    let state = Citing { home, cited: std::mem::take(cited), used: Vec::new(), lenient: false };
+    let restart = || {
+        CITING.with(|place| {
+            if let Some(citing) = place.borrow_mut().as_mut() {
+                citing.cited.truncate(mark);
+                citing.used.clear();
+            }
+        })
+    };
+    let (pickle, state) = with_citing(Some(state), || dumps(value, restart));
+    let mut used = Vec::new();
+    if let Some(state) = state {
+        *cited = state.cited;
+        used = state.used;
+    }
+    Ok((pickle?, used))
+}
+
+/// Loads a pickle that may ask for the results in `cited`, by their numbers.
+pub(crate) fn loads<'py>(py: Python<'py>, pickle: &[u8], cited: Vec<(u32, Py<PyAny>)>) -> PyResult<Bound<'py, PyAny>> {
+    static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    struct Restore(Vec<(u32, Py<PyAny>)>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            let inner = CITED.with(|place| place.replace(std::mem::take(&mut self.0)));
+            drop(inner);
+        }
+    }
+    let loads = LOADS.import(py, "_pickle", "loads")?;
+    let bytes = PyBytes::new(py, pickle);
+    let _restore = Restore(CITED.with(|place| place.replace(cited)));
+    loads.call1((bytes,))
+}
+
+/// Stands for the result of predecessor `k` inside a pickled argument.
+#[pyfunction]
+pub(crate) fn _dep(py: Python<'_>, k: u32) -> PyResult<Py<PyAny>> {
+    CITED
+        .with(|place| place.borrow().iter().find(|(number, _)| *number == k).map(|(_, value)| value.clone_ref(py)))
+        .ok_or_else(|| {
+            PyLookupError::new_err(format!("this pickle is an argument of a task; its input {k} is not here"))
+        })
+}
+
+fn dep_call<'py>(py: Python<'py>, k: u32) -> PyResult<Bound<'py, PyAny>> {
+    static DEP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let dep = DEP.import(py, "headrace._core", "_dep")?;
+    Ok((dep, (k,)).into_pyobject(py)?.into_any())
+}
+
+/// What a node's `__reduce__` answers.
+pub(crate) fn reduce_node<'py>(py: Python<'py>, node: &Node) -> PyResult<Bound<'py, PyAny>> {
+    let k = enter(py, node.graph_address(), |cited| cited.cite(node.index()), || node.describe())?;
+    dep_call(py, k)
+}
+
+/// Enters one citation in this thread's state, if `home` is the graph that is being built.
+fn enter(
+    py: Python<'_>,
+    home: usize,
+    cite: impl FnOnce(&mut Citations) -> u32,
+    describe: impl FnOnce() -> String,
+) -> PyResult<u32> {
+    let outcome = CITING.with(|place| match place.borrow_mut().as_mut() {
+        Some(citing) if citing.lenient => Some(Ok(0)),
+        Some(citing) if citing.home == home => {
+            let k = cite(&mut citing.cited);
+            citing.used.push(k);
+            Some(Ok(k))
+        }
+        Some(_) => Some(Err(())),
+        None => None,
+    });
+    match outcome {
+        Some(Ok(k)) => Ok(k),
+        Some(Err(())) => Err(foreign(py, &describe())),
+        None => Err(graph_error(py, &format!("{} cannot be pickled outside its graph; {REMEDY}", describe()))),
+    }
+}
+
+/// What the `__reduce__` of a sequence of nodes answers: a list of their results.
+pub(crate) fn reduce_nodes<'py>(nodes: &Bound<'py, Nodes>) -> PyResult<Bound<'py, PyAny>> {
+    let py = nodes.py();
+    let list = PyList::new(py, nodes.get().__iter__(py)?.collect::<PyResult<Vec<_>>>()?)?;
+    Ok((py.get_type::<PyList>(), (list,)).into_pyobject(py)?.into_any())
+}
+
+/// Reads the result that `value` stands for, if it is a future or ref.
+pub(super) fn as_external(value: &Bound<'_, PyAny>) -> PyResult<Option<External>> {
+    static EXTERNAL_REF: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let class = EXTERNAL_REF.import(value.py(), "headrace._core", "ExternalRef")?;
+    if value.is_instance(class)? { read_external(value).map(Some) } else { Ok(None) }
+}
+
+fn read_external(value: &Bound<'_, PyAny>) -> PyResult<External> {
+    let py = value.py();
+    Ok(External {
+        session: value.getattr(pyo3::intern!(py, "session"))?.extract()?,
+        run: value.getattr(pyo3::intern!(py, "run"))?.extract()?,
+        index: value.getattr(pyo3::intern!(py, "index"))?.extract()?,
+        object: value.clone().unbind(),
+    })
+}
+
+/// What the `__reduce__` of a future or ref answers while it is part of an argument; an error anywhere else. Futures and
+/// refs are instances of `_core.ExternalRef` with integer attributes `session`, `run` and `index`.
+#[pyfunction]
+pub(crate) fn cite<'py>(reference: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let py = reference.py();
+    let external = read_external(reference)?;
+    let k = CITING.with(|place| {
+        place.borrow_mut().as_mut().map(|citing| {
+            if citing.lenient {
+                return 0;
+            }
+            let k = citing.cited.cite_external(external);
+            citing.used.push(k);
+            k
+        })
+    });
+    match k {
+        Some(k) => dep_call(py, k),
+        None => Err(graph_error(
+            py,
+            &format!(
+                "a {} stands for a result and cannot be pickled by itself; pass it as an argument of a task or call",
+                reference.get_type().name()?
+            ),
+        )),
+    }
+}
+
+/// Pickles `value` as an argument would be and throws the pickle away; the answer is the error, if there is one.
+#[pyfunction]
+pub(crate) fn try_pickle(value: &Bound<'_, PyAny>) -> Option<Py<PyAny>> {
+    let state = Citing { home: 0, cited: Citations::default(), used: Vec::new(), lenient: true };
+    let (pickle, _) = with_citing(Some(state), || dumps(value, || {}));
+    pickle.err().map(|error| error.into_value(value.py()).into_any())
+}

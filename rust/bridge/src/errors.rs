@@ -1,0 +1,32 @@
+//! The Python errors that the bridge raises by name.
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyType;
+
+/// A `headrace.GraphError` with this text.
+#[cold]
+pub(crate) fn graph_error(py: Python<'_>, text: &str) -> PyErr {
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    named_error(py, &CLASS, "GraphError", text)
+}
+
+/// A `headrace.UsageError` with this text.
+#[cold]
+pub(crate) fn usage_error(py: Python<'_>, text: &str) -> PyErr {
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    named_error(py, &CLASS, "UsageError", text)
+}
+
+fn named_error(py: Python<'_>, class: &PyOnceLock<Py<PyType>>, name: &str, text: &str) -> PyErr {
+    match class.import(py, "headrace.errors", name) {
+        Ok(class) => PyErr::from_type(class.clone(), (text.to_owned(),)),
+        Err(_) => PyValueError::new_err(text.to_owned()),
+    }
+}
+
+/// Whether `error` is headrace's own word on a mistake of the caller, to be passed on as it is.
+pub(crate) fn is_usage_error(py: Python<'_>, error: &PyErr) -> bool {
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    CLASS.import(py, "headrace.errors", "UsageError").is_ok_and(|class| error.is_instance(py, class))
+}

@@ -1,0 +1,380 @@
+//! A graph of tasks under construction: columns, and the functions they cite.
+//!
+//! A task is encoded into a scratch buffer first, where Python may run, and appended to the columns under the lock, where
+//! it may not. So a graph may be built by several threads, and by an argument's own `__reduce__`.
+mod call;
+mod columns;
+mod functions;
+mod keys;
+mod map;
+mod mapping;
+mod reduce;
+mod submission;
+
+use std::cell::Cell;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use pyo3::exceptions::{PyException, PyKeyError, PyTypeError};
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyIterator, PyList, PyTuple};
+
+use headrace_wire::EXTERNAL;
+
+use crate::codec::{Encoder, External, Objects, Row, decode_args_live};
+use crate::errors::{graph_error, is_usage_error};
+use crate::node::Node;
+use crate::nodes::Nodes;
+
+use columns::{Batch, Columns};
+
+pub(crate) use call::{EncodedCall, encode_call};
+pub(crate) use columns::Options;
+pub(crate) use functions::{Described, Entry, Function, Functions, describe};
+pub(crate) use submission::{FunctionColumns, GraphData, SubmissionColumns};
+
+/// Tasks of a graph whose indices fit beside the mark of external predecessors.
+const TASKS_MAX: usize = EXTERNAL as usize - 1;
+
+/// A graph of tasks: a value that grows by `add`, `map` and `reduce` and is submitted as often as wanted.
+///
+/// Arguments are encoded when a task is added, so that changing them later changes nothing. With `by_reference=True`
+/// they stay the objects that they are, for the modes `threads` and `sync`.
+#[pyclass(frozen, subclass, weakref, mapping, module = "headrace._core", name = "Graph")]
+pub(crate) struct Graph {
+    data: Mutex<GraphData>,
+    /// What the tasks of a by-reference graph have as arguments.
+    objects: Option<Objects>,
+}
+
+thread_local! {
+    /// This thread's encoder while nobody uses it.
+    static ENCODER: Cell<Option<Box<Encoder>>> = const { Cell::new(None) };
+}
+
+/// Lends this thread's encoder, empty, to `run`.
+fn with_encoder<R>(home: usize, run: impl FnOnce(&mut Encoder) -> R) -> R {
+    let mut encoder = ENCODER.take().unwrap_or_else(|| Box::new(Encoder::new(home)));
+    encoder.clear(home);
+    let answer = run(&mut encoder);
+    ENCODER.set(Some(encoder));
+    answer
+}
+
+impl Graph {
+    /// The tasks, for as long as the guard lives. Python must not run meanwhile.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, GraphData> {
+        self.data.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether arguments are live objects.
+    pub(crate) fn is_by_reference(&self) -> bool {
+        self.objects.is_some()
+    }
+
+    /// The number of tasks.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().columns.len()
+    }
+
+    /// The key of a task.
+    pub(crate) fn key_of(&self, index: u32) -> String {
+        self.lock().key_of(index)
+    }
+
+    /// The option `nout` of a task; 0 if it has none.
+    pub(crate) fn nout_of(&self, index: u32) -> u32 {
+        self.lock().columns.options_of(index).nout
+    }
+
+    /// The predecessors of a task within the graph.
+    pub(crate) fn predecessors_of(&self, index: u32) -> Vec<u32> {
+        self.lock().columns.deps_of(index).iter().copied().filter(|dep| dep & EXTERNAL == 0).collect()
+    }
+
+    fn address(slf: &Bound<'_, Self>) -> usize {
+        slf.as_ptr() as usize
+    }
+
+    /// What the graph knows of a callable, described and pickled now if it is new.
+    fn entry(slf: &Bound<'_, Self>, callable: &Bound<'_, PyAny>, verb: &str) -> PyResult<Entry> {
+        if let Some(entry) = slf.get().lock().functions.known(callable) {
+            return Ok(entry);
+        }
+        let described = describe(callable, verb, slf.get().is_by_reference())?;
+        let mut data = slf.get().lock();
+        let option_row = data.columns.option_row(described.options);
+        Ok(data.functions.insert(callable, described, option_row))
+    }
+
+    /// Encodes the arguments of one task; an argument that cannot be pickled is named.
+    #[inline]
+    fn encode<'py>(
+        &self,
+        encoder: &mut Encoder,
+        callable: &Bound<'py, PyAny>,
+        row: Row<'_, 'py>,
+        keywords: Option<&Bound<'py, PyDict>>,
+        verb: &str,
+    ) -> PyResult<()> {
+        let encoded = match &self.objects {
+            None => encoder.arguments(callable.py(), row, keywords),
+            Some(objects) => encoder.arguments_live(row, keywords, objects),
+        };
+        encoded.or_else(|error| Err(explain(error, verb, callable, row, keywords)?))
+    }
+}
+
+/// Names the argument, and the part of it, that made the encoding of a task fail.
+#[cold]
+pub(crate) fn explain<'py>(
+    error: PyErr,
+    verb: &str,
+    callable: &Bound<'py, PyAny>,
+    row: Row<'_, 'py>,
+    keywords: Option<&Bound<'py, PyDict>>,
+) -> PyResult<PyErr> {
+    static ARGUMENT_ERROR: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = callable.py();
+    if !error.is_instance_of::<PyException>(py) || is_usage_error(py, &error) {
+        return Ok(error);
+    }
+    let explain = ARGUMENT_ERROR.import(py, "headrace.pickling", "argument_error")?;
+    let named = explain.call1((verb, callable, row.to_tuple(py)?, keywords, error.value(py)))?;
+    Ok(PyErr::from_value(named))
+}
+
+/// Splits off the function that every verb takes first.
+fn split<'a, 'py>(args: &'a Bound<'py, PyTuple>, verb: &str) -> PyResult<Bound<'py, PyAny>> {
+    args.get_item(0).map_err(|_| PyTypeError::new_err(format!("{verb}() needs the function as its first argument")))
+}
+
+#[pymethods]
+impl Graph {
+    #[new]
+    #[pyo3(signature = (*, by_reference = false))]
+    fn new(by_reference: bool) -> Self {
+        Self { data: Mutex::default(), objects: by_reference.then(Objects::default) }
+    }
+
+    /// Adds the task `fn(*args, **kwargs)` and returns its node.
+    #[pyo3(signature = (*args, **kwargs))]
+    pub(crate) fn add<'py>(
+        slf: &Bound<'py, Self>,
+        args: &Bound<'py, PyTuple>,
+        kwargs: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Py<Node>> {
+        let callable = split(args, "add")?;
+        let graph = slf.get();
+        let entry = Graph::entry(slf, &callable, "add")?;
+        let index = with_encoder(Graph::address(slf), |encoder| {
+            graph.encode(encoder, &callable, Row::Tuple(args, 1), kwargs, "add")?;
+            graph.lock().push(slf.py(), &entry, encoder)
+        })?;
+        Py::new(slf.py(), Node::new(slf, index))
+    }
+
+    /// Adds one task for each step through the iterables together.
+    #[pyo3(signature = (*args, **constants))]
+    fn map<'py>(
+        slf: &Bound<'py, Self>,
+        args: &Bound<'py, PyTuple>,
+        constants: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Nodes> {
+        let callable = split(args, "map")?;
+        map::map(slf, &callable, args, constants)
+    }
+
+    /// Folds the results of `nodes` in a tree of tasks; see `Graph.reduce` in Python.
+    #[pyo3(signature = (step, nodes, arity, initial = None))]
+    fn _reduce<'py>(
+        slf: &Bound<'py, Self>,
+        step: &Bound<'py, PyAny>,
+        nodes: &Bound<'py, PyAny>,
+        arity: usize,
+        initial: Option<Bound<'py, PyTuple>>,
+    ) -> PyResult<Py<Node>> {
+        reduce::reduce(slf, step, nodes, arity, initial)
+    }
+
+    /// Fills this empty graph from a mapping by Dask's convention.
+    fn _fill<'py>(slf: &Bound<'py, Self>, mapping: &Bound<'py, PyDict>) -> PyResult<()> {
+        mapping::fill(slf, mapping)
+    }
+
+    /// Fills this empty graph with some tasks of another, and all that they need.
+    fn _cull<'py>(slf: &Bound<'py, Self>, graph: &Bound<'py, Graph>, nodes: &Bound<'py, PyAny>) -> PyResult<()> {
+        let wanted = Graph::select(graph, nodes)?;
+        let py = slf.py();
+        let culled = graph.get().lock().subgraph(py, &wanted);
+        let objects = graph.get().objects.as_ref().map(|objects| {
+            let objects = objects.lock().unwrap_or_else(PoisonError::into_inner);
+            objects.iter().map(|object| object.clone_ref(py)).collect::<Vec<_>>()
+        });
+        if let (Some(mine), Some(objects)) = (&slf.get().objects, objects) {
+            *mine.lock().unwrap_or_else(PoisonError::into_inner) = objects;
+        }
+        let _empty = std::mem::replace(&mut *slf.get().lock(), culled);
+        Ok(())
+    }
+
+    /// Whether arguments stay the objects that they are.
+    #[getter]
+    fn by_reference(&self) -> bool {
+        self.is_by_reference()
+    }
+
+    fn __len__(&self) -> usize {
+        self.len()
+    }
+
+    fn __bool__(&self) -> bool {
+        true
+    }
+
+    fn __getitem__(slf: &Bound<'_, Self>, key: &Bound<'_, PyAny>) -> PyResult<Py<Node>> {
+        let text = key.str()?;
+        let text = text.to_str()?;
+        match slf.get().lock().index_of(text) {
+            Some(index) => Py::new(slf.py(), Node::new(slf, index)),
+            None => Err(PyKeyError::new_err(format!("no task of this graph has the key {}", key.repr()?))),
+        }
+    }
+
+    fn __contains__(slf: &Bound<'_, Self>, item: &Bound<'_, PyAny>) -> PyResult<bool> {
+        if let Ok(node) = item.cast_exact::<Node>() {
+            return Ok(node.get().graph_address() == Graph::address(slf));
+        }
+        Ok(slf.get().lock().index_of(item.str()?.to_str()?).is_some())
+    }
+
+    fn __iter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyIterator>> {
+        Nodes::range(slf, 0, slf.get().len() as u32).__iter__(slf.py())
+    }
+
+    /// All tasks in the order in which they were added.
+    #[getter]
+    fn nodes(slf: &Bound<'_, Self>) -> Nodes {
+        Nodes::range(slf, 0, slf.get().len() as u32)
+    }
+
+    /// The tasks that no other task needs.
+    #[getter]
+    fn sinks(slf: &Bound<'_, Self>) -> Nodes {
+        let sinks = slf.get().lock().columns.sinks();
+        Nodes::list(slf, sinks)
+    }
+
+    /// (tasks, edges, functions, sinks) of the graph now.
+    fn _counts(&self) -> (usize, usize, usize, usize) {
+        let data = self.lock();
+        let columns = &data.columns;
+        (columns.len(), columns.deps.len(), data.functions.table.len(), columns.sinks().len())
+    }
+
+    /// Indices of the tasks named by `keep` (nodes, keys, sequences of them), each once in their order; the sinks if
+    /// `keep` is None.
+    #[pyo3(signature = (keep = None))]
+    fn _keep(slf: &Bound<'_, Self>, keep: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<u32>> {
+        Graph::resolve_keep(slf, keep)
+    }
+
+    /// Indices of the predecessors of a task within the graph.
+    fn _predecessors(&self, index: u32) -> PyResult<Vec<u32>> {
+        self.check(index)?;
+        Ok(self.predecessors_of(index))
+    }
+
+    /// Name of the function of a task.
+    fn _name(&self, index: u32) -> PyResult<String> {
+        self.check(index)?;
+        let data = self.lock();
+        Ok(data.functions.table[data.columns.task_function[index as usize] as usize].name.to_string())
+    }
+
+    /// The key of a task.
+    fn _key(&self, index: u32) -> PyResult<String> {
+        self.check(index)?;
+        Ok(self.key_of(index))
+    }
+
+    /// What a task cites, in that order: an index of this graph, or the future or ref.
+    fn _inputs<'py>(&self, py: Python<'py>, index: u32) -> PyResult<Bound<'py, PyList>> {
+        self.check(index)?;
+        let inputs = {
+            let mut data = self.lock();
+            let deps = data.columns.deps_of(index).to_vec();
+            let cited = |dep: u32| match dep & EXTERNAL {
+                0 => Ok(dep),
+                _ => Err(data.externals[(dep & !EXTERNAL) as usize].object.clone_ref(py)),
+            };
+            deps.into_iter().map(cited).collect::<Vec<_>>()
+        };
+        let list = PyList::empty(py);
+        for input in inputs {
+            match input {
+                Ok(index) => list.append(index)?,
+                Err(object) => list.append(object)?,
+            }
+        }
+        Ok(list)
+    }
+
+    /// Calls a task's function here, given the results of what it cites in the order of `_inputs`.
+    fn _call<'py>(&self, py: Python<'py>, index: u32, inputs: Vec<Py<PyAny>>) -> PyResult<Bound<'py, PyAny>> {
+        self.check(index)?;
+        let (args, function) = {
+            let mut data = self.lock();
+            let function = data.columns.task_function[index as usize] as usize;
+            (data.columns.args_of(index).to_vec(), data.functions.callables[function].clone_ref(py))
+        };
+        let mut dep = |k: u32| match inputs.get(k as usize) {
+            Some(input) => Ok(input.clone_ref(py)),
+            None => Err(graph_error(py, &format!("task {index} cites {} results", k + 1))),
+        };
+        let live = |number: u32| {
+            let objects = self.objects.as_ref().ok_or_else(|| graph_error(py, "not a by-reference graph"))?;
+            let objects = objects.lock().unwrap_or_else(PoisonError::into_inner);
+            Ok(objects[number as usize].clone_ref(py))
+        };
+        let arguments = decode_args_live(py, &args, &mut dep, &live)?;
+        drop(inputs);
+        arguments.call(function.bind(py))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // The collector may start on any thread at any time; what it cannot look into it must not collect.
+        if let Ok(data) = self.data.try_lock() {
+            for object in data.functions.callables.iter().chain(&data.functions.seen) {
+                visit.call(object)?;
+            }
+            for external in &data.externals {
+                visit.call(&external.object)?;
+            }
+        }
+        if let Some(Ok(objects)) = self.objects.as_ref().map(|objects| objects.try_lock()) {
+            for object in objects.iter() {
+                visit.call(object)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn __clear__(&self) {
+        let data = self.data.try_lock().map(|mut data| std::mem::take(&mut *data)).ok();
+        let objects =
+            self.objects.as_ref().and_then(|objects| objects.try_lock().ok().map(|mut all| std::mem::take(&mut *all)));
+        drop((data, objects));
+    }
+}
+
+impl Graph {
+    fn check(&self, index: u32) -> PyResult<()> {
+        if (index as usize) < self.len() {
+            Ok(())
+        } else {
+            Err(pyo3::exceptions::PyIndexError::new_err(format!("the graph has no task {index}")))
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! The functions of a graph: each is described and pickled once, when the graph first sees it.
+use std::sync::Arc;
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use rustc_hash::FxHashMap;
+
+use super::columns::Options;
+use headrace_wire::ANY_WORKER;
+
+/// A function as it travels.
+#[derive(Clone)]
+pub(crate) struct Function {
+    /// Its name, for keys and people.
+    pub(crate) name: Arc<str>,
+    /// Its pickle; empty in a by-reference graph.
+    pub(crate) blob: Arc<[u8]>,
+}
+
+/// What `headrace.pickling.describe` says of something to call.
+pub(crate) struct Described {
+    pub(crate) function: Function,
+    /// What to call in this process: the plain function below a task object.
+    pub(crate) callable: Py<PyAny>,
+    pub(crate) options: Options,
+    pub(crate) key: Option<Arc<str>>,
+}
+
+/// Describes something to call; the errors are the user's (not callable, async, not picklable, unknown option).
+pub(crate) fn describe(callable: &Bound<'_, PyAny>, verb: &str, by_reference: bool) -> PyResult<Described> {
+    static DESCRIBE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    type Parts<'py> = (Bound<'py, PyAny>, String, Vec<u8>, Option<String>, i32, Option<u32>, Option<u32>);
+    let py = callable.py();
+    let describe = DESCRIBE.import(py, "headrace.pickling", "describe")?;
+    let parts = describe.call1((callable, verb, by_reference))?;
+    let (plain, name, blob, key, priority, worker, nout): Parts<'_> = parts.extract()?;
+    Ok(Described {
+        function: Function { name: name.into(), blob: blob.into() },
+        callable: plain.unbind(),
+        options: Options { priority, worker: worker.unwrap_or(ANY_WORKER), nout: nout.unwrap_or(0) },
+        key: key.map(Arc::from),
+    })
+}
+
+/// What a graph knows of something that was given to `add`.
+#[derive(Clone)]
+pub(crate) struct Entry {
+    /// Position in the table of functions.
+    pub(crate) function: u32,
+    /// Position in the table of options.
+    pub(crate) option_row: u32,
+    /// Key for the task, if the options give one.
+    pub(crate) key: Option<Arc<str>>,
+}
+
+/// What tells callables apart: their address. A bound method is made anew at each access, so it goes by its parts.
+type Identity = (usize, usize);
+
+fn identity(callable: &Bound<'_, PyAny>) -> Identity {
+    static METHOD: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = callable.py();
+    let address = (callable.as_ptr() as usize, 0);
+    if !METHOD.import(py, "types", "MethodType").is_ok_and(|method| callable.get_type().is(method)) {
+        return address;
+    }
+    match (callable.getattr(intern!(py, "__self__")), callable.getattr(intern!(py, "__func__"))) {
+        (Ok(owner), Ok(function)) => (owner.as_ptr() as usize, function.as_ptr() as usize),
+        _ => address,
+    }
+}
+
+/// The functions that a graph has seen.
+#[derive(Default)]
+pub(crate) struct Functions {
+    pub(crate) table: Vec<Function>,
+    /// What to call in this process, beside `table`.
+    pub(crate) callables: Vec<Py<PyAny>>,
+    /// Everything that was ever given to `add`, kept alive so that addresses stay unique.
+    pub(crate) seen: Vec<Py<PyAny>>,
+    entries: FxHashMap<Identity, Entry>,
+    by_content: FxHashMap<(Arc<str>, Arc<[u8]>), u32>,
+    by_callable: FxHashMap<usize, u32>,
+    last: Option<(usize, Entry)>,
+}
+
+impl Functions {
+    /// The entry of a callable that was seen before.
+    #[inline]
+    pub(crate) fn known(&mut self, callable: &Bound<'_, PyAny>) -> Option<Entry> {
+        let address = callable.as_ptr() as usize;
+        if let Some((last, entry)) = &self.last
+            && *last == address
+        {
+            return Some(entry.clone());
+        }
+        let identity = identity(callable);
+        let entry = self.entries.get(&identity)?.clone();
+        if identity.0 == address {
+            self.last = Some((address, entry.clone()));
+        }
+        Some(entry)
+    }
+
+    /// Enters a callable.
+    pub(crate) fn insert(&mut self, callable: &Bound<'_, PyAny>, described: Described, option_row: u32) -> Entry {
+        let address = described.callable.as_ptr() as usize;
+        let content = (Arc::clone(&described.function.name), Arc::clone(&described.function.blob));
+        let same_content = if content.1.is_empty() { None } else { self.by_content.get(&content) };
+        let known = self.by_callable.get(&address).or(same_content).copied();
+        let function = known.unwrap_or_else(|| {
+            let function = self.table.len() as u32;
+            self.by_callable.insert(address, function);
+            if !content.1.is_empty() {
+                self.by_content.insert(content, function);
+            }
+            self.table.push(described.function);
+            self.callables.push(described.callable);
+            function
+        });
+        let entry = Entry { function, option_row, key: described.key };
+        self.seen.push(callable.clone().unbind());
+        self.entries.insert(identity(callable), entry.clone());
+        entry
+    }
+
+    /// The same functions for another graph.
+    pub(crate) fn share(&self, py: Python<'_>) -> Self {
+        let all = |objects: &[Py<PyAny>]| objects.iter().map(|object| object.clone_ref(py)).collect();
+        Self {
+            table: self.table.clone(),
+            callables: all(&self.callables),
+            seen: all(&self.seen),
+            entries: self.entries.clone(),
+            by_content: self.by_content.clone(),
+            by_callable: self.by_callable.clone(),
+            last: None,
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! `map`: many tasks of one function in one verb.
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::{
+    PyByteArray, PyBytes, PyDict, PyFrozenSet, PyIterator, PyRange, PyRangeMethods, PySet, PyString, PyTuple,
+};
+
+use headrace_wire::EXTERNAL;
+
+use super::*;
+use crate::codec::{Constant, ConstantValue, put_int};
+
+/// A constant longer than this becomes a task of its own, so that it travels once and not with each task.
+const CONSTANT_BYTES_MAX: usize = 64 * 1024;
+
+/// Stands for the task of the n-th long constant while its index is not known: `CONSTANT_TASK - n`.
+const CONSTANT_TASK: u32 = EXTERNAL - 1;
+
+/// Adds one task for each step through the iterables `args[1..]` together.
+pub(super) fn map<'py>(
+    slf: &Bound<'py, Graph>,
+    callable: &Bound<'py, PyAny>,
+    args: &Bound<'py, PyTuple>,
+    constants: Option<&Bound<'py, PyDict>>,
+) -> PyResult<Nodes> {
+    let py = slf.py();
+    let iterables: Vec<_> = args.iter().skip(1).collect();
+    if iterables.is_empty() {
+        return Err(PyTypeError::new_err("map() needs at least one iterable after the function"));
+    }
+    iterables.iter().try_for_each(refuse_scalar)?;
+    let constants = constants.filter(|constants| !constants.is_empty());
+    let entry = Graph::entry(slf, callable, "map")?;
+    if let ([range], None) = (iterables.as_slice(), constants)
+        && let Some(batch) = map_range(range)
+    {
+        let first = slf.get().lock().append(py, &entry, &batch)?;
+        return Ok(Nodes::range(slf, first, batch.len() as u32));
+    }
+    let mut rows = Rows::new(&iterables)?;
+    with_encoder(Graph::address(slf), |encoder| {
+        let (batch, long) = match constants {
+            Some(constants) if !slf.get().is_by_reference() => map_with(slf, callable, &mut rows, encoder, constants)?,
+            _ => (map_rows(slf, callable, &mut rows, encoder, constants)?, Vec::new()),
+        };
+        commit(slf, &entry, encoder, batch, &long)
+    })
+}
+
+/// Refuses what iterates, but hardly into what was meant.
+fn refuse_scalar(iterable: &Bound<'_, PyAny>) -> PyResult<()> {
+    let remedy = if iterable.is_instance_of::<PyString>() {
+        "a str; wrap it in a list for one task, or write list(text) for one task a character"
+    } else if iterable.is_instance_of::<PyBytes>() || iterable.is_instance_of::<PyByteArray>() {
+        "bytes; wrap them in a list for one task, or write list(data) for one task a byte"
+    } else if iterable.is_instance_of::<PyDict>() {
+        "a dict; write .keys(), .values() or .items()"
+    } else if iterable.is_instance_of::<PySet>() || iterable.is_instance_of::<PyFrozenSet>() {
+        "a set, which has no order; write sorted(values) or list(values)"
+    } else if iterable.is_exact_instance_of::<Node>() {
+        "one node, whose result is not known yet; use add(fn, node), or split it first: parts = list(node) with \
+         .options(nout=…)"
+    } else {
+        return Ok(());
+    };
+    Err(graph_error(iterable.py(), &format!("map() was given {remedy}")))
+}
+
+/// The tasks of a `range` of machine integers, without making an object of any.
+fn map_range(range: &Bound<'_, PyAny>) -> Option<Batch> {
+    let range = range.cast_exact::<PyRange>().ok()?;
+    let (start, step) = (range.start().ok()? as i64, range.step().ok()? as i64);
+    let count = range.len().ok()?;
+    let mut batch = Batch::default();
+    batch.dep_counts.resize(count, 0);
+    batch.arg_lens.reserve(count);
+    batch.args.reserve(count * 7);
+    for position in 0..count as i64 {
+        let before = batch.args.len();
+        batch.args.extend_from_slice(&[1, 0]);
+        put_int(start + position * step, &mut batch.args);
+        batch.arg_lens.push((batch.args.len() - before) as u32);
+    }
+    Some(batch)
+}
+
+/// Steps through iterables together, and minds that they end together.
+struct Rows<'py> {
+    iterators: Vec<Bound<'py, PyIterator>>,
+    row: Vec<Bound<'py, PyAny>>,
+    steps: usize,
+}
+
+impl<'py> Rows<'py> {
+    fn new(iterables: &[Bound<'py, PyAny>]) -> PyResult<Self> {
+        let iterators = iterables.iter().map(|iterable| iterable.try_iter()).collect::<PyResult<Vec<_>>>()?;
+        Ok(Self { iterators, row: Vec::new(), steps: 0 })
+    }
+
+    /// Takes the next step; false at the end.
+    fn step(&mut self) -> PyResult<bool> {
+        self.row.clear();
+        for iterator in &mut self.iterators {
+            match iterator.next() {
+                Some(item) => self.row.push(item?),
+                None if self.row.is_empty() => break,
+                None => return Err(self.uneven()),
+            }
+        }
+        if !self.row.is_empty() {
+            self.steps += 1;
+            return Ok(true);
+        }
+        for iterator in self.iterators.iter_mut().skip(1) {
+            if iterator.next().transpose()?.is_some() {
+                return Err(self.uneven());
+            }
+        }
+        Ok(false)
+    }
+
+    #[cold]
+    fn uneven(&self) -> PyErr {
+        let py = self.iterators[0].py();
+        let text = format!(
+            "map() steps through its iterables together and they must be equally long: iterable {} has {} items, \
+             another has more",
+            self.row.len() + 1,
+            self.steps
+        );
+        graph_error(py, &text)
+    }
+}
+
+/// Encodes a task for each row, keyword arguments and all.
+fn map_rows<'py>(
+    slf: &Bound<'py, Graph>,
+    callable: &Bound<'py, PyAny>,
+    rows: &mut Rows<'py>,
+    encoder: &mut Encoder,
+    constants: Option<&Bound<'py, PyDict>>,
+) -> PyResult<BatchCiting> {
+    let mut batch = BatchCiting::default();
+    while rows.step()? {
+        encoder.clear(Graph::address(slf));
+        slf.get().encode(encoder, callable, Row::Slice(&rows.row), constants, "map")?;
+        batch.push(encoder);
+    }
+    Ok(batch)
+}
+
+/// Encodes a task for each row, with keyword arguments that are encoded once. The answer has the long ones beside.
+fn map_with<'py>(
+    slf: &Bound<'py, Graph>,
+    callable: &Bound<'py, PyAny>,
+    rows: &mut Rows<'py>,
+    encoder: &mut Encoder,
+    keywords: &Bound<'py, PyDict>,
+) -> PyResult<(BatchCiting, Vec<Vec<u8>>)> {
+    let py = slf.py();
+    let explained =
+        |error, row: Row<'_, 'py>| explain(error, "map", callable, row, Some(keywords)).unwrap_or_else(|error| error);
+    let mut constants = encoder.constants(keywords).map_err(|error| explained(error, Row::Slice(&[])))?;
+    let mut long = Vec::new();
+    for Constant { value, .. } in &mut constants {
+        if let ConstantValue::Encoded(bytes) = value
+            && bytes.len() > CONSTANT_BYTES_MAX
+        {
+            long.push(std::mem::take(bytes));
+            *value = ConstantValue::Task(CONSTANT_TASK - (long.len() as u32 - 1));
+        }
+    }
+    let mut batch = BatchCiting::default();
+    while rows.step()? {
+        encoder.clear(Graph::address(slf));
+        let encoded = encoder.arguments_with(py, Row::Slice(&rows.row), &constants);
+        encoded.map_err(|error| explained(error, Row::Slice(&rows.row)))?;
+        batch.push(encoder);
+    }
+    Ok((batch, long))
+}
+
+/// A batch with the external results that it cites.
+#[derive(Default)]
+struct BatchCiting {
+    batch: Batch,
+    externals: Vec<External>,
+}
+
+impl BatchCiting {
+    fn push(&mut self, encoder: &mut Encoder) {
+        let first = self.batch.deps.len();
+        self.batch.push(encoder.cited.deps(), &encoder.out);
+        if !encoder.cited.externals().is_empty() {
+            let base = self.externals.len() as u32;
+            for dep in &mut self.batch.deps[first..] {
+                if *dep & EXTERNAL != 0 {
+                    *dep += base;
+                }
+            }
+            self.externals.extend(encoder.cited.take_externals());
+        }
+    }
+}
+
+/// Appends the tasks of a batch, behind the tasks of its long constants.
+fn commit(
+    slf: &Bound<'_, Graph>,
+    entry: &Entry,
+    encoder: &mut Encoder,
+    citing: BatchCiting,
+    long: &[Vec<u8>],
+) -> PyResult<Nodes> {
+    static CONSTANT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = slf.py();
+    let BatchCiting { mut batch, externals } = citing;
+    let constant = match long {
+        [] => None,
+        _ => Some(Graph::entry(slf, CONSTANT.import(py, "headrace.steps", "constant")?, "map")?),
+    };
+    let mut data = slf.get().lock();
+    if let Some(constant) = constant {
+        let mut first = 0;
+        for (number, bytes) in long.iter().enumerate() {
+            encoder.clear(Graph::address(slf));
+            encoder.out.extend_from_slice(&[1, 0]);
+            encoder.out.extend_from_slice(bytes);
+            let index = data.push(py, &constant, encoder)?;
+            first = if number == 0 { index } else { first };
+        }
+        let tasks = CONSTANT_TASK - long.len() as u32 + 1..=CONSTANT_TASK;
+        for dep in batch.deps.iter_mut().filter(|dep| tasks.contains(dep)) {
+            *dep = first + (CONSTANT_TASK - *dep);
+        }
+    }
+    if !externals.is_empty() {
+        batch.deps = data.relocate(batch.deps);
+        data.externals.extend(externals);
+    }
+    let first = data.append(py, entry, &batch)?;
+    Ok(Nodes::range(slf, first, batch.len() as u32))
+}
