@@ -5,7 +5,7 @@ import pytest
 import headrace
 from comparison import take_turns
 from figures import times_faster
-from pool_reference import Call, run_graph
+from pool_reference import Call, run_deep
 from workloads import inc
 
 TASKS = 1_000
@@ -24,7 +24,7 @@ def test_chain_hop(benchmark, client, pool, rounds, record):
         calls = {0: Call(inc, (), (0,))}
         for link in range(1, TASKS):
             calls[link] = Call(inc, (link - 1,))
-        return run_graph(pool, calls)[TASKS - 1]
+        return run_deep(pool, calls)[TASKS - 1]
 
     def check(value):
         assert value == TASKS

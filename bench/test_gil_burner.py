@@ -22,7 +22,6 @@ TASK_S = 100e-6
 PAIRS = 10
 
 
-@pytest.mark.quick
 def test_lock_burning_client_thread(client, record):
     number = iterations_for(TASK_S)
     ratios, inside_s, outside_s = [], [], []

@@ -5,7 +5,7 @@ import pytest
 import headrace
 from comparison import check_shares, shares, take_turns
 from figures import times_faster
-from pool_reference import Call, run_graph
+from pool_reference import Call, run_wide
 from workloads import cell
 
 STEPS = 100
@@ -26,7 +26,7 @@ def test_stencil(benchmark, client, pool, rounds, record):
         return run, run.results()
 
     def reference():
-        values = run_graph(pool, stencil_calls())
+        values = run_wide(pool, stencil_calls())
         return [values[STEPS - 1, j] for j in range(WIDTH)]
 
     def check(answer):

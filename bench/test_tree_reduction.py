@@ -5,7 +5,7 @@ import pytest
 import headrace
 from comparison import check_shares, shares, take_turns
 from figures import times_faster
-from pool_reference import Call, run_graph
+from pool_reference import Call, run_wide
 from workloads import add, inc
 
 LEAVES = 4_096
@@ -32,7 +32,7 @@ def test_tree_reduction(benchmark, client, pool, rounds, record):
             depth, width = depth + 1, width // 2
             for j in range(width):
                 calls[depth, j] = Call(add, ((depth - 1, 2 * j), (depth - 1, 2 * j + 1)))
-        return run_graph(pool, calls)[depth, 0]
+        return run_wide(pool, calls)[depth, 0]
 
     def check(answer):
         run, value = answer
