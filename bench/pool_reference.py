@@ -1,4 +1,4 @@
-"""The reference: `concurrent.futures.ProcessPoolExecutor`, one `submit` a task, graphs driven by `graphlib` and callbacks.
+"""The reference: `concurrent.futures.ProcessPoolExecutor`, one `submit` a task, `graphlib` and callbacks for graphs.
 
 There are two usual drivers, and each graph is given the one that is faster for it: a callback that acts itself, in the
 pool's own thread, saves a wake-up for each link of a chain (205 µs a link against 251 at best); a callback that only

@@ -10,8 +10,6 @@ import statistics
 import threading
 import time
 
-import pytest
-
 import headrace
 from comparison import LEAST_SHARE, shares
 from figures import at_most
