@@ -173,10 +173,10 @@ fn an_ending_has_the_blob_of_its_outcome() {
         frame.push(1);
         frame
     };
-    for (outcome, len) in [(0, 3), (1, 0), (2, 4), (4, 2), (5, 0)] {
+    for (outcome, len) in [(0, 3), (1, 0), (2, 8), (4, 2), (5, 0)] {
         assert!(Message::decode(&ending(outcome, len)).is_ok(), "outcome {outcome} with {len} bytes");
     }
-    for (outcome, len) in [(2, 3), (2, 5), (3, 0), (3, 1), (3, 2), (6, 0)] {
+    for (outcome, len) in [(2, 4), (2, 9), (3, 0), (3, 1), (3, 2), (6, 0)] {
         assert!(rule_broken(&ending(outcome, len)).contains("fits_outcome"), "outcome {outcome} with {len} bytes");
     }
 }

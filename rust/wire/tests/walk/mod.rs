@@ -12,7 +12,10 @@ pub(crate) fn walk(message: &Message<'_>) -> u64 {
             .map(|(row, blob)| {
                 let outcome = Outcome::try_from(results.outcome[row]).unwrap();
                 let detail = match outcome {
-                    Outcome::Skipped => u64::from_le_bytes(blob.try_into().unwrap()) as u32,
+                    Outcome::Skipped => {
+                        u32::from_le_bytes(blob[..4].try_into().unwrap())
+                            ^ u32::from_le_bytes(blob[4..].try_into().unwrap())
+                    }
                     Outcome::Cancelled => CancelReason::try_from(blob[0]).unwrap() as u32,
                     _ => blob.len() as u32,
                 };
