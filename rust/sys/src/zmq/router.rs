@@ -125,3 +125,39 @@ impl fmt::Debug for RoutingId {
         write!(f, "RoutingId({})", self.escape_ascii())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::socket::{DEALER, Socket};
+    use super::super::{Library, find_candidates};
+    use super::*;
+    use crate::poll::{self, PollFd};
+
+    #[test]
+    fn a_transmission_of_several_parts_is_one_empty_frame() {
+        let context = Context::new(&Library::open(&find_candidates()).unwrap()).unwrap();
+        let endpoint = "inproc://parts";
+        let mut router = Router::bind(&context, endpoint).unwrap();
+        let mut dealer = Socket::open(&context, DEALER).unwrap();
+        dealer.connect(endpoint).unwrap();
+        for part in [b"one".as_slice(), b"two"] {
+            dealer.send_head(part).unwrap();
+        }
+        dealer.send_body(&mut b"three".to_vec()).unwrap();
+        dealer.send_body(&mut b"whole".to_vec()).unwrap();
+        let mut frames = Vec::new();
+        while frames.len() < 2 {
+            match router.try_recv().unwrap() {
+                Some((_, frame)) => frames.push(frame.to_vec()),
+                None if router.has_input().unwrap() => {}
+                None => {
+                    let ready = poll::wait(&mut [PollFd::input(router.fd())], Some(Duration::from_secs(30)));
+                    assert_eq!(ready.unwrap(), 1);
+                }
+            }
+        }
+        assert_eq!(frames, [b"".as_slice(), b"whole"]);
+    }
+}
