@@ -10,6 +10,8 @@ mod nodes;
 /// The native half of headrace.
 #[pymodule]
 mod _core {
+    use pyo3::prelude::*;
+
     #[pymodule_export]
     use crate::codec::{_dep, cite, try_pickle};
     #[pymodule_export]
@@ -18,4 +20,9 @@ mod _core {
     use crate::node::Node;
     #[pymodule_export]
     use crate::nodes::Nodes;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
 }

@@ -1,0 +1,95 @@
+"""headrace: graphs of tasks in Python, resolved in Rust, pushed to worker processes over ZeroMQ."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+if sys.platform != "linux":
+    raise ImportError(
+        f"headrace runs on Linux only, and this is {sys.platform}: its workers need memfd, pidfd and eventfd. "
+        "Run it in a Linux container or virtual machine."
+    )
+
+from headrace._core import Node, Nodes, __version__
+from headrace.graph import Graph
+from headrace.task import Task, task
+
+if TYPE_CHECKING:
+    from headrace.client import Client as Client
+    from headrace.errors import ArgumentNotPicklable as ArgumentNotPicklable
+    from headrace.errors import AuthError as AuthError
+    from headrace.errors import BrokerLost as BrokerLost
+    from headrace.errors import CancelledError as CancelledError
+    from headrace.errors import ForkedClientError as ForkedClientError
+    from headrace.errors import GraphError as GraphError
+    from headrace.errors import HeadraceError as HeadraceError
+    from headrace.errors import InfraError as InfraError
+    from headrace.errors import NoSuitableWorker as NoSuitableWorker
+    from headrace.errors import NotKept as NotKept
+    from headrace.errors import PoisonTask as PoisonTask
+    from headrace.errors import ResultLost as ResultLost
+    from headrace.errors import ResultNotPicklable as ResultNotPicklable
+    from headrace.errors import ResultReleased as ResultReleased
+    from headrace.errors import ResultTooLarge as ResultTooLarge
+    from headrace.errors import Stalled as Stalled
+    from headrace.errors import StoreFull as StoreFull
+    from headrace.errors import TaskError as TaskError
+    from headrace.errors import TaskTimeout as TaskTimeout
+    from headrace.errors import UpstreamFailed as UpstreamFailed
+    from headrace.errors import UsageError as UsageError
+    from headrace.errors import VersionMismatch as VersionMismatch
+    from headrace.errors import WorkerDied as WorkerDied
+    from headrace.errors import WorkerLost as WorkerLost
+    from headrace.errors import WorkerOOM as WorkerOOM
+
+#: Where each name lives that is imported when it is first used.
+_LAZY = {
+    "Client": "headrace.client",
+    **dict.fromkeys(
+        [
+            "ArgumentNotPicklable",
+            "AuthError",
+            "BrokerLost",
+            "CancelledError",
+            "ForkedClientError",
+            "GraphError",
+            "HeadraceError",
+            "InfraError",
+            "NoSuitableWorker",
+            "NotKept",
+            "PoisonTask",
+            "ResultLost",
+            "ResultNotPicklable",
+            "ResultReleased",
+            "ResultTooLarge",
+            "Stalled",
+            "StoreFull",
+            "TaskError",
+            "TaskTimeout",
+            "UpstreamFailed",
+            "UsageError",
+            "VersionMismatch",
+            "WorkerDied",
+            "WorkerLost",
+            "WorkerOOM",
+        ],
+        "headrace.errors",
+    ),
+}
+
+__all__ = ["Graph", "Node", "Nodes", "Task", "TopologicalSorter", "__version__", "task", *_LAZY]
+
+
+def __getattr__(name: str) -> Any:
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(module), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,223 @@
+"""Functions, arguments and exceptions as pickles, and words for what cannot be one."""
+
+from __future__ import annotations
+
+import _pickle
+import sys
+from typing import TYPE_CHECKING, Any
+
+from headrace._core import try_pickle
+from headrace.errors import ArgumentNotPicklable, UsageError
+from headrace.task import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+# -- functions -----------------------------------------------------------------------------------------------------------
+
+#: Code flags of functions that return before they have done anything.
+_CO_COROUTINE, _CO_ASYNC_GENERATOR = 0x80, 0x200
+
+
+def is_importable(thing: Any) -> bool:
+    """Say whether another process finds this very object by its module and qualified name."""
+    module = getattr(thing, "__module__", None)
+    name = getattr(thing, "__qualname__", None)
+    if not module or not name or module == "__main__":
+        return False
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found is thing
+
+
+def dump_function(fn: Callable[..., Any], verb: str = "call") -> bytes:
+    """Pickle a function: by reference if other processes can import it, else by value.
+
+    Raises:
+        ArgumentNotPicklable: it holds something that cannot travel.
+    """
+    plain = fn.__wrapped__ if isinstance(fn, Task) else fn
+    by_name = is_importable(plain)
+    if not by_name and isinstance(fn, Task) and is_importable(fn):
+        # `@hr.task` put the task object where the function was; `load_function` takes it off again.
+        plain, by_name = fn, True
+    try:
+        if by_name:
+            return _pickle.dumps(plain, 5)
+        import cloudpickle
+
+        blob: bytes = cloudpickle.dumps(plain, protocol=5)
+        return blob
+    except UsageError as error:
+        raise ArgumentNotPicklable(f"{verb}({function_name(fn)}): the function itself: {error}") from error
+    except Exception as error:
+        path, reason = explain(plain) or ("", describe_error(error))
+        at = f" -> {path}" if path else ""
+        raise ArgumentNotPicklable(f"{verb}({function_name(fn)}): the function itself{at}: {reason}") from error
+
+
+def load_function(blob: bytes) -> Callable[..., Any]:
+    """Give the function of `dump_function`'s bytes."""
+    fn: Callable[..., Any] = _pickle.loads(blob)
+    return fn.__wrapped__ if isinstance(fn, Task) else fn
+
+
+def function_name(fn: Callable[..., Any]) -> str:
+    """Give the name by which the tasks of a function go."""
+    while hasattr(fn, "func") and not hasattr(fn, "__name__"):  # functools.partial
+        fn = fn.func
+    name = getattr(fn, "__name__", None) or type(fn).__name__
+    return str(name).strip("<>")
+
+
+def describe(
+    fn: Any, verb: str, by_reference: bool
+) -> tuple[Callable[..., Any], str, bytes, str | None, int, int | None, int | None]:
+    """Say what a graph has to know of a callable: plain function, name, pickle, and the options of its tasks."""
+    if not callable(fn):
+        raise UsageError(f"{verb}() takes a function to run, not {type(fn).__name__}: {_short(fn)}")
+    if _is_async(fn):
+        raise UsageError(
+            f"{verb}({function_name(fn)}): async functions cannot be tasks; pass a plain function that calls asyncio.run"
+        )
+    options = fn._options if isinstance(fn, Task) else {}
+    plain = fn.__wrapped__ if isinstance(fn, Task) else fn
+    blob = b"" if by_reference else dump_function(fn, verb)
+    priority = options.get("priority", 0)
+    return plain, function_name(fn), blob, options.get("key"), priority, options.get("worker"), options.get("nout")
+
+
+def _is_async(fn: Any) -> bool:
+    while hasattr(fn, "func") and not hasattr(fn, "__code__"):
+        fn = fn.func
+    fn = getattr(fn, "__wrapped__", fn) if isinstance(fn, Task) else fn
+    fn = getattr(fn, "__func__", fn)
+    code = getattr(fn, "__code__", None) or getattr(getattr(type(fn), "__call__", None), "__code__", None)
+    return bool(code and code.co_flags & (_CO_COROUTINE | _CO_ASYNC_GENERATOR))
+
+
+# -- arguments and results -----------------------------------------------------------------------------------------------
+
+#: Most pickles that are tried to find the part at fault.
+_TRIALS_MAX = 2_000
+
+
+def argument_error(
+    verb: str, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None, error: BaseException
+) -> ArgumentNotPicklable:
+    """Name the argument, and the part of it, that made encoding the arguments of `fn` fail with `error`."""
+    where = f"{verb}({function_name(fn)})"
+    for name, value in _named_arguments(fn, args, kwargs or {}):
+        found = explain(value)
+        if found is not None:
+            path, reason = found
+            at = f" -> {path}" if path else ""
+            named = ArgumentNotPicklable(f"{where}: argument {name!r}{at}: {reason}")
+            break
+    else:
+        named = ArgumentNotPicklable(f"{where}: {describe_error(error)}")
+    named.__cause__ = error
+    return named
+
+
+def explain(value: Any) -> tuple[str, str] | None:
+    """Find the part of `value` that cannot be pickled: the path to it (empty if it is the whole) and the reason.
+
+    None if the value can be pickled.
+    """
+    error = try_pickle(value)
+    if error is None:
+        return None
+    path = ""
+    seen = {id(value)}
+    trials = 0
+    while True:
+        for step, part in _parts(value):
+            trials += 1
+            if trials > _TRIALS_MAX:
+                return path, describe_error(error)
+            if id(part) in seen:
+                continue
+            inner = try_pickle(part)
+            if inner is not None:
+                seen.add(id(part))
+                path, value, error = path + step, part, inner
+                break
+        else:
+            return path, describe_error(error)
+
+
+def describe_error(error: BaseException) -> str:
+    """Give an exception's text, or its class if it has none."""
+    try:
+        return str(error) or type(error).__name__
+    except Exception:
+        return type(error).__name__
+
+
+def _named_arguments(
+    fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Iterator[tuple[str, Any]]:
+    names: list[str] = []
+    try:
+        from inspect import Parameter, signature
+
+        for parameter in signature(fn).parameters.values():
+            if parameter.kind is Parameter.VAR_POSITIONAL:
+                names += [f"{parameter.name}[{position}]" for position in range(len(args) - len(names))]
+            elif parameter.kind in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD):
+                names.append(parameter.name)
+    except (TypeError, ValueError):  # a builtin without a signature
+        pass
+    names += [f"number {position + 1}" for position in range(len(names), len(args))]
+    yield from zip(names, args, strict=False)
+    yield from kwargs.items()
+
+
+def _parts(value: Any) -> Iterator[tuple[str, Any]]:
+    """Give what a value consists of, each with the step that leads there."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield f"[{_short(key)}]", part
+            yield f"[{_short(key)}] (the key)", key
+    elif isinstance(value, (list, tuple)):
+        for position, part in enumerate(value):
+            yield f"[{position}]", part
+    elif isinstance(value, (set, frozenset)):
+        for part in value:
+            yield "{…}", part
+    for name in ("func", "args", "keywords", "__self__", "__wrapped__"):  # partials, bound methods, wrappers
+        if hasattr(value, name) and not isinstance(value, type):
+            yield f".{name}", getattr(value, name)
+    code = getattr(value, "__code__", None)
+    for name, cell in zip(getattr(code, "co_freevars", ()), getattr(value, "__closure__", None) or (), strict=False):
+        try:
+            yield f" (closes over {name!r})", cell.cell_contents
+        except ValueError:  # the cell is empty
+            continue
+    if code is not None and getattr(value, "__module__", None) == "__main__":
+        for name in code.co_names:
+            if name in value.__globals__:
+                yield f" (uses the global {name!r})", value.__globals__[name]
+    if isinstance(value, type):
+        return
+    try:
+        attributes = dict(vars(value))
+    except TypeError:
+        attributes = {}
+    for kind in type(value).__mro__:
+        slots = kind.__dict__.get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if hasattr(value, name):
+                attributes.setdefault(name, getattr(value, name))
+    for name, part in attributes.items():
+        yield f".{name}", part
+
+
+def _short(value: Any) -> str:
+    try:
+        text = repr(value)
+    except Exception:
+        return f"<{type(value).__name__}>"
+    return text if len(text) <= 60 else text[:57] + "…"
