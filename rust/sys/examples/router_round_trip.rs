@@ -38,6 +38,8 @@ fn measure(context: &Context) {
     }
     router.send(&peer, &mut Vec::new()).unwrap();
 
+    let _ = std::fs::remove_file(&path);
+
     let spawn = Spawn { program: "/bin/true".as_ref(), args: &[], env: &[], inherit: &[] };
     let mut children = Vec::new();
     let times = (0..STARTS).map(|_| {

@@ -5,7 +5,7 @@
 //! every library in it (OpenBLAS stops its threads there). Here the child borrows our memory, on a stack of its own,
 //! while the calling thread stands still until the child has its own program or has given up.
 //!
-//! The rules for [`in_child`] follow from that. It runs with all signals blocked and resets every disposition before it
+//! The rules for `in_child` follow from that. It runs with all signals blocked and resets every disposition before it
 //! unblocks them, so no handler of the parent runs in it. It makes system calls only, and takes no lock: another thread
 //! may hold any. It writes to nothing but its stack and the two words in which it reports a failure.
 

@@ -3,7 +3,7 @@
 use std::ffi::{OsString, c_char, c_int, c_void};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use libloading::os::unix;
 
@@ -15,7 +15,10 @@ const OLDEST: Version = Version { major: 4, minor: 3, patch: 0 };
 /// What is tried after all candidates: the system's own.
 const SYSTEM_LIBRARY: &str = "libzmq.so.5";
 
-/// A loaded libzmq. It is never unloaded, because its threads and messages may outlive every handle to it.
+/// Every library that was loaded, once each. It is never unloaded: its threads and messages may outlive every handle.
+static LOADED: Mutex<Vec<Arc<Library>>> = Mutex::new(Vec::new());
+
+/// A loaded libzmq.
 pub struct Library {
     functions: &'static Functions,
     path: PathBuf,
@@ -30,10 +33,11 @@ impl Library {
     /// # Errors
     /// When none will do; the error lists what was tried, and why it was not taken.
     pub fn open(candidates: &[PathBuf]) -> Result<Arc<Self>, LoadError> {
+        let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
         let mut tried = Vec::new();
         for path in candidates.iter().map(PathBuf::as_path).chain([Path::new(SYSTEM_LIBRARY)]) {
-            match Self::open_one(path) {
-                Ok(library) => return Ok(Arc::new(library)),
+            match Self::open_one(path, &mut loaded) {
+                Ok(library) => return Ok(library),
                 Err(reason) => tried.push((path.to_owned(), reason)),
             }
         }
@@ -54,7 +58,10 @@ impl Library {
         self.functions
     }
 
-    fn open_one(path: &Path) -> Result<Self, String> {
+    fn open_one(path: &Path, loaded: &mut Vec<Arc<Self>>) -> Result<Arc<Self>, String> {
+        if let Some(library) = loaded.iter().find(|library| library.path == path) {
+            return Ok(Arc::clone(library));
+        }
         // SAFETY: loading runs the library's initialisers; libzmq's and libsodium's are those of ordinary C++ libraries
         // and safe to run in any thread. The caller vouches for the path as for any program that it runs.
         let handle = unsafe { unix::Library::open(Some(OsString::from(path)), libc::RTLD_NOW | libc::RTLD_LOCAL) };
@@ -66,9 +73,10 @@ impl Library {
         if version < OLDEST {
             return Err(format!("its version is {version}, but {OLDEST} or newer is needed"));
         }
-        // Never unloaded: the function pointers are good for ever.
         std::mem::forget(handle);
-        Ok(Self { functions: Box::leak(Box::new(functions)), path: path.to_owned(), version })
+        let library = Arc::new(Self { functions: Box::leak(Box::new(functions)), path: path.to_owned(), version });
+        loaded.push(Arc::clone(&library));
+        Ok(library)
     }
 }
 

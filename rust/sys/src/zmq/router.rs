@@ -17,8 +17,8 @@ pub struct Router {
 impl Router {
     /// A router that peers reach at `endpoint`.
     ///
-    /// The path of an `ipc://` endpoint has at most 107 bytes. Binding takes over a path that another socket has:
-    /// whoever calls this holds the lock of the directory.
+    /// The path of an `ipc://` endpoint has at most 107 bytes. Binding takes over a path that another socket has, and the
+    /// path stays behind at the end: whoever calls this holds the lock of the directory, and cleans it up.
     ///
     /// # Errors
     /// libzmq's, with the endpoint.

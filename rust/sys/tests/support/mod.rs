@@ -1,6 +1,7 @@
 //! What the tests of this crate share.
 #![allow(dead_code)] // each test binary uses a part
 
+use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,16 +24,28 @@ pub(crate) fn context() -> Context {
     Context::new(&library()).unwrap()
 }
 
-/// An endpoint that nobody else has.
-pub(crate) fn endpoint() -> String {
+/// An endpoint that nobody else has; its path is removed at the end.
+pub(crate) struct Endpoint(String);
+
+pub(crate) fn endpoint() -> Endpoint {
     use std::sync::atomic::{AtomicU32, Ordering};
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let path = std::env::temp_dir().join(format!(
-        "headrace-test-{}-{}",
-        std::process::id(),
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    ));
-    format!("ipc://{}", path.display())
+    let name = format!("headrace-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    Endpoint(format!("ipc://{}", std::env::temp_dir().join(name).display()))
+}
+
+impl Deref for Endpoint {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(self.0.trim_start_matches("ipc://"));
+    }
 }
 
 /// Sleeps until `fd` is readable.
