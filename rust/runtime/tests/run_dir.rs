@@ -158,7 +158,7 @@ fn the_path_of_a_socket_always_fits() {
     let name = "n".repeat(ENDPOINT_NAME_BYTES_MAX);
     UnixListener::bind(directory.endpoint(&name).strip_prefix("ipc://").unwrap()).unwrap();
 
-    path.push("0123456789");
+    path.push("too-much-for-a-socket");
     fs::create_dir(&path).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
     let text = refusal(&path);
