@@ -159,6 +159,7 @@ impl Broker {
             slot.frame = frame;
             slot.held_by_worker = lease.hold;
             slot.recalled = false;
+            slot.wanted = false;
             let slot = *slot;
             let run = runs[slot.run as usize].as_mut().expect("a live task's run is in the table");
             if slot.done {
@@ -187,7 +188,8 @@ impl Broker {
                 if let Some(value) = ledger.value_mut(predecessor.0)
                     && !value.holders.contains(&number)
                 {
-                    let payload = value.payload.as_ref().expect("a recall fetches every value that it sets free");
+                    let payload =
+                        value.payload.as_ref().expect("no task is leasable while only another worker has an input");
                     columns.value_task.push(predecessor.0);
                     columns.values.push(payload.bytes());
                     value.holders.push(number);

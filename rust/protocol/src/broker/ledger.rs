@@ -38,6 +38,8 @@ pub(crate) struct Slot {
     pub(crate) done: bool,
     /// The lease asked the worker to hold the result.
     pub(crate) held_by_worker: bool,
+    /// A consumer went elsewhere after the lease said that none would: the value must be fetched.
+    pub(crate) wanted: bool,
     /// The lease has been asked back.
     pub(crate) recalled: bool,
     /// Executing deaths.
@@ -60,6 +62,7 @@ impl Default for Slot {
             done: false,
             kept: false,
             held_by_worker: false,
+            wanted: false,
             recalled: false,
             crashes: 0,
         }

@@ -126,13 +126,16 @@ impl Broker {
     fn take_back(&mut self, worker: u32) {
         let mut lost = Vec::new();
         self.kernel.lose_worker(worker_id(worker), &mut lost);
-        for (task, _) in lost {
+        for (task, _) in &lost {
             let run = self.ledger.slot(task.0).run;
             self.run_mut(run).counts.leased -= 1;
         }
-        for task in self.ledger.lose_holder(worker) {
-            self.ledger.drop_value(task);
-            self.kernel.lose_result(TaskIndex(task));
+        let gone = self.ledger.lose_holder(worker);
+        for task in &gone {
+            self.lose_result(*task);
+        }
+        for task in lost.into_iter().map(|(task, _)| task.0).chain(gone) {
+            self.regain_inputs(task);
         }
     }
 

@@ -6,8 +6,9 @@
 
 use super::workers::Worker;
 use super::{Broker, worker_id};
-use headrace_kernel::TaskIndex;
+use headrace_kernel::{TaskIndex, TaskState};
 use headrace_wire::{ANY_WORKER, Message, Recall};
+use rustc_hash::FxHashSet;
 
 /// Remaining work for which a recall is worth its round trip; about three hops through the broker.
 const WORTH_NS: u64 = 300_000;
@@ -47,22 +48,79 @@ impl Broker {
         if wanted.is_empty() {
             return;
         }
-        let mut fetch = Vec::new();
         for (task, _) in wanted {
             self.ledger.slot_mut(*task).recalled = true;
-            for predecessor in self.kernel.predecessors(TaskIndex(*task)) {
-                if self.ledger.value(predecessor.0).is_some_and(|value| value.payload.is_none()) {
-                    fetch.push(predecessor.0);
-                }
-            }
         }
-        fetch.sort_unstable();
-        fetch.dedup();
+        let fetch = self.held_inputs(donor, wanted);
         let (tasks, attempts): (Vec<u32>, Vec<u32>) = wanted.iter().copied().unzip();
         self.statistics.recalls += 1;
         let peer = self.workers[donor as usize].peer().expect("only connected workers hold leases");
         let recall = Recall { task: (&tasks).into(), attempt: (&attempts).into(), fetch: (&fetch).into() };
         self.send(peer, &Message::Recall(recall));
+    }
+}
+
+impl Broker {
+    /// Results that only workers have and that `tasks` need, or leases of the same worker that come back with them.
+    fn held_inputs(&self, donor: u32, tasks: &[(u32, u32)]) -> Vec<u32> {
+        let mut closure: Vec<TaskIndex> = tasks.iter().map(|(task, _)| TaskIndex(*task)).collect();
+        let mut seen: FxHashSet<TaskIndex> = closure.iter().copied().collect();
+        let mut fetch = Vec::new();
+        while let Some(task) = closure.pop() {
+            let held = |input: &&TaskIndex| self.ledger.value(input.0).is_some_and(|value| value.payload.is_none());
+            fetch.extend(self.kernel.predecessors(task).iter().filter(held).map(|input| input.0));
+            let behind =
+                |next: &TaskIndex| self.kernel.worker_of(*next) == Some(worker_id(donor)) && seen.insert(*next);
+            closure.extend(self.kernel.successors(task).filter(behind));
+        }
+        fetch.sort_unstable();
+        fetch.dedup();
+        fetch
+    }
+
+    /// Asks a worker for the value of a held result.
+    pub(super) fn fetch(&mut self, worker: u32, task: u32) {
+        if let Some(peer) = self.workers[worker as usize].peer() {
+            let wanted = [task];
+            self.send(peer, &Message::Recall(Recall { fetch: wanted[..].into(), ..Recall::default() }));
+        }
+    }
+
+    /// A task may go to any worker next, because its lease came back or it has to run again. An input that is still being
+    /// made must be reported after all. An input that only a worker has, and that was not fetched with a recall, is made
+    /// again, and what that needs likewise; this happens when leases come back for a reason that nobody could foresee,
+    /// such as the death of another worker.
+    pub(super) fn regain_inputs(&mut self, task: u32) {
+        let mut again = vec![TaskIndex(task)];
+        let mut seen: FxHashSet<TaskIndex> = again.iter().copied().collect();
+        while let Some(task) = again.pop() {
+            let inputs: Vec<TaskIndex> = self.kernel.predecessors(task).to_vec();
+            for input in inputs {
+                let held = self.ledger.value(input.0).is_some_and(|value| value.payload.is_none());
+                match self.kernel.state(input) {
+                    TaskState::Leased => self.ledger.slot_mut(input.0).wanted = true,
+                    TaskState::Done if held => {
+                        self.lose_result(input.0);
+                        if seen.insert(input) {
+                            again.push(input);
+                        }
+                    }
+                    // A predecessor of a task that once ran was done: it runs again, too.
+                    TaskState::Waiting | TaskState::Ready if self.ledger.slot(input.0).done && seen.insert(input) => {
+                        again.push(input);
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// A result is nowhere any more, or where it cannot be used.
+    pub(super) fn lose_result(&mut self, task: u32) {
+        for holder in self.ledger.drop_value(task) {
+            self.workers[holder as usize].dead.push(task);
+        }
+        self.kernel.lose_result(TaskIndex(task));
     }
 }
 

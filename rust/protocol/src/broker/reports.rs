@@ -1,7 +1,8 @@
 //! REPORT: what became of leases, and what follows from it.
 
-use super::{Broker, Frame, Payload, worker_id};
-use headrace_kernel::{Attempt, HowEnded, TaskIndex};
+use super::workers::{Entry, Interrupted};
+use super::{Action, Broker, Frame, Payload, worker_id};
+use headrace_kernel::{Attempt, HowEnded, Returned, TaskIndex};
 use headrace_wire::{CancelReason, Message, Outcome, Report, Revoke, Verdict};
 
 /// Bytes of results that a run may gather for its client before they are sent within a turn.
@@ -19,44 +20,56 @@ impl Broker {
             report.task.iter().zip(report.attempt.iter()).zip(report.verdict.iter().zip(report.values.iter()));
         for ((task, attempt), (verdict, blob)) in entries {
             let verdict = Verdict::try_from(*verdict).expect("the decoder admits known verdicts only");
-            self.apply(number, task, attempt, verdict, frame, blob, now_ns);
+            self.take_entry(number, Entry { task, attempt, verdict, value: Payload::within(frame, blob) }, now_ns);
         }
         self.workers[number as usize].progress_ns = now_ns;
         self.settle_cascades(now_ns);
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one entry of a report, column by column")]
-    fn apply(
-        &mut self,
-        number: u32,
-        task: u32,
-        attempt: u32,
-        verdict: Verdict,
-        frame: &Frame,
-        blob: &[u8],
-        now_ns: u64,
-    ) {
-        if !self.ledger.knows(task) {
+    /// Applies an entry, or keeps it until the value that the worker was asked for is here.
+    fn take_entry(&mut self, number: u32, mut entry: Entry, now_ns: u64) {
+        if !self.ledger.knows(entry.task) {
             self.statistics.stale_reports += 1;
             return;
         }
-        let (worker, index, stamp) = (worker_id(number), TaskIndex(task), Attempt(attempt));
-        if verdict == Verdict::Value {
-            if self.ledger.value(task).is_some_and(|value| value.holders.contains(&number)) {
-                self.ledger.set_payload(task, Payload::within(frame, blob));
-                self.kernel.secure(index);
-            }
+        let worker = &mut self.workers[number as usize];
+        if worker.awaited.is_none() {
+            return self.apply(number, entry, now_ns);
+        }
+        if entry.verdict != Verdict::Value || worker.awaited != Some((entry.task, entry.attempt)) {
+            worker.deferred.push_back(entry);
             return;
         }
+        worker.awaited = None;
+        let deferred = std::mem::take(&mut worker.deferred);
+        entry.verdict = Verdict::Done;
+        self.apply(number, entry, now_ns);
+        for entry in deferred {
+            self.take_entry(number, entry, now_ns);
+        }
+    }
+
+    fn apply(&mut self, number: u32, entry: Entry, now_ns: u64) {
+        let Entry { task, attempt, verdict, value } = entry;
+        let (worker, index, stamp) = (worker_id(number), TaskIndex(task), Attempt(attempt));
         let held = self.ledger.slot(task).held_by_worker;
         let accepted = match verdict {
+            Verdict::Value => {
+                if self.ledger.value(task).is_some_and(|value| value.holders.contains(&number)) {
+                    self.ledger.set_payload(task, value);
+                    self.kernel.secure(index);
+                }
+                return;
+            }
+            Verdict::DoneHeld if self.ledger.slot(task).wanted && self.kernel.attempt(index) == stamp => {
+                self.workers[number as usize].awaited = Some((task, attempt));
+                return self.fetch(number, task);
+            }
             Verdict::Done => self.kernel.complete(worker, index, stamp, true),
             Verdict::DoneHeld => self.kernel.complete(worker, index, stamp, !held),
             Verdict::Failed => self.kernel.fail(worker, index, stamp),
-            Verdict::Returned => self.kernel.give_back(worker, index, stamp),
-            // Only a cancel that the kernel knows of can end a lease so; anything else goes back.
-            Verdict::Cancelled => self.kernel.give_back(worker, index, stamp),
-            Verdict::Value => unreachable!("handled above"),
+            // Only a cancel that the kernel knows of can end a lease as cancelled; anything else goes back.
+            Verdict::Returned | Verdict::Cancelled => self.kernel.give_back(worker, index, stamp),
         };
         if accepted.is_err() {
             self.statistics.stale_reports += 1;
@@ -65,27 +78,26 @@ impl Broker {
         }
         self.unlease(number, task);
         match verdict {
-            Verdict::Done | Verdict::DoneHeld => self.apply_done(number, task, verdict, frame, blob, now_ns),
-            Verdict::Failed => self.note_failed(task, Outcome::Failed, blob, now_ns),
-            _ => {}
+            Verdict::Done | Verdict::DoneHeld | Verdict::Value => self.apply_done(number, task, verdict, value, now_ns),
+            Verdict::Failed => self.note_failed(task, Outcome::Failed, value.bytes(), now_ns),
+            Verdict::Returned | Verdict::Cancelled => self.regain_inputs(task),
         }
     }
 
-    fn apply_done(&mut self, number: u32, task: u32, verdict: Verdict, frame: &Frame, blob: &[u8], now_ns: u64) {
+    fn apply_done(&mut self, number: u32, task: u32, verdict: Verdict, value: Payload, now_ns: u64) {
         let slot = *self.ledger.slot(task);
-        let holder = slot.held_by_worker.then_some(number);
-        if self.kernel.result_alive(TaskIndex(task)) {
-            let payload = (verdict == Verdict::Done).then(|| Payload::within(frame, blob));
-            self.ledger.set_value(task, payload, holder);
-        } else if holder.is_some() {
-            self.workers[number as usize].dead.push(task);
-        }
         self.ledger.slot_mut(task).done = true;
         let run = self.run_mut(slot.run);
+        if slot.kept {
+            run.outbox.push(slot.index, Outcome::Done, value.bytes());
+        }
         run.counts.done += 1;
         run.finished_by[number as usize] += 1;
-        if slot.kept {
-            run.outbox.push(slot.index, Outcome::Done, blob);
+        let holder = slot.held_by_worker.then_some(number);
+        if self.kernel.result_alive(TaskIndex(task)) {
+            self.ledger.set_value(task, (verdict == Verdict::Done).then_some(value), holder);
+        } else if holder.is_some() {
+            self.workers[number as usize].dead.push(task);
         }
         self.note_ended(slot.run, now_ns);
     }
@@ -156,12 +168,27 @@ impl Broker {
             }
             self.note_ended(slot.run, now_ns);
         }
-        let mut returned = Vec::new();
-        self.kernel.drain_returned(|lease| returned.push(lease));
+        // Making an input again may bring further leases back.
+        loop {
+            let mut returned = Vec::new();
+            self.kernel.drain_returned(|lease| returned.push(lease));
+            if returned.is_empty() {
+                break;
+            }
+            self.settle_returned(&returned);
+        }
+        self.settle_dead_and_freed();
+    }
+
+    fn settle_returned(&mut self, returned: &[Returned]) {
         for lease in returned {
             self.unlease(lease.worker.0, lease.task.0);
             self.drop_lease(lease.worker.0, lease.task.0, lease.attempt.0);
+            self.regain_inputs(lease.task.0);
         }
+    }
+
+    fn settle_dead_and_freed(&mut self) {
         let Broker { kernel, ledger, runs, workers, .. } = self;
         kernel.drain_dead(|task| {
             for holder in ledger.drop_value(task.0) {
@@ -207,8 +234,8 @@ impl Broker {
         if worker.peer().is_none() {
             return;
         }
-        worker.interrupted.push(super::workers::Interrupted { task, attempt, kill_ns });
+        worker.interrupted.push(Interrupted { task, attempt, kill_ns });
         self.drop_lease(number, task, attempt);
-        self.actions.push_back(super::Action::Interrupt { worker: number, task, attempt });
+        self.actions.push_back(Action::Interrupt { worker: number, task, attempt });
     }
 }

@@ -1,6 +1,8 @@
 //! Worker processes as the broker sees them: alive or not, what they hold, what they cost.
 
 use super::action::PeerId;
+use super::payload::Payload;
+use headrace_wire::Verdict;
 use std::collections::VecDeque;
 
 /// Lease frames that a worker may hold: one that runs and one that waits.
@@ -43,6 +45,15 @@ pub(crate) struct Interrupted {
     pub(crate) kill_ns: u64,
 }
 
+/// One entry of a report.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) task: u32,
+    pub(crate) attempt: u32,
+    pub(crate) verdict: Verdict,
+    pub(crate) value: Payload,
+}
+
 /// One worker slot: a number, and the process that fills it now.
 #[derive(Debug)]
 pub(crate) struct Worker {
@@ -67,6 +78,10 @@ pub(crate) struct Worker {
     pub(crate) dead: Vec<u32>,
     /// Cancelled attempts that it has not confirmed to be over; no new work before that.
     pub(crate) interrupted: Vec<Interrupted>,
+    /// A finished attempt whose value is on the way, because a consumer went elsewhere after the lease said that none
+    /// would. What the worker reported after it waits, so that the kernel sees endings in order (K2).
+    pub(crate) awaited: Option<(u32, u32)>,
+    pub(crate) deferred: VecDeque<Entry>,
     pub(crate) start_failures: u32,
     /// Last bytes of its standard error.
     stderr: VecDeque<u8>,
@@ -89,6 +104,8 @@ impl Worker {
             functions: Vec::new(),
             dead: Vec::new(),
             interrupted: Vec::new(),
+            awaited: None,
+            deferred: VecDeque::new(),
             start_failures: 0,
             stderr: VecDeque::new(),
             busy_ns: 0,
@@ -179,6 +196,8 @@ impl Worker {
         self.functions.clear();
         self.dead.clear();
         self.interrupted.clear();
+        self.awaited = None;
+        self.deferred.clear();
         std::mem::take(&mut self.stderr).into()
     }
 }

@@ -35,9 +35,9 @@ use self::report::Reporting;
 pub use self::value::Value;
 use self::value::Values;
 
-/// The largest result that any worker reports, whatever WELCOME allows: blobs count their bytes in a `u32`, and a few
-/// results must fit into one column.
-pub const RESULT_BYTES_CEILING: u64 = 1 << 30;
+/// The largest result that any worker reports, whatever WELCOME allows: half of the largest frame, so that the report
+/// around it always fits.
+pub const RESULT_BYTES_CEILING: u64 = 1 << 29;
 
 /// What a worker says of itself in HELLO.
 #[derive(Clone, Debug)]
