@@ -1,0 +1,1 @@
+"""Graphs from files of other systems: one module a format."""
