@@ -6,6 +6,7 @@ mod errors;
 mod graph;
 mod node;
 mod nodes;
+mod worker;
 
 /// The native half of headrace.
 #[pymodule]
@@ -20,6 +21,8 @@ mod _core {
     use crate::node::Node;
     #[pymodule_export]
     use crate::nodes::Nodes;
+    #[pymodule_export]
+    use crate::worker::Worker;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -35,7 +35,7 @@
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use headrace_protocol::worker::{Closed, Ending, Identity, Running, Start, Worker};
 use headrace_sys::eventfd::EventFd;
@@ -94,7 +94,8 @@ pub(crate) enum Warden {
 
 /// What the two threads share under one lock.
 pub(crate) struct Desk<L> {
-    link: L,
+    /// None after [`WorkerLoop::close`].
+    link: Option<L>,
     pub(crate) worker: Worker,
     /// A frame that the socket did not take.
     unsent: Vec<u8>,
@@ -131,7 +132,7 @@ impl<L: Link + 'static> WorkerLoop<L> {
     pub fn new(link: L, identity: &Identity, control: OwnedFd, page: StatusPage) -> io::Result<Self> {
         let socket_fd = link.fd();
         let desk = Desk {
-            link,
+            link: Some(link),
             worker: Worker::new(identity),
             unsent: Vec::new(),
             broken: None,
@@ -149,11 +150,25 @@ impl<L: Link + 'static> WorkerLoop<L> {
         self.shared.desk().turn();
     }
 
-    /// Says why this worker cannot go on; GOODBYE is its last frame.
+    /// Says why this worker cannot go on.
     pub fn leave(&self, reason: GoodbyeReason, text: &str) {
-        let mut desk = self.shared.desk();
-        desk.worker.leave(reason, text);
-        desk.turn();
+        self.shared.desk().worker.leave(reason, text);
+    }
+
+    /// Sends what is left, for at most `timeout`, and drops the link; the process is about to end.
+    pub fn close(&self, timeout: Duration) {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let mut desk = self.shared.desk();
+            desk.turn();
+            if !desk.is_blocked() || desk.is_broken() || Instant::now() >= deadline {
+                drop(desk.link.take());
+                return;
+            }
+            drop(desk);
+            // Whatever comes of it: the deadline bounds it.
+            let _ = poll::wait(&mut [PollFd::input(self.shared.socket_fd)], Some(RETRY));
+        }
     }
 
     /// Hands in how the running task ended, and takes the next one. One holding of the lock, and no system call unless a
@@ -288,7 +303,7 @@ impl<L: Link> Desk<L> {
 
     /// Whether the socket is of no use any more.
     pub(crate) fn is_broken(&self) -> bool {
-        self.broken.is_some()
+        self.broken.is_some() || self.link.is_none()
     }
 
     fn is_over(&self) -> bool {
@@ -330,7 +345,8 @@ impl<L: Link> Desk<L> {
 
     fn send_all(&mut self) {
         while self.fill_unsent() {
-            match self.link.send(&mut self.unsent) {
+            let Some(link) = &mut self.link else { return };
+            match link.send(&mut self.unsent) {
                 Ok(()) => {}
                 Err(SendError::WouldBlock | SendError::Unreachable) => return,
                 Err(SendError::Failed(error)) => {
@@ -342,7 +358,8 @@ impl<L: Link> Desk<L> {
     }
 
     fn receive_all(&mut self) -> Result<(), ZmqError> {
-        while let Some(frame) = self.link.try_recv()? {
+        let Some(link) = &mut self.link else { return Ok(()) };
+        while let Some(frame) = link.try_recv()? {
             self.worker.handle_frame(&frame);
         }
         Ok(())

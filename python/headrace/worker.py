@@ -1,0 +1,183 @@
+"""The worker process: it becomes what the client is, then runs tasks in native code until the broker says goodbye.
+
+Started by the broker as `python -c "from headrace.worker import main; main()"` with the descriptors of status page,
+control socket and boot record, the broker's endpoint, the worker's number and incarnation, and the path of libzmq.
+
+Every import here is paid by every start of every worker, so there are few; what only a failure needs is imported then.
+"""
+
+from __future__ import annotations
+
+import _signal  # `signal` dresses the same functions with enums, which takes 5 ms
+import gc
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from headrace import _core
+from headrace.current import Current, set_process_source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import FrameType
+
+#: Exit code of a worker that could not become what the client is.
+EXIT_BOOT_FAILED = 3
+
+#: Exit code of a worker whose session broke.
+EXIT_SESSION_BROKEN = 1
+
+
+def main() -> None:
+    """Run this process as a worker."""
+    arguments = sys.argv[1:]
+    sys.argv[1:] = []
+    sys.exit(work(arguments))
+
+
+def work(arguments: Sequence[str]) -> int:
+    """Boot, run tasks, and return the exit code."""
+    status_fd, control_fd, boot_fd, endpoint, number, incarnation, libzmq = arguments
+    prepare_process()
+    worker = None
+    try:
+        # First of all: from here on this process cannot outlive its broker, and the connection comes up meanwhile.
+        worker = _core.Worker(
+            int(status_fd), int(control_fd), endpoint, int(number), int(incarnation), libzmq, python_version()
+        )
+        prepare_for_tasks(worker)
+        boot(read_boot_record(int(boot_fd)))
+    except BaseException as error:  # also SystemExit of a preloaded module
+        report_boot_failure(worker, error)
+        return EXIT_BOOT_FAILED
+    # What was made until now lives as long as the process: no collection needs to look at it again.
+    gc.freeze()
+    broken = worker.run(load_function, *recorders(worker.number))
+    if broken is not None:
+        print(f"headrace worker {number}: {broken}", file=sys.stderr)
+        return EXIT_SESSION_BROKEN
+    return 0
+
+
+def prepare_process() -> None:
+    """Give tasks an empty `__main__`, streams that leave line by line, and a traceback when they crash the process."""
+    sys.modules["__main__"] = type(sys)("__main__")
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.reconfigure(line_buffering=True)  # type: ignore[attr-defined]
+    if sys.stderr is not None:
+        import faulthandler
+
+        faulthandler.enable(sys.stderr)
+
+
+def prepare_for_tasks(worker: _core.Worker) -> None:
+    """Connect what Python asks with what the native side knows."""
+
+    def interrupt(_signal_number: int, _frame: FrameType | None) -> None:
+        # The signal is for one attempt. It may arrive when that has ended, and must then hit nobody else.
+        if worker.is_cancelled():
+            raise KeyboardInterrupt
+
+    def current_task() -> Current | None:
+        running = worker.current()
+        return running and Current(*running, worker.number, worker.is_cancelled)
+
+    _signal.signal(_signal.SIGINT, interrupt)
+    set_process_source(current_task)
+    os.register_at_fork(after_in_child=worker.note_fork)
+
+
+def read_boot_record(fd: int) -> dict[str, object]:
+    """Read what the client wants its workers to be."""
+    import _pickle  # without the Python half of `pickle`, which the C half does not need
+
+    # By position: all workers share the file's offset.
+    record: dict[str, object] = _pickle.loads(os.pread(fd, os.fstat(fd).st_size, 0))
+    os.close(fd)
+    return record
+
+
+def boot(record: dict[str, object]) -> None:
+    """Become what the client is: its path, then the modules and the setup that it asked for."""
+    sys.path[:] = record["sys_path"]  # type: ignore[call-overload]
+    for name in record["preload"]:  # type: ignore[attr-defined]
+        __import__(name)
+    if record["setup"] is not None:
+        import _pickle
+
+        _pickle.loads(record["setup"])()
+
+
+def report_boot_failure(worker: _core.Worker | None, error: BaseException) -> None:
+    """Say on both channels why there will be no worker."""
+    import traceback
+
+    text = "".join(traceback.format_exception(error))
+    print(text, file=sys.stderr, end="")
+    if worker is not None:
+        worker.refuse(text)
+
+
+def python_version() -> str:
+    """Give the version as HELLO wants it, such as `3.11.7`."""
+    return ".".join(map(str, sys.version_info[:3]))
+
+
+def load_function(blob: bytes) -> Callable[..., object]:
+    """Give the function of a task."""
+    from headrace import pickling
+
+    return pickling.load_function(blob)
+
+
+def recorders(worker: int) -> tuple[Callable[..., bytes], Callable[..., bytes], Callable[..., bytes]]:
+    """Give what records the failures of this worker's tasks: an exception, a bad result, a result that is too large."""
+
+    def record_error(key: str, attempt: int, limit: int, error: BaseException) -> bytes:
+        from headrace.pickling import dump_failure
+
+        record = dump_failure(error, key, attempt, worker)
+        if len(record) <= limit:
+            return record
+        from headrace.errors import TaskError
+
+        text = f"task {key!r} raised {type(error).__name__}, which takes {len(record):,} bytes; the limit is {limit:,}"
+        return dump_failure(TaskError(text, type_name=type(error).__name__), key, attempt, worker)
+
+    def record_result(key: str, attempt: int, limit: int, error: BaseException, result: object) -> bytes:
+        return record_error(key, attempt, limit, result_error(key, error, result))
+
+    def record_size(key: str, attempt: int, limit: int, size: int) -> bytes:
+        from headrace.errors import ResultTooLarge
+
+        text = (
+            f"task {key!r} returned a value of {size:,} bytes; the limit is {limit:,}. "
+            "Write it to a file and return the path, or split the task"
+        )
+        return record_error(key, attempt, limit, ResultTooLarge(text, key=key))
+
+    return record_error, record_result, record_size
+
+
+def result_error(key: str, error: BaseException, result: object) -> BaseException:
+    """Name what is wrong with a result that cannot be encoded."""
+    from types import AsyncGeneratorType, CoroutineType, GeneratorType
+
+    from headrace.errors import ResultNotPicklable
+
+    if isinstance(result, GeneratorType):
+        text = "is a generator: it cannot leave its process. Return list(...) of it instead"
+    elif isinstance(result, CoroutineType):
+        result.close()  # nobody will await it, and it need not say so
+        text = "is a coroutine: tasks are plain functions. Call asyncio.run(...) in the task"
+    elif isinstance(result, AsyncGeneratorType):
+        text = "is an async generator: tasks are plain functions. Collect its items with asyncio.run(...) in the task"
+    else:
+        from headrace.pickling import describe_error, explain
+
+        path, reason = explain(result) or ("", describe_error(error))
+        text = f"cannot be pickled: {f'result{path}: ' if path else ''}{reason}"
+    named = ResultNotPicklable(f"the result of task {key!r} {text}", key=key)
+    named.__cause__ = error
+    return named
