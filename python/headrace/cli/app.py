@@ -9,6 +9,7 @@ from importlib import import_module
 from importlib.metadata import version
 
 import click
+
 from headrace.errors import HeadraceError, InfraError, UsageError
 
 _COMMANDS = {

@@ -70,7 +70,7 @@ def read(source: str | os.PathLike[str] | Mapping[str, Any]) -> Workflow:
     where = "the workflow" if document is source else os.fspath(source)  # type: ignore[arg-type]
     try:
         recorded = dict(_tasks(document))
-    except _Unusable as error:
+    except _NotWfFormatError as error:
         raise GraphError(f"{where} is not WfFormat {SCHEMA_VERSION}: {error}") from None
     return {name: recorded[name] for name in _ordered(recorded, where)}
 
@@ -91,7 +91,7 @@ def stand_in(name: str, seconds: float, *parents: str) -> str:
     return hashlib.blake2b("\n".join((name, *parents)).encode(), digest_size=16).hexdigest()
 
 
-class _Unusable(Exception):
+class _NotWfFormatError(Exception):
     """What is wrong with a document."""
 
 
@@ -111,20 +111,20 @@ def _tasks(document: Any) -> Iterator[tuple[str, Recorded]]:
     """Give the tasks in the order of the document."""
     version = _field(document, "schemaVersion", str, "the document")
     if version != SCHEMA_VERSION:
-        raise _Unusable(f"its schemaVersion is {version!r}")
+        raise _NotWfFormatError(f"its schemaVersion is {version!r}")
     workflow = _field(document, "workflow", dict, "the document")
     specified = _field(_field(workflow, "specification", dict, "workflow"), "tasks", list, "workflow.specification")
     runtimes_s = _runtimes_s(workflow.get("execution", {"tasks": []}))
-    ids = [_field(task, "id", str, f"task {number}") for number, task in enumerate(specified)]
-    known = set(ids)
-    if len(known) < len(ids):
-        twice = next(name for number, name in enumerate(ids) if name in ids[:number])
-        raise _Unusable(f"two tasks have the id {twice!r}")
-    for name, task in zip(ids, specified, strict=True):
+    by_id: dict[str, Any] = {}
+    for number, task in enumerate(specified):
+        name = _field(task, "id", str, f"task {number}")
+        if by_id.setdefault(name, task) is not task:
+            raise _NotWfFormatError(f"two tasks have the id {name!r}")
+    for name, task in by_id.items():
         parents = _field(task, "parents", list, f"task {name!r}")
         for parent in parents:
-            if not isinstance(parent, str) or parent not in known:
-                raise _Unusable(f"task {name!r} names the parent {parent!r}, and there is no such task")
+            if not isinstance(parent, str) or parent not in by_id:
+                raise _NotWfFormatError(f"task {name!r} names the parent {parent!r}, and there is no such task")
         # A parent named twice is needed once.
         yield name, Recorded(tuple(dict.fromkeys(parents)), runtimes_s.get(name, 0.0))
 
@@ -136,7 +136,7 @@ def _runtimes_s(execution: Any) -> dict[str, float]:
         name = _field(task, "id", str, f"executed task {number}")
         seconds = task.get("runtimeInSeconds", 0)
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
-            raise _Unusable(f"task {name!r} has the runtime {seconds!r}")
+            raise _NotWfFormatError(f"task {name!r} has the runtime {seconds!r}")
         runtimes_s[name] = float(seconds)
     return runtimes_s
 
@@ -144,9 +144,9 @@ def _runtimes_s(execution: Any) -> dict[str, float]:
 def _field(owner: Any, name: str, kind: type, place: str) -> Any:
     """Give a field of the right type."""
     if not isinstance(owner, dict):
-        raise _Unusable(f"{place} is no object")
+        raise _NotWfFormatError(f"{place} is no object")
     if not isinstance(owner.get(name), kind):
-        raise _Unusable(f"{place} has no {name!r} of type {kind.__name__}")
+        raise _NotWfFormatError(f"{place} has no {name!r} of type {kind.__name__}")
     return owner[name]
 
 
