@@ -139,6 +139,8 @@ impl Loop {
                 }
                 Action::Interrupt { worker, task, attempt } => self.children.interrupt(worker, (task, attempt)),
                 Action::Kill { worker } => self.children.kill(worker),
+                // It said goodbye, or was told so: the broker ends with its client.
+                Action::Cut { peer: CLIENT } => self.client_gone = true,
                 Action::Cut { peer } => {
                     // The name stays known, so that the machine drops what still comes from it.
                     self.backlog.remove(&peer);
