@@ -22,6 +22,9 @@ use crate::codec::{decode_args, decode_value, encode_value, is_atom};
 /// What the process gives its last frames to leave, before it ends.
 const LAST_WORDS_MS: u32 = 1_000;
 
+/// Memory that one long result leaves for the next.
+const OUT_BYTES_KEPT: usize = 1 << 20;
+
 /// Bytes of new shared atoms after which all are looked through for those that nobody can ask for any more.
 const SWEEP_BYTES: usize = 16 << 20;
 
@@ -213,6 +216,7 @@ impl Bench<'_> {
     #[inline]
     fn execute(&mut self, py: Python<'_>, start: &Start) -> PyResult<Ending<'_>> {
         self.out.clear();
+        self.out.shrink_to(OUT_BYTES_KEPT);
         match self.attempt(py, start) {
             Ok(()) => Ok(Ending::Value(&self.out)),
             Err(failure) => self.fail(py, start, failure),

@@ -45,9 +45,8 @@ pub(crate) fn start<L: Link + 'static>(shared: Arc<Shared<L>>) -> io::Result<()>
 
 fn run<L: Link>(shared: &Shared<L>) -> ! {
     let mut rounds = Rounds::default();
-    let mut ticked = false;
+    let mut nap = Nap::Tick;
     loop {
-        let nap = rounds.look(&mut shared.desk(), shared.page.beats(), ticked);
         let (socket_fd, timeout) = match nap {
             Nap::Tick => (None, Some(TICK)),
             Nap::UntilInput => (Some(shared.socket_fd), None),
@@ -55,19 +54,24 @@ fn run<L: Link>(shared: &Shared<L>) -> ! {
             Nap::UntilRung => (None, None),
         };
         // A descriptor below zero is skipped.
-        let fds = [shared.control.as_raw_fd(), shared.bell.fd(), socket_fd.unwrap_or(-1)];
-        let [mut control, mut bell, mut socket] = fds.map(PollFd::input);
-        let mut fds = [control, bell, socket];
-        // An error would come back at once and for ever; a tick then keeps it from burning a core.
-        let ready = poll::wait(&mut fds, timeout);
-        [control, bell, socket] = fds;
+        let mut fds = [shared.control.as_raw_fd(), shared.bell.fd(), socket_fd.unwrap_or(-1)].map(PollFd::input);
+        let woken = poll::wait(&mut fds, timeout);
+        let [control, bell, _] = fds;
         if control.is_ready() && has_ended(&shared.control) {
             exit_now(EXIT_BROKER_GONE);
         }
         if bell.is_ready() {
+            // The main thread was at the desk just now, and may want it again soon: the first look is a tick away.
             shared.bell.clear();
+            rounds.begin(shared.page.beats());
+            nap = Nap::Tick;
+        } else {
+            nap = rounds.look(&mut shared.desk(), shared.page.beats());
         }
-        ticked = matches!(ready, Ok(0)) || socket.is_ready();
+        if woken.is_err() {
+            // Nothing explains it, and it would come back at once and for ever.
+            std::thread::sleep(TICK);
+        }
     }
 }
 
@@ -90,21 +94,25 @@ struct Rounds {
 }
 
 impl Rounds {
-    /// Looks at the desk and does what is to be done there. `waited`: a tick has passed since it last looked, or there is
-    /// input; without that nothing can be said of how long the main thread has been where it is.
-    fn look<L: Link>(&mut self, desk: &mut Desk<L>, beats: u64, waited: bool) -> Nap {
+    /// Notes where the main thread is.
+    fn begin(&mut self, beats: u64) {
+        self.beats = beats;
+    }
+
+    /// Looks at the desk and does what is to be done there, a tick after it last looked, or because there is input.
+    fn look<L: Link>(&mut self, desk: &mut Desk<L>, beats: u64) -> Nap {
         let stayed = beats == self.beats;
         self.beats = beats;
         if desk.main == Main::Idle {
             return self.look_at_sleeper(desk);
         }
         self.idle_ticks = 0;
-        if waited && stayed && !desk.is_broken() {
+        if stayed && !desk.is_broken() {
             desk.warden = Warden::Watching;
             desk.flush();
         } else if desk.turns != self.turns {
             self.late_ticks = 0;
-        } else if waited {
+        } else {
             self.late_ticks += 1;
             if self.late_ticks == LATE_TICKS {
                 self.late_ticks = 0;

@@ -27,10 +27,10 @@
 //! # Why no wake-up is lost
 //!
 //! The bell only says "look at the desk". The main thread changes [`Desk`]'s state under the lock and rings afterwards;
-//! the warden clears the bell *before* it locks and looks. A ring that comes before the clearing is for a change that the
-//! look will see; one that comes later ends the warden's next sleep. The main thread needs no bell: it sleeps on the
-//! socket alone, and what may end its sleep comes through the socket. The end of the broker concerns the warden alone,
-//! which always sleeps on the control socket as well and ends the process.
+//! the warden clears the bell first, sleeps a tick, then locks and looks. A ring that comes before the clearing is for a
+//! change that the look will see; one that comes later ends the warden's next sleep. The main thread needs no bell: it
+//! sleeps on the socket alone, and what may end its sleep comes through the socket. The end of the broker concerns the
+//! warden alone, which always sleeps on the control socket as well and ends the process.
 
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
@@ -312,16 +312,22 @@ impl<L: Link> Desk<L> {
 
     fn next(&mut self, start: &mut Start) -> Next {
         self.main = Main::Busy;
-        if self.worker.flush_due() {
+        let mut served = self.worker.flush_due();
+        if served {
             self.flush();
         }
-        if self.worker.start_next(start, now_ns) {
-            return Next::Run;
+        while !self.worker.start_next(start, now_ns) {
+            // Leases that cannot start are given back, which may be due at once.
+            if served && !self.worker.flush_due() {
+                return self.nothing_to_run();
+            }
+            self.flush();
+            served = true;
         }
-        self.flush();
-        if self.worker.start_next(start, now_ns) {
-            return Next::Run;
-        }
+        Next::Run
+    }
+
+    fn nothing_to_run(&mut self) -> Next {
         if self.is_over() {
             return Next::Stop;
         }
