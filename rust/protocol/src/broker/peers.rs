@@ -142,8 +142,11 @@ impl Broker {
             self.send(peer, &Message::Goodbye(Goodbye { reason: GoodbyeReason::Shutdown as u8, text }));
         }
         for worker in &mut self.workers {
-            if matches!(worker.life, Life::Down { .. }) {
-                worker.life = Life::Retired;
+            match worker.life {
+                Life::Down { .. } => worker.life = Life::Retired,
+                // It has nothing to finish, and nobody would tell it to leave.
+                Life::Starting => self.actions.push_back(Action::Kill { worker: worker.number }),
+                _ => {}
             }
         }
     }
