@@ -1,9 +1,11 @@
 //! The Rust side of `headrace._core`: converts, calls, converts back. It holds no rule.
 use pyo3::prelude::*;
 
+mod client;
 mod codec;
 mod errors;
 mod graph;
+mod kernel;
 mod node;
 mod nodes;
 mod worker;
@@ -14,9 +16,13 @@ mod _core {
     use pyo3::prelude::*;
 
     #[pymodule_export]
+    use crate::client::{ClientCore, ExternalRef, RunCore, forget_parent};
+    #[pymodule_export]
     use crate::codec::{_dep, cite, try_pickle};
     #[pymodule_export]
     use crate::graph::Graph;
+    #[pymodule_export]
+    use crate::kernel::Kernel;
     #[pymodule_export]
     use crate::node::Node;
     #[pymodule_export]

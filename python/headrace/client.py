@@ -1,0 +1,262 @@
+"""The client: one session with a broker and its workers."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import warnings
+import weakref
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeAlias, TypeVar
+
+from headrace._core import forget_parent
+from headrace.errors import UsageError
+from headrace.run import Run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from types import TracebackType
+
+    from headrace._core import ClientCore, Node
+    from headrace.dispatcher import Dispatcher
+    from headrace.futures import Future
+    from headrace.graph import Graph
+    from headrace.statistics import RunStatistics
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Mode = Literal["processes", "threads", "sync"]
+#: What `submit` may keep: a node, a key, or any nesting of sequences of them.
+Keep: TypeAlias = "Node[Any] | str | Iterable[Keep]"
+
+#: The run of single calls.
+CALLS = 0
+
+
+class Engine(Protocol):
+    """What runs the tasks of a client: the embedded broker, or this process itself."""
+
+    core: ClientCore
+
+    def submit(self, client: Client, graph: Graph, keep: Any) -> Run:
+        """Start a run."""
+
+    def call(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, str]:
+        """Start a call; give its index within the run of calls, and its key."""
+
+    def cancel(self, run: int, indices: list[int] | None) -> None:
+        """Cancel tasks of a run with all that depends on them; None: every task of the run."""
+
+    def cancel_all(self) -> None:
+        """Cancel whatever has not ended."""
+
+    def statistics(self, run: int) -> RunStatistics | None:
+        """Give a snapshot of a run, if it is known still."""
+
+    def stop(self) -> None:
+        """End at once, whatever still runs."""
+
+
+class Client:
+    """Workers, and the session to submit graphs and calls to them.
+
+    A client without an address starts its own broker, a native thread in this process, and one worker process per
+    core; both end with the client. Use it in a `with` statement: normal exit waits for everything that was submitted,
+    an exception cancels it.
+
+    Args:
+        address: of a remote broker; not there yet.
+        workers: how many; by default as many as cores are available to this process.
+        mode: "processes"; "threads" runs tasks on threads of this process and shares objects instead of copying;
+            "sync" runs them within `submit` and `call`, for a debugger.
+        preload: names of modules that each worker imports before its first task.
+        setup: a function without arguments that each worker calls once before its first task.
+        env: environment variables for the workers, on top of this process's own.
+
+    Raises:
+        UsageError: an argument is not usable.
+        InfraError: the broker could not be started.
+
+    A client may be used by several threads at once, but not by a forked child.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        workers: int | None = None,
+        mode: Mode = "processes",
+        preload: Sequence[str] = (),
+        setup: Callable[[], object] | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        if address is not None:
+            raise UsageError(f"remote brokers come with a later version; Client() without {address!r} starts its own")
+        self._workers = _checked_workers(workers)
+        self._mode = mode
+        self._engine = _start(mode, self._workers, preload, setup, env)
+        self._core = self._engine.core
+        self._closing = threading.Lock()
+        self._open = True
+        self._dispatching: Dispatcher | None = None
+        _clients.add(self)
+
+    def submit(self, graph: Graph, keep: Keep | None = None) -> Run:
+        """Start to run a graph, and return at once. Every task runs, whatever is kept.
+
+        Args:
+            graph: copied as it is now.
+            keep: nodes or keys whose results are wanted; by default those of all sinks. Other results live only as
+                long as a task needs them.
+
+        Raises:
+            GraphError: something in `keep` is not of this graph.
+            UsageError: the client is closed, or it is not the one of a future or ref among the arguments.
+
+        Cost: one copy of the graph's arguments; the interpreter is free meanwhile.
+        """
+        self._check_open()
+        return self._engine.submit(self, graph, keep)
+
+    def call(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """Start a single call, and return its future at once.
+
+        Futures of `call` and refs of `run.ref` may stand anywhere among the arguments: the call waits for them and gets
+        their values on the worker.
+
+        Raises:
+            ArgumentNotPicklable: an argument, or the function, cannot travel.
+            UsageError: the client is closed, or it is not the one of a future or ref among the arguments.
+        """
+        self._check_open()
+        from headrace.futures import Future
+
+        index, key = self._engine.call(fn, args, kwargs)
+        return Future(self._core, CALLS, index, self, key)
+
+    def close(self, wait: bool = True, cancel: bool = False) -> None:
+        """End the session and its workers. Results that were kept can still be read afterwards. May be called twice.
+
+        Args:
+            wait: wait for everything that was submitted. Without it close returns at once, and the rest is done in the
+                background.
+            cancel: cancel what has not ended.
+        """
+        with self._closing:
+            was_open, self._open = self._open, False
+        if not was_open or self._core.forked:
+            return
+        if wait:
+            self._end(cancel)
+        elif cancel:
+            self._engine.stop()
+        else:
+            threading.Thread(target=self._end, args=(False,), name="headrace-close", daemon=True).start()
+
+    def __enter__(self) -> Client:
+        self._check_open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(cancel=kind is not None)
+
+    def __del__(self) -> None:
+        if getattr(self, "_open", False) and not self._core.forked:
+            warnings.warn(f"unclosed {self!r}; what has not ended is cancelled", ResourceWarning, source=self)
+            self.close(wait=False, cancel=True)
+
+    def __repr__(self) -> str:
+        return f"<Client: {self._describe()}>"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f'<div style="font-family: monospace"><b>Client</b>: {escape(self._describe())}</div>'
+
+    # -- for runs and futures ----------------------------------------------------------------------------------------
+
+    @property
+    def _dispatcher(self) -> Dispatcher:
+        from headrace.dispatcher import Dispatcher
+
+        if self._dispatching is None:
+            with self._closing:
+                self._dispatching = self._dispatching or Dispatcher(self._core)
+        return self._dispatching
+
+    # -- ending ------------------------------------------------------------------------------------------------------
+
+    def _end(self, cancel: bool) -> None:
+        try:
+            if cancel:
+                self._engine.cancel_all()
+            self._core.wait_idle()
+        finally:
+            self._engine.stop()
+            if self._dispatching is not None:
+                self._dispatching.join()
+
+    def _check_open(self) -> None:
+        self._core.check_process()
+        if not self._open:
+            raise UsageError("this client is closed; make a new one")
+
+    def _describe(self) -> str:
+        count = _counted(self._workers, "worker")
+        where = {"processes": "", "threads": " on threads", "sync": " in the calling thread"}[self._mode]
+        if not self._open:
+            return f"closed, had {count}{where}"
+        runs, calls = self._core.unfinished()
+        return f"{count}{where}, {_counted(len(runs), 'run')} and {_counted(calls, 'call')} unfinished"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _checked_workers(workers: int | None) -> int:
+    if workers is None:
+        return len(os.sched_getaffinity(0))
+    if not isinstance(workers, int) or isinstance(workers, bool):
+        raise UsageError(f"workers takes a number, not {workers!r}")
+    if not 1 <= workers <= WORKERS_MAX:
+        raise UsageError(f"workers takes a number from 1 to {WORKERS_MAX:,}, not {workers}")
+    return workers
+
+
+#: More than any machine has cores; the kernel counts workers in 16 bits.
+WORKERS_MAX = 4_096
+
+
+def _start(
+    mode: Mode,
+    workers: int,
+    preload: Sequence[str],
+    setup: Callable[[], object] | None,
+    env: Mapping[str, str] | None,
+) -> Engine:
+    if mode == "processes":
+        from headrace.embedded import Embedded
+
+        return Embedded(workers, preload, setup, env)
+    if mode in ("threads", "sync"):
+        from headrace.local import Local
+
+        return Local(workers, mode == "threads", preload, setup, env)
+    raise UsageError(f"mode takes 'processes', 'threads' or 'sync', not {mode!r}")
+
+
+#: Clients to be closed at exit.
+_clients: weakref.WeakSet[Client] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    for client in list(_clients):
+        client.close(wait=False, cancel=True)
+
+
+os.register_at_fork(after_in_child=forget_parent)

@@ -1,0 +1,58 @@
+"""The thread that calls back: it exists only while somebody wants to be called."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headrace._core import ClientCore
+
+
+class Dispatcher:
+    """Calls functions at events of one client: the end of a task or of a run, or the next arrival of a run.
+
+    Waiting threads drain the client's channel by themselves; whoever cannot wait that way (a callback, an event loop,
+    the standard library's waiters) is served by one thread, which starts with the first watch and ends with the last.
+    """
+
+    def __init__(self, core: ClientCore) -> None:
+        self._core = core
+        self._lock = threading.Lock()
+        self._calls: dict[int, Callable[[], object]] = {}
+        self._last = 0
+        self._thread: threading.Thread | None = None
+
+    def watch(
+        self, fn: Callable[[], object], run: int, index: int | None = None, seen: int | None = None
+    ) -> None:
+        """Call `fn` once on the dispatcher's thread: after the end of a task, or of a run if `index` is None, or, given
+        `seen`, once the run has more than that many kept results. Also if that has happened already.
+        """
+        with self._lock:
+            self._last += 1
+            self._calls[self._last] = fn
+            self._core.watch(self._last, run, index, seen)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="headrace-dispatcher", daemon=True)
+                self._thread.start()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until nothing is watched any more and the thread is gone."""
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout)
+
+    def _run(self) -> None:
+        while True:
+            for number in self._core.wait_watches():
+                with self._lock:
+                    fn = self._calls.pop(number)
+                fn()
+                del fn
+            with self._lock:
+                if not self._calls:
+                    self._thread = None
+                    return

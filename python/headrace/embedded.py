@@ -1,0 +1,88 @@
+"""The engine of the mode "processes": a broker in a native thread of this process, and its worker processes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from headrace._core import ClientCore
+from headrace.launch import prepare
+from headrace.run import Run
+from headrace.statistics import RunStatistics, WorkerStatistics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from headrace.client import Client
+    from headrace.graph import Graph
+
+#: Executing deaths after which a task is not tried again.
+CRASH_LIMIT = 3
+
+#: Largest result in bytes that a task may return. Results lie in this process's memory.
+RESULT_BYTES_MAX = 256 << 20
+
+#: Seconds between the interrupt of a cancelled task and the end of a worker that ignores it.
+GRACE_S = 3.0
+
+
+class Embedded:
+    """Starts the broker and speaks with it."""
+
+    def __init__(
+        self,
+        workers: int,
+        preload: Sequence[str],
+        setup: Callable[[], object] | None,
+        env: Mapping[str, str] | None,
+    ) -> None:
+        launch = prepare(preload, setup, env)
+        self.core = ClientCore.embedded(
+            workers=workers,
+            program=launch.program,
+            arguments=launch.arguments,
+            environment=launch.environment,
+            boot=launch.boot,
+            libzmq=launch.libzmq,
+            crash_limit=CRASH_LIMIT,
+            result_bytes_max=RESULT_BYTES_MAX,
+            grace_s=GRACE_S,
+        )
+        self._last: dict[int, RunStatistics] = {}
+
+    def submit(self, client: Client, graph: Graph, keep: Any) -> Run:
+        """Start a run."""
+        return Run(client, self.core, graph, keep)
+
+    def call(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, str]:
+        """Start a call."""
+        return self.core.call(fn, args, kwargs)
+
+    def cancel(self, run: int, indices: list[int] | None) -> None:
+        """Cancel tasks of a run; None: all of them."""
+        self.core.cancel(run, indices)
+
+    def statistics(self, run: int) -> RunStatistics | None:
+        """Ask the broker; None if it knows nothing of the run any more."""
+        state = self.core.query(run)
+        if state is None:
+            return None
+        tasks, (first_lease_ns, elapsed_ns), workers, broker = state
+        return RunStatistics(
+            *tasks,
+            first_lease_ns / 1e9,
+            elapsed_ns / 1e9,
+            tuple(WorkerStatistics(number, pid, finished, busy / 1e3) for number, pid, finished, busy in workers),
+            *broker,
+        )
+
+    def cancel_all(self) -> None:
+        """Cancel whatever has not ended."""
+        runs, calls = self.core.unfinished()
+        for run in runs:
+            self.core.cancel(run)
+        if calls:
+            self.core.cancel(0)
+
+    def stop(self) -> None:
+        """End the session, the broker and the workers."""
+        self.core.close()

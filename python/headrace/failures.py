@@ -1,0 +1,143 @@
+"""What to raise for a task that gave no value.
+
+Called by the native part when such a result is read; the same words serve the modes that run tasks in this process.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from headrace.errors import (
+    BrokerLost,
+    CancelledError,
+    GraphError,
+    HeadraceError,
+    InfraError,
+    NoSuitableWorker,
+    PoisonTask,
+    ResultReleased,
+    TaskError,
+    UpstreamFailed,
+    VersionMismatch,
+    WorkerDied,
+)
+
+if TYPE_CHECKING:
+    from headrace.current import Current
+
+#: Reasons of cancellation by their number on the wire.
+CANCEL_REASONS = ("user", "parent-cancelled", "client-closed", "broker-shutdown")
+
+_CANCEL_TEXTS = {
+    "user": "was cancelled",
+    "parent-cancelled": "was cancelled because a task that it needs was",
+    "client-closed": "was cancelled because the client was closed",
+    "broker-shutdown": "was cancelled because the broker shut down",
+}
+
+#: Reasons of GOODBYE by their number on the wire.
+VERSION_MISMATCH, WORKERS_FAILED = 1, 4
+
+
+def raised(key: str, record: bytes) -> BaseException:
+    """Give the exception that a task raised, from its worker's record."""
+    from headrace.pickling import load_failure
+
+    try:
+        return load_failure(record)
+    except Exception as error:
+        failure = TaskError(f"task {key!r} raised an exception that cannot be read here: {error}", key=key)
+        failure.__cause__ = error
+        return failure
+
+
+def note(error: BaseException, task: Current) -> BaseException:
+    """Mark an exception that a task raised in this process with the task."""
+    text = f"headrace: raised by task {task.key!r}, attempt {task.attempt}, worker {task.worker}"
+    if text not in getattr(error, "__notes__", ()):
+        error.add_note(text)
+    return error
+
+
+def undecodable(key: str, error: BaseException) -> HeadraceError:
+    """Give the error for a result whose bytes cannot be turned into an object here."""
+    failure = TaskError(f"the result of task {key!r} cannot be unpickled here: {type(error).__name__}: {error}", key=key)
+    failure.__cause__ = error
+    return failure
+
+
+def skipped(key: str, root_key: str | None, cause: BaseException | None) -> UpstreamFailed:
+    """Give the error for a task that never ran because one that it needs failed."""
+    root_key = root_key or getattr(cause, "headrace_key", None)
+    name = repr(root_key) if root_key else "a task that it needs"
+    text = f"{key!r} did not run because {name} failed" + (f": {_short(cause)}" if cause else "")
+    failure = UpstreamFailed(text, key=key, root_key=root_key)
+    failure.__cause__ = cause
+    return failure
+
+
+def cancelled(key: str, reason: int | str) -> CancelledError:
+    """Give the error for a task that was cancelled."""
+    if isinstance(reason, int):
+        reason = CANCEL_REASONS[reason] if reason < len(CANCEL_REASONS) else "user"
+    return CancelledError(f"{key!r} {_CANCEL_TEXTS[reason]}", key=key, reason=reason)
+
+
+def died(key: str, death: tuple[int, int, int, int, int, int, bytes]) -> WorkerDied:
+    """Give the error for a task that ended its worker process too often."""
+    worker, pid, signal, exit_code, attempts, limit, stderr = death
+    how = f"was killed by {signal_name(signal)}" if signal else f"exited with code {exit_code}"
+    text = f"task {key!r} (attempt {attempts}/{limit}) was running in worker {worker} (pid {pid}) which {how}"
+    tail = stderr.decode(errors="replace").strip("\n")
+    if tail:
+        text += "; the last lines of its standard error:\n" + "\n".join(f"    {line}" for line in tail.split("\n"))
+    kind = PoisonTask if limit > 1 and attempts >= limit else WorkerDied
+    return kind(
+        text,
+        key=key,
+        worker=worker,
+        pid=pid,
+        signal=signal or None,
+        exit_code=None if signal else exit_code,
+        attempts=attempts,
+        stderr=tail,
+    )
+
+
+def refused(key: str, text: str) -> HeadraceError:
+    """Give the error for a task that could not be run as asked."""
+    word, colon, rest = text.partition(": ")
+    if colon and word == "NoSuitableWorker":
+        return NoSuitableWorker(f"task {key!r} cannot run: {rest}", key=key)
+    if "released" in text:
+        return ResultReleased(f"task {key!r} cannot run: {text}")
+    return GraphError(f"task {key!r} cannot run: {text}")
+
+
+def lost(key: str, by_us: bool, reason: int | None, text: str) -> HeadraceError:
+    """Give the error for a result that will never come, because the session ended before."""
+    if by_us and reason == 0:
+        return cancelled(key, "client-closed")
+    if reason == VERSION_MISMATCH:
+        return VersionMismatch(text)
+    if reason == WORKERS_FAILED:
+        return InfraError(f"{key!r} cannot run: {text}")
+    return BrokerLost(f"{key!r} has no result: {text}")
+
+
+def signal_name(number: int) -> str:
+    """Give a signal's name, such as SIGKILL."""
+    from signal import Signals
+
+    try:
+        return Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _short(error: BaseException) -> str:
+    try:
+        text = repr(error)
+    except Exception:
+        text = type(error).__name__
+    return text if len(text) <= 200 else text[:199] + "…"

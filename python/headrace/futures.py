@@ -1,0 +1,186 @@
+"""The future of a single call. Imported at the first `client.call`: concurrent.futures costs 17 ms."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import threading
+from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from headrace._core import ExternalRef
+from headrace.errors import CancelledError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from headrace._core import ClientCore
+    from headrace.client import Client
+
+T = TypeVar("T")
+
+
+class Future(ExternalRef, concurrent.futures.Future, Generic[T]):
+    """The result of one call: a `concurrent.futures.Future` that can also be awaited, or passed on by reference.
+
+    Whoever asks waits by itself, in native code. Only a callback, or a waiter of the standard library's own kind
+    (`concurrent.futures.wait`, `asyncio.wrap_future`), has the client's dispatcher watch the future: it announces the
+    end to them. So every waiter hears of it once, whoever saw the end first.
+
+    The result is held until the future is collected.
+    """
+
+    #: Key of the task: the function's name and the number of the call.
+    key: str
+
+    def __init__(self, core: ClientCore, run: int, index: int, client: Client, key: str) -> None:
+        self._client = client
+        self.key = key
+        self._state = PENDING
+        self._result: T | None = None
+        self._exception: BaseException | None = None
+        self._waiters: list[Any] = []
+        self._done_callbacks: list[Callable[[Future[T]], object]] = []
+        self._monitor: threading.Condition | None = None
+        self._watched = False
+
+    # -- asking ------------------------------------------------------------------------------------------------------
+
+    def result(self, timeout: float | None = None) -> T:
+        """Wait for the call and give its value.
+
+        Args:
+            timeout: seconds to wait at most; None waits for ever.
+
+        Raises:
+            TimeoutError: the call has not ended in time; it goes on.
+            CancelledError: the call was cancelled.
+            Exception: whatever the function raised: the original instance.
+        """
+        self._wait(timeout)
+        if self._exception is None:
+            return self._result  # type: ignore[return-value]
+        try:
+            raise self._exception
+        finally:
+            self = None  # type: ignore[assignment]  # or the traceback would keep the future, and its result, alive
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait for the call and give what it raised, or None. Raises `TimeoutError` and `CancelledError` as `result`."""
+        self._wait(timeout)
+        if self._state == CANCELLED_AND_NOTIFIED:
+            raise self._exception  # type: ignore[misc]
+        return self._exception
+
+    def done(self) -> bool:
+        """Say whether the call has ended or was cancelled."""
+        return self._state != PENDING or (self._arrived() and self._settle())
+
+    def cancelled(self) -> bool:
+        """Say whether the call was cancelled."""
+        return self.done() and self._state == CANCELLED_AND_NOTIFIED
+
+    def running(self) -> bool:
+        """Say whether the call can no longer be cancelled, though it has not ended: never, a running call can."""
+        return False
+
+    def cancel(self) -> bool:
+        """Cancel the call and all that depends on it, also if it already runs. Say whether it had not ended before.
+
+        Cost: one message; a running call is interrupted by the broker, later.
+        """
+        if not self.done():
+            self._client._engine.cancel(self.run, [self.index])
+            self._wait(None)  # for the broker's word, which is prompt: the call may just have ended
+        return self._state == CANCELLED_AND_NOTIFIED
+
+    def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
+        """Call `fn(self)` once the call has ended: on the client's dispatcher thread, or at once if it has."""
+        if not self.done():
+            with self._condition:
+                if self._state == PENDING:
+                    self._done_callbacks.append(fn)
+                    return
+        _call_back(fn, self)
+
+    def __await__(self) -> Generator[Any, None, T]:
+        import asyncio  # 30 ms, and loaded already by whoever awaits
+
+        try:
+            return (yield from asyncio.wrap_future(self).__await__())
+        except asyncio.CancelledError:
+            # Either the call was cancelled, which is an answer, or the task that waits for it, which is not.
+            task = asyncio.current_task()
+            if isinstance(self._exception, CancelledError) and not (task and task.cancelling()):
+                raise self._exception from None
+            raise
+
+    def __repr__(self) -> str:
+        if not self.done():
+            state = "pending"
+        elif self._state == CANCELLED_AND_NOTIFIED:
+            state = "cancelled"
+        elif self._exception is not None:
+            state = f"raised {type(self._exception).__name__}"
+        else:
+            state = f"returned {type(self._result).__name__}"
+        return f"<Future of {self.key!r}: {state}>"
+
+    # -- ending ------------------------------------------------------------------------------------------------------
+
+    def _wait(self, timeout: float | None) -> None:
+        if self._state == PENDING:
+            if not self._wait_arrival(timeout):
+                raise TimeoutError(f"{self.key!r} has not ended within {timeout} s")
+            self._settle()
+
+    def _settle(self) -> bool:
+        """Take over the outcome that has arrived. Several threads may: they read the same one, and the state last."""
+        if self._state == PENDING:
+            # Of two threads that read it at once, the first one's object becomes everybody's.
+            value, error = self.__dict__.setdefault("_outcome_read", self._outcome(self.key))
+            self._result, self._exception = value, error
+            self._state = CANCELLED_AND_NOTIFIED if isinstance(error, CancelledError) else FINISHED
+        return True
+
+    @property
+    def _condition(self) -> threading.Condition:  # type: ignore[override]
+        """The lock under which the standard library looks at `_state` and leaves its waiters; made when it asks."""
+        with _MAKING:
+            if self._monitor is None:
+                self._monitor = threading.Condition()
+            watch = not self._watched and self._state == PENDING
+            self._watched |= watch
+        if watch:
+            self._client._dispatcher.watch(self._announce, self.run, self.index)
+        return self._monitor
+
+    def _announce(self) -> None:
+        """Tell waiters and callbacks of the end; called once, by the dispatcher.
+
+        Waiters are left under the condition and only while `_state` says pending, so none comes after this.
+        """
+        assert self._monitor is not None
+        with self._monitor:
+            self._settle()
+            for waiter in self._waiters:
+                if self._state == CANCELLED_AND_NOTIFIED:
+                    waiter.add_cancelled(self)
+                elif self._exception is not None:
+                    waiter.add_exception(self)
+                else:
+                    waiter.add_result(self)
+            self._monitor.notify_all()
+        for fn in self._done_callbacks:
+            _call_back(fn, self)
+        self._done_callbacks.clear()
+
+
+#: Held while a future gets its condition: one lock for all, as that is rare and short.
+_MAKING = threading.Lock()
+
+
+def _call_back(fn: Callable[[Future[Any]], object], future: Future[Any]) -> None:
+    try:
+        fn(future)
+    except BaseException:  # the thread that calls serves every other future too
+        concurrent.futures._base.LOGGER.exception("exception calling callback for %r", future)

@@ -1,0 +1,306 @@
+"""The engine of the modes "threads" and "sync": tasks run in this process, and values are shared objects.
+
+The kernel decides what is ready, as everywhere. A worker is a thread, or in mode "sync" whoever submits.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from headrace._core import ClientCore, Kernel
+from headrace.current import Current, running
+from headrace.errors import NoSuitableWorker, UsageError
+from headrace.failures import cancelled, note, skipped
+from headrace.local_tasks import CALLS, Batch, Call, CallBatch, Ending, GraphBatch
+from headrace.run import Run
+from headrace.statistics import RunStatistics, WorkerStatistics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from types import TracebackType
+
+    from headrace.client import Client
+    from headrace.graph import Graph
+
+#: How deep tasks of mode "sync" may submit from within each other.
+SYNC_DEPTH_MAX = 64
+
+
+class Local:
+    """Runs tasks in this process."""
+
+    def __init__(
+        self,
+        workers: int,
+        threads: bool,
+        preload: Sequence[str],
+        setup: Callable[[], object] | None,
+        env: Mapping[str, str] | None,
+    ) -> None:
+        if env:
+            raise UsageError("env is for worker processes; tasks of this mode share this process's environment")
+        if setup is not None and not callable(setup):
+            raise UsageError(f"setup takes a function without arguments, not {setup!r}")
+        self.core = ClientCore.local(workers)
+        self._count = workers
+        self._kernel = Kernel(workers) if threads else Kernel(SYNC_DEPTH_MAX, one_for_all=True)
+        # Reentrant, because a finalizer that stops the engine may run wherever memory is allocated.
+        self._lock = threading.RLock()
+        self._work = threading.Condition(self._lock)
+        self._calls = CallBatch(workers)
+        self._batches: dict[int, Batch] = {CALLS: self._calls}
+        self._where: dict[int, tuple[Batch, int]] = {}
+        self._values: dict[int, Any] = {}
+        self._errors: dict[int, BaseException] = {}
+        self._running: dict[int, _Attempt] = {}
+        self._stopped = False
+        self._depth = 0
+        self._threads = [
+            threading.Thread(target=self._serve, args=(number,), name=f"headrace-worker-{number}", daemon=True)
+            for number in range(workers if threads else 0)
+        ]
+        for name in preload:
+            __import__(name)
+        if setup is not None:
+            setup()
+        for thread in self._threads:
+            thread.start()
+
+    # -- commands ----------------------------------------------------------------------------------------------------
+
+    def submit(self, client: Client, graph: Graph, keep: Any) -> Run:
+        """Start a run; in mode "sync", finish it."""
+        run = Run(client, self.core, graph, keep)
+        with self._lock:
+            self._follow_holds()
+            batch = GraphBatch(run, graph, self._count)
+            inputs = [self._batches[number].slot(index) for number, index in self._kernel.externals(graph)]
+            slots = self._kernel.submit(graph, batch.total, inputs, list(batch.kept))
+            if slots:
+                batch.enter(slots)
+                self._batches[batch.run] = batch
+                self._where.update((slot, (batch, index)) for index, slot in enumerate(slots))
+            self._settle_consequences()
+            self._work.notify_all()
+        self._work_here()
+        return run
+
+    def call(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, str]:
+        """Start a call; in mode "sync", finish it."""
+        call = Call(self.core.session, fn, args, kwargs)
+        if call.worker is not None and call.worker >= self._count:
+            raise NoSuitableWorker(f"{call.name!r} is pinned to worker {call.worker}; workers are 0 to {self._count - 1}")
+        with self._lock:
+            self._follow_holds()
+            inputs = [self._batches[run].slot(index) for run, index in call.inputs]
+            slot = self._kernel.submit_one(inputs, call.worker, call.priority)
+            index = self.core.open_call()
+            self._calls.enter(index, slot, call)
+            self._where[slot] = self._calls, index
+            self._settle_consequences()
+            self._work.notify()
+        self._work_here()
+        return index, call.key(index)
+
+    def cancel(self, run: int, indices: list[int] | None) -> None:
+        """Cancel tasks of a run with all that depends on them; None: all of them."""
+        with self._lock:
+            batch = self._batches.get(run)
+            if batch is not None:
+                slots = batch.slots() if indices is None else (batch.slot(index) for index in indices)
+                self._kernel.cancel(list(slots))
+                self._settle_consequences("user")
+
+    def cancel_all(self) -> None:
+        """Cancel whatever has not ended."""
+        for run in list(self._batches):
+            self.cancel(run, None)
+
+    def statistics(self, run: int) -> RunStatistics | None:
+        """Give a snapshot of a run."""
+        with self._lock:
+            batch = self._batches.get(run)
+            if batch is None:
+                return None
+            counts = batch.counts
+            _, ready, _ = self._kernel.open()
+            open_tasks = batch.total - counts.ended - counts.leased
+            ready = min(ready, open_tasks)
+            workers = [WorkerStatistics(n, 0, counts.finished_by[n], counts.busy_s[n]) for n in range(self._count)]
+            end_s = counts.end_s or time.monotonic()
+            return RunStatistics(
+                open_tasks - ready,
+                ready,
+                counts.leased,
+                counts.done,
+                counts.failed,
+                counts.skipped,
+                counts.cancelled,
+                max(counts.first_s - counts.start_s, 1e-9) if counts.first_s else 0.0,
+                end_s - counts.start_s,
+                tuple(workers),
+                tasks_held=len(self._where),
+            )
+
+    def stop(self) -> None:
+        """End the session: nothing starts any more. A running call goes on, as threads cannot be ended."""
+        with self._lock:
+            self._stopped = True
+            self._work.notify_all()
+        self.core.close()
+
+    # -- workers -----------------------------------------------------------------------------------------------------
+
+    def _serve(self, worker: int) -> None:
+        """Run tasks until the end; body of a worker thread."""
+        while True:
+            with self._lock:
+                while not self._stopped and (lease := self._lease(worker)) is None:
+                    self._work.wait()
+                if self._stopped:
+                    return
+            self._run(lease)
+            del lease  # or a sleeping worker would keep the inputs and the result alive
+
+    def _work_here(self) -> None:
+        """Run everything that is ready, in mode "sync"."""
+        if self._threads:
+            return
+        if self._depth == SYNC_DEPTH_MAX:
+            raise UsageError(f"tasks submit from within each other more than {SYNC_DEPTH_MAX} deep")
+        worker = self._depth
+        self._depth += 1
+        try:
+            while not self._stopped and (lease := self._lease(worker)) is not None:
+                self._run(lease)
+        except KeyboardInterrupt:
+            self.cancel_all()
+            raise
+        finally:
+            self._depth -= 1
+
+    def _lease(self, worker: int) -> _Attempt | None:
+        self._follow_holds()
+        lease = self._kernel.lease(worker)
+        if lease is None:
+            return None
+        slot, attempt = lease
+        batch, index = self._where[slot]
+        inputs = [self._values[needed] for needed in self._kernel.predecessors(slot)]
+        batch.counts.note_lease()
+        started = self._running[slot] = _Attempt(batch, index, slot, attempt, worker, inputs)
+        return started
+
+    def _run(self, task: _Attempt) -> None:
+        started_s = time.monotonic()
+        value, error = None, None
+        current = Current(task.batch.key(task.index), task.attempt, self._number(task), lambda: task.cancelled)
+        try:
+            with running(current):
+                value = task.batch.execute(task.index, task.inputs)
+        except BaseException as raised:
+            # Without the frames of this module, which would keep inputs and values alive.
+            error = note(raised.with_traceback(_user_part(raised.__traceback__)), current)
+            if not self._threads and isinstance(raised, KeyboardInterrupt):
+                self._end(task, None, error, started_s)
+                raise
+        self._end(task, value, error, started_s)
+
+    def _end(self, task: _Attempt, value: Any, error: BaseException | None, started_s: float) -> None:
+        with self._lock:
+            counts = task.batch.counts
+            counts.busy_s[self._number(task)] += time.monotonic() - started_s
+            self._running.pop(task.slot, None)
+            if task.cancelled:
+                return
+            counts.leased -= 1
+            counts.finished_by[self._number(task)] += 1
+            if error is None:
+                self._values[task.slot] = value
+                self._kernel.complete(task.worker, task.slot, task.attempt)
+                self._settle(task.batch, task.index, "done", value)
+            else:
+                self._errors[task.slot] = error
+                self._kernel.fail(task.worker, task.slot, task.attempt)
+                self._settle(task.batch, task.index, "failed", error=error)
+            self._settle_consequences()
+            self._work.notify_all()
+
+    def _number(self, task: _Attempt) -> int:
+        return task.worker if self._threads else 0
+
+    # -- endings -----------------------------------------------------------------------------------------------------
+
+    def _settle(
+        self, batch: Batch, index: int, ending: Ending, value: Any = None, error: BaseException | None = None
+    ) -> None:
+        batch.counts.note_end(ending)
+        if error is not None or batch.keeps(index):
+            self.core.settle(batch.run, index, value, error)
+        if batch.counts.ended == batch.total and batch.run != CALLS:
+            batch.counts.end_s = time.monotonic()
+            self.core.finish(batch.run)
+
+    def _settle_consequences(self, reason: str = "parent-cancelled") -> None:
+        """Follow what the kernel decided by itself."""
+        ended, dead, freed = self._kernel.drain()
+        for slot, root in ended:
+            batch, index = self._where[slot]
+            key = batch.key(index)
+            attempt = self._running.get(slot)
+            if attempt is not None:
+                attempt.cancelled = True
+                batch.counts.leased -= 1
+            if root is None:
+                self._errors[slot] = cancelled(key, reason)
+                self._settle(batch, index, "cancelled", error=self._errors[slot])
+            else:
+                root_batch, root_index = self._where[root]
+                self._errors[slot] = skipped(key, root_batch.key(root_index), self._errors.get(root))
+                self._settle(batch, index, "skipped", error=self._errors[slot])
+        for slot in dead:
+            self._values.pop(slot, None)
+        for slot in freed:
+            batch, index = self._where.pop(slot)
+            self._errors.pop(slot, None)
+            self._values.pop(slot, None)
+            if batch.forget(index):
+                del self._batches[batch.run]
+
+    def _follow_holds(self) -> None:
+        """Tell the kernel what refs, futures and runs have let go of, or hold, since the last look."""
+        changes = self.core.take_hold_changes()
+        for run, index, change in changes:
+            batch = self._batches.get(run)
+            if batch is None:
+                continue
+            if index is not None and change:
+                (self._kernel.hold if change > 0 else self._kernel.unhold)(batch.slot(index))
+            else:
+                for kept in batch.let_go(index):
+                    self._kernel.unhold(batch.slot(kept))
+        if changes:
+            self._settle_consequences()
+
+
+def _user_part(trace: TracebackType | None) -> TracebackType | None:
+    while trace is not None and trace.tb_frame.f_globals.get("__name__") in (__name__, Call.__module__):
+        trace = trace.tb_next
+    return trace
+
+
+class _Attempt:
+    """One try of a task."""
+
+    __slots__ = ("attempt", "batch", "cancelled", "index", "inputs", "slot", "worker")
+
+    def __init__(self, batch: Batch, index: int, slot: int, attempt: int, worker: int, inputs: list[Any]) -> None:
+        self.batch = batch
+        self.index = index
+        self.slot = slot
+        self.attempt = attempt
+        self.worker = worker
+        self.inputs = inputs
+        self.cancelled = False

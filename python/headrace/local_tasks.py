@@ -1,0 +1,234 @@
+"""What the local engine runs: the tasks of graphs, and single calls. Nothing is encoded that was not already."""
+
+from __future__ import annotations
+
+import time
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from headrace._core import ExternalRef, Node, Nodes
+from headrace.errors import GraphError, UsageError
+from headrace.pickling import describe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from headrace.graph import Graph
+    from headrace.run import Run
+
+#: The run of single calls.
+CALLS = 0
+
+#: How a task ended; names of counts.
+Ending = Literal["done", "failed", "skipped", "cancelled"]
+
+
+class Counts:
+    """How far a run is."""
+
+    def __init__(self, workers: int) -> None:
+        self.leased = self.done = self.failed = self.skipped = self.cancelled = 0
+        self.finished_by = [0] * workers
+        self.busy_s = [0.0] * workers
+        self.start_s = time.monotonic()
+        self.first_s = 0.0
+        self.end_s = 0.0
+
+    @property
+    def ended(self) -> int:
+        """Tasks that have ended, however."""
+        return self.done + self.failed + self.skipped + self.cancelled
+
+    def note_lease(self) -> None:
+        """Count a task that starts."""
+        self.leased += 1
+        self.first_s = self.first_s or time.monotonic()
+
+    def note_end(self, ending: Ending) -> None:
+        """Count a task that has ended."""
+        setattr(self, ending, getattr(self, ending) + 1)
+
+
+class Batch(Protocol):
+    """The tasks of one run."""
+
+    run: int
+    counts: Counts
+
+    @property
+    def total(self) -> int:
+        """Tasks of the run so far."""
+
+    def slot(self, index: int) -> int:
+        """Give the kernel's number of a task that it still knows."""
+
+    def slots(self) -> Iterable[int]:
+        """Give the kernel's numbers of all tasks that it still knows."""
+
+    def forget(self, index: int) -> bool:
+        """Note that the kernel does not know a task any more. Say whether it knows none."""
+
+    def keeps(self, index: int) -> bool:
+        """Say whether somebody may read the result of a task."""
+
+    def let_go(self, index: int | None) -> Iterable[int]:
+        """Let go of one result that the run keeps, or of all; give those that it still kept."""
+
+    def key(self, index: int) -> str:
+        """Give the key of a task."""
+
+    def execute(self, index: int, inputs: list[Any]) -> Any:
+        """Run a task, given the results of its predecessors."""
+
+
+class GraphBatch:
+    """The tasks of a graph."""
+
+    def __init__(self, run: Run, graph: Graph, workers: int) -> None:
+        self.run = run.number
+        self.counts = Counts(workers)
+        self.total = run._tasks
+        self.kept = dict.fromkeys(run._keep)
+        self.key = graph._key
+        self._graph = graph
+        self._slots: list[int | None] = []
+        self._known = 0
+
+    def enter(self, slots: list[int]) -> None:
+        """Take note of the kernel's numbers of all tasks."""
+        self._slots[:] = slots
+        self._known = len(slots)
+
+    def slot(self, index: int) -> int:
+        slot = self._slots[index]
+        assert slot is not None, "a result that is held is known to the kernel"
+        return slot
+
+    def slots(self) -> Iterator[int]:
+        return (slot for slot in self._slots if slot is not None)
+
+    def forget(self, index: int) -> bool:
+        self._slots[index] = None
+        self._known -= 1
+        return not self._known
+
+    def keeps(self, index: int) -> bool:
+        return index in self.kept
+
+    def let_go(self, index: int | None) -> Iterable[int]:
+        gone = list(self.kept) if index is None else [index] if index in self.kept else []
+        for kept in gone:
+            del self.kept[kept]
+        return gone
+
+    def execute(self, index: int, inputs: list[Any]) -> Any:
+        return check_result(self.key(index), self._graph._call(index, inputs))
+
+
+class CallBatch:
+    """The single calls. Each is held by its future, and forgotten with it."""
+
+    run = CALLS
+
+    def __init__(self, workers: int) -> None:
+        self.counts = Counts(workers)
+        self.total = 0
+        self._calls: dict[int, tuple[int, Call]] = {}
+
+    def enter(self, index: int, slot: int, call: Call) -> None:
+        """Take note of a new call."""
+        self._calls[index] = slot, call
+        self.total += 1
+
+    def slot(self, index: int) -> int:
+        return self._calls[index][0]
+
+    def slots(self) -> Iterator[int]:
+        return (slot for slot, _ in list(self._calls.values()))
+
+    def forget(self, index: int) -> bool:
+        del self._calls[index]
+        return False
+
+    def keeps(self, index: int) -> bool:
+        return True
+
+    def let_go(self, index: int | None) -> Iterable[int]:
+        return () if index is None or index not in self._calls else (index,)
+
+    def key(self, index: int) -> str:
+        return self._calls[index][1].key(index)
+
+    def execute(self, index: int, inputs: list[Any]) -> Any:
+        return check_result(self.key(index), self._calls[index][1].execute(inputs))
+
+
+class Call:
+    """A function with its arguments, which are the objects that the caller gave.
+
+    Futures and refs are found in lists, tuples and dicts at any depth, but not inside other objects.
+    """
+
+    def __init__(self, session: int, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._fn, self.name, _, self._key, self.priority, self.worker, _ = describe(fn, "call", True)
+        self._args = args
+        self._kwargs = kwargs
+        self._cited: dict[tuple[int, int], ExternalRef] = {}
+        self._find((args, kwargs), set())
+        for ref in self._cited.values():
+            if ref.session != session:
+                raise UsageError(
+                    f"call({self.name}): {ref!r} belongs to another client: pass the value itself, or use the same client"
+                )
+        self.inputs = list(self._cited)
+
+    def key(self, index: int) -> str:
+        """Give the key of the task."""
+        return self._key or f"{self.name}-{index}"
+
+    def execute(self, inputs: list[Any]) -> Any:
+        """Call the function, with results in the places of futures and refs."""
+        if not self._cited:
+            return self._fn(*self._args, **self._kwargs)
+        results = dict(zip(self.inputs, inputs, strict=True))
+        args, kwargs = self._fill((self._args, self._kwargs), results)
+        return self._fn(*args, **kwargs)
+
+    def _find(self, value: Any, within: set[int]) -> bool:
+        """Enter every future and ref in `value`; say whether there is one."""
+        if isinstance(value, ExternalRef):
+            self._cited[value.run, value.index] = value
+            return True
+        if isinstance(value, (Node, Nodes)):
+            raise GraphError(
+                f"call({self.name}): {value!r} is part of a graph; submit the graph and pass the result by reference: "
+                "`run.ref(node)` can be an argument of any graph or call"
+            )
+        if type(value) not in (list, tuple, dict) or id(value) in within:
+            return False
+        within.add(id(value))
+        found = [self._find(part, within) for part in _parts(value)]
+        within.remove(id(value))
+        return any(found)
+
+    def _fill(self, value: Any, results: dict[tuple[int, int], Any]) -> Any:
+        if isinstance(value, ExternalRef):
+            return results[value.run, value.index]
+        if type(value) not in (list, tuple, dict) or not self._find(value, set()):
+            return value  # the very object
+        if type(value) is dict:
+            return {self._fill(key, results): self._fill(part, results) for key, part in value.items()}
+        return type(value)(self._fill(part, results) for part in value)
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    return [*value.keys(), *value.values()] if type(value) is dict else value
+
+
+def check_result(key: str, result: Any) -> Any:
+    """Refuse a result that consumers cannot share."""
+    if isinstance(result, (GeneratorType, CoroutineType, AsyncGeneratorType)):
+        from headrace.worker import result_error
+
+        raise result_error(key, TypeError(f"cannot share {type(result).__name__!r} object"), result)
+    return result

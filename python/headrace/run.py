@@ -1,0 +1,146 @@
+"""A submitted graph: its results, its end, its state."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from headrace._core import RunCore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from headrace._core import ClientCore, Node
+    from headrace.client import Client
+    from headrace.completions import Completions
+    from headrace.graph import Graph
+    from headrace.refs import Ref
+    from headrace.statistics import Progress, RunStatistics
+
+T = TypeVar("T")
+
+
+class Run(RunCore):
+    """A submitted graph, from `client.submit`. The graph was copied: what is added to it later belongs to later runs.
+
+    Results can be read until `release` or until the run is collected; its tasks run in any case. `result`, `results`,
+    `done` and `release` are native and inherited.
+    """
+
+    __slots__ = ("_client", "_last")
+
+    def __init__(self, client: Client, core: ClientCore, graph: Graph, keep: Any) -> None:
+        self._client = client
+        self._last: RunStatistics | None = None
+
+    def wait(self, timeout: float | None = None, progress: bool = False) -> bool:
+        """Wait until every task has ended, however: errors of tasks are not raised here.
+
+        Args:
+            timeout: seconds to wait at most; None waits for ever.
+            progress: show live progress meanwhile, in a terminal or notebook.
+
+        Returns:
+            Whether the run has ended.
+        """
+        if not progress:
+            return self._wait_end(timeout)
+        from headrace.progress import wait_and_show
+
+        return wait_and_show(self, timeout)
+
+    def as_completed(self, errors: Literal["raise", "return"] = "raise", release: bool = False) -> Completions:
+        """Give `(node, value)` of each kept task as it ends; to be iterated with `for` or `async for`.
+
+        Args:
+            errors: "raise" raises the error of a failed task in its turn (the next step goes on with the next task);
+                "return" gives the exception in place of the value.
+            release: let go of each result once it was given, so that a long run needs no memory for all.
+
+        Cost: linear in the kept tasks, whatever the order in which they end.
+        """
+        from headrace.completions import Completions
+
+        return Completions(self, errors, release)
+
+    def cancel(self) -> None:
+        """Cancel every task that has not ended. Running ones are interrupted; `wait` says when all have stopped."""
+        self._client._engine.cancel(self.number, None)
+
+    def ref(self, node: Node[T]) -> Ref[T]:
+        """Name a kept result, to be an argument of any graph or call of the same client.
+
+        Raises:
+            NotKept: the run does not keep this result.
+            ResultReleased: the run was released.
+        """
+        from headrace.refs import Ref
+
+        index, key = self._hold(node)
+        return Ref(self._client._core, self.number, index, self._client, key)
+
+    def statistics(self) -> RunStatistics:
+        """Give a snapshot: tasks by state, times, workers. Cost: one message to the broker and its answer."""
+        found = self._client._engine.statistics(self.number)
+        if found is None or found.progress.total < self._tasks:
+            # The broker is gone, or has forgotten a run of which nothing is left.
+            found = self._last_known()
+        self._last = found
+        return found
+
+    def progress(self) -> Progress:
+        """Give the tasks by state, now. Cost: as `statistics`."""
+        return self.statistics().progress
+
+    def __await__(self) -> Generator[Any, None, list[Any]]:
+        """Wait for the end within an event loop, and give the kept results as `results` does."""
+        yield from self._event().__await__()
+        return self.results()
+
+    async def _event(self, seen: int | None = None) -> None:
+        """Wait within an event loop for the run's end or, given `seen`, for more than that many kept results."""
+        import asyncio  # 30 ms, and loaded already by whoever awaits
+
+        loop = asyncio.get_running_loop()
+        happened = loop.create_future()
+
+        def tell() -> None:
+            if not happened.done():
+                happened.set_result(None)
+
+        self._client._dispatcher.watch(_safely(loop.call_soon_threadsafe, tell), self.number, seen=seen)
+        await happened
+
+    def _last_known(self) -> RunStatistics:
+        """Give what was told of the run, and for the rest what the broker said last."""
+        from headrace.statistics import RunStatistics
+
+        last = self._last or RunStatistics(self._tasks, *[0] * 6, 0.0, 0.0)
+        told = self._counts()
+        if told is None:
+            return last
+        tasks, ended, failed, skipped, cancelled = told
+        done = ended - failed - skipped - cancelled
+        return last._replace(
+            waiting=tasks - ended, ready=0, leased=0, done=done, failed=failed, skipped=skipped, cancelled=cancelled
+        )
+
+    def __repr__(self) -> str:
+        from headrace.progress import describe
+
+        return f"<Run {self.number}: {describe(self.statistics())}>"
+
+    def _repr_html_(self) -> str:
+        from headrace.progress import html
+
+        return html(f"Run {self.number}", self.statistics())
+
+
+def _safely(call_soon: Callable[[Callable[[], None]], object], fn: Callable[[], None]) -> Callable[[], None]:
+    """Let a loop that was closed meanwhile not disturb the thread that calls it."""
+
+    def call() -> None:
+        with suppress(RuntimeError):
+            call_soon(fn)
+
+    return call

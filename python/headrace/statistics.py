@@ -1,0 +1,91 @@
+"""What a run and its workers have done so far, as frozen records."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Progress(NamedTuple):
+    """How far a run is: its tasks by state. They add up to `total`."""
+
+    waiting: int = 0
+    """Tasks that wait for predecessors."""
+    ready: int = 0
+    """Tasks that could start."""
+    leased: int = 0
+    """Tasks that a worker holds: the one that it runs, and the next few."""
+    done: int = 0
+    """Tasks that returned."""
+    failed: int = 0
+    """Tasks that raised, could not be run, or killed their worker too often."""
+    skipped: int = 0
+    """Tasks that never ran because one that they need failed."""
+    cancelled: int = 0
+    """Tasks that were cancelled."""
+
+    @property
+    def total(self) -> int:
+        """All tasks of the run."""
+        return sum(self)
+
+    @property
+    def ended(self) -> int:
+        """Tasks that have ended, however."""
+        return self.done + self.failed + self.skipped + self.cancelled
+
+
+class WorkerStatistics(NamedTuple):
+    """What one worker has done."""
+
+    number: int
+    """Its number, from 0."""
+    pid: int
+    """Its process id; 0 while no process lives, and in the modes `threads` and `sync`."""
+    finished: int
+    """Tasks of the run that it finished."""
+    busy_s: float
+    """Seconds in user code since its start."""
+
+
+class RunStatistics(NamedTuple):
+    """A snapshot of a run and of the broker that runs it."""
+
+    waiting: int
+    """Tasks that wait for predecessors."""
+    ready: int
+    """Tasks that could start."""
+    leased: int
+    """Tasks that a worker holds: the one that it runs, and the next few."""
+    done: int
+    """Tasks that returned."""
+    failed: int
+    """Tasks that raised, could not be run, or killed their worker too often."""
+    skipped: int
+    """Tasks that never ran because one that they need failed."""
+    cancelled: int
+    """Tasks that were cancelled."""
+    first_lease_s: float
+    """Seconds from the arrival of the graph at the broker to its first task's way to a worker; 0 before that."""
+    elapsed_s: float
+    """Seconds from the arrival of the graph to the end of its last task, or to now."""
+    workers: tuple[WorkerStatistics, ...] = ()
+    """The workers, by number."""
+    lease_frames: int = 0
+    """Batches of tasks sent to workers since the broker's start."""
+    report_frames: int = 0
+    """Batches of results received from workers since then."""
+    stale_reports: int = 0
+    """Late or duplicate reports that were dropped since then (K4)."""
+    recalls: int = 0
+    """Times that a busy worker was asked for tasks since then, because another was idle."""
+    worker_deaths: int = 0
+    """Workers that died since then."""
+    bytes_held: int = 0
+    """Bytes of arguments and results that the broker holds now."""
+    tasks_held: int = 0
+    """Tasks that the broker knows now, of all runs."""
+
+    @property
+    def progress(self) -> Progress:
+        """The tasks by state."""
+        return Progress(*self[:7])

@@ -1,0 +1,324 @@
+//! The native half of a client: one session, with a broker or with this process.
+mod failures;
+mod functions;
+mod keep;
+mod live;
+mod reference;
+mod run;
+mod session;
+mod submit;
+mod tables;
+mod watches;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use headrace_protocol::client::{CALLS, Client};
+use headrace_runtime::broker::{BrokerConfig, BrokerHandle};
+use headrace_runtime::inproc::Interest;
+use headrace_wire::{Hello, PROTOCOL_VERSION, Role, State};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+use crate::graph::Graph;
+use failures::error;
+use live::{HoldChange, LiveEnding};
+use session::{Deadline, Session};
+use submit::Submitting;
+use tables::Tables;
+use watches::Event;
+
+pub(crate) use reference::ExternalRef;
+pub(crate) use run::RunCore;
+pub(crate) use session::forget_parent;
+
+/// A session of a client.
+#[pyclass(frozen, module = "headrace._core")]
+pub(crate) struct ClientCore {
+    pub(crate) session: Arc<Session>,
+    workers: u32,
+    submitting: Mutex<Submitting>,
+    /// The embedded broker, until it was joined.
+    broker: Mutex<Option<BrokerHandle>>,
+    is_local: bool,
+}
+
+/// Answer to a question: (waiting, ready, leased, done, failed, skipped, cancelled), (first_lease_ns, elapsed_ns), the
+/// workers as (number, pid, finished, busy_ms), and the broker's own (lease_frames, report_frames, stale_reports, recalls,
+/// worker_deaths, bytes_held, tasks_held).
+type StateParts =
+    ((u64, u64, u64, u64, u64, u64, u64), (u64, u64), Vec<(u32, u32, u32, u32)>, (u64, u64, u64, u64, u64, u64, u64));
+
+#[pymethods]
+impl ClientCore {
+    /// Starts an embedded broker with its workers, and a session with it.
+    #[staticmethod]
+    #[pyo3(signature = (*, workers, program, arguments, environment, boot, libzmq, crash_limit, result_bytes_max, grace_s))]
+    #[expect(clippy::too_many_arguments, reason = "they are all keywords of one call")]
+    fn embedded(
+        py: Python<'_>,
+        workers: u32,
+        program: PathBuf,
+        arguments: Vec<OsString>,
+        environment: Vec<(OsString, OsString)>,
+        boot: Vec<u8>,
+        libzmq: Vec<PathBuf>,
+        crash_limit: u8,
+        result_bytes_max: u64,
+        grace_s: f64,
+    ) -> PyResult<Self> {
+        let python = Python::version_str().split(' ').next().unwrap_or_default().to_owned();
+        let version = env!("CARGO_PKG_VERSION");
+        let hello = Hello {
+            protocol: PROTOCOL_VERSION,
+            role: Role::Client,
+            version,
+            python: &python,
+            features: 0,
+            worker: 0,
+            incarnation: 0,
+            pid: std::process::id(),
+        };
+        let mut machine = Client::new(&hello);
+        let config = BrokerConfig {
+            workers,
+            program,
+            args: arguments,
+            env: environment,
+            boot,
+            libzmq,
+            run_dir_base: None,
+            crash_limit,
+            result_bytes_max,
+            version: version.to_owned(),
+            python: python.clone(),
+            grace_ns: (grace_s * 1e9) as u64,
+        };
+        let started = py.detach(|| headrace_runtime::broker::start(config));
+        let (handle, end) = started.map_err(|why| error(py, "InfraError", &why.to_string()))?;
+        while let Some(frame) = machine.poll_frame() {
+            let _ = end.send(frame);
+        }
+        let session = Session::with_broker(Tables::of_broker(machine), end);
+        Ok(Self::new(session, workers, Some(handle)))
+    }
+
+    /// A session whose tasks this process runs by itself.
+    #[staticmethod]
+    fn local(workers: u32) -> Self {
+        Self::new(Session::local(Tables::local()), workers, None)
+    }
+
+    /// Number of the session in this process.
+    #[getter]
+    fn session(&self) -> u64 {
+        self.session.number
+    }
+
+    /// Whether this is a forked child of the process that made the client.
+    #[getter]
+    fn forked(&self) -> bool {
+        self.session.is_forked()
+    }
+
+    /// Raises `ForkedClientError` in a forked child.
+    fn check_process(&self, py: Python<'_>) -> PyResult<()> {
+        self.session.check_process(py)
+    }
+
+    /// Submits `fn(*args, **kwargs)` as a single call; the answer is its index among the calls, and its key.
+    fn call<'py>(
+        &self,
+        py: Python<'py>,
+        function: &Bound<'py, PyAny>,
+        args: &Bound<'py, PyTuple>,
+        kwargs: &Bound<'py, PyDict>,
+    ) -> PyResult<(u32, String)> {
+        let answer =
+            submit::submit_call(py, &self.session, &self.submitting, self.workers, function, args, Some(kwargs))?;
+        self.session.print_logs(py);
+        Ok(answer)
+    }
+
+    /// Cancels tasks of a run with all that depends on them; `None` is the whole run.
+    #[pyo3(signature = (run, indices = None))]
+    fn cancel(&self, py: Python<'_>, run: u32, indices: Option<Vec<u32>>) -> PyResult<()> {
+        self.session.check_process(py)?;
+        self.session.command(|tables| {
+            if let Some(machine) = tables.machine().filter(|machine| !machine.session().is_over()) {
+                match &indices {
+                    Some(indices) => machine.cancel(run, indices),
+                    None => machine.cancel_run(run),
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// Numbers of the runs that have not ended, and how many calls have not.
+    fn unfinished(&self, py: Python<'_>) -> PyResult<(Vec<u32>, u64)> {
+        self.session.drain(py)?;
+        Ok(self.session.lock().tables.unfinished())
+    }
+
+    /// Waits until every run and every call has ended, or the session is over.
+    fn wait_idle(&self, py: Python<'_>) -> PyResult<()> {
+        loop {
+            let (runs, calls) = self.unfinished(py)?;
+            let interest = match runs.first() {
+                Some(&run) => Interest::RunEnd { run },
+                None if calls > 0 => Interest::Run { run: CALLS },
+                None => return Ok(()),
+            };
+            let over = self.session.wait(py, interest, Deadline::after(None), |state| {
+                let (runs_left, calls_left) = state.tables.unfinished();
+                let is_over = state.tables.is_over();
+                (is_over || runs_left.len() < runs.len() || (runs_left.is_empty() && calls_left == 0)).then_some(is_over)
+            })?;
+            if over == Some(true) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Asks the broker for the state of a run; `None` if the session is over.
+    fn query(&self, py: Python<'_>, run: u32) -> PyResult<Option<StateParts>> {
+        self.session.check_process(py)?;
+        let number = self.session.command(|tables| tables.machine().map(|machine| machine.query(run)));
+        let Some(number) = number else { return Ok(None) };
+        let answer =
+            self.session.wait(py, Interest::RunEnd { run }, Deadline::after(None), |state| state.tables.poll_state(number));
+        if answer.is_err() {
+            self.session.command(|tables| tables.machine().map(|machine| machine.forget_query(number)));
+        }
+        Ok(answer?.flatten().map(|reply| state_parts(&reply.state())))
+    }
+
+    /// Has `wait_watches` tell `number` once something has happened: the end of call `index`; the end of `run` if it is
+    /// None; or, given `seen`, more than so many arrivals of `run`. False if it has happened: it will not be told then.
+    #[pyo3(signature = (number, run, index = None, seen = None))]
+    fn watch(
+        &self,
+        py: Python<'_>,
+        number: u64,
+        run: u32,
+        index: Option<u32>,
+        seen: Option<usize>,
+    ) -> PyResult<bool> {
+        self.session.check_process(py)?;
+        let event = match (index, seen) {
+            (Some(index), _) => Event::CallEnd(index),
+            (None, Some(seen)) => Event::Arrivals { run, seen },
+            (None, None) => Event::RunEnd(run),
+        };
+        let mut state = self.session.lock();
+        let session::State { tables, watches } = &mut *state;
+        Ok(watches.add(number, event, tables))
+    }
+
+    /// Waits for something that is watched; the numbers of the watches, each told once.
+    fn wait_watches(&self, py: Python<'_>) -> PyResult<Vec<u64>> {
+        let numbers =
+            self.session.wait(py, Interest::Any, Deadline::after(None), |state| state.watches.take())?;
+        Ok(numbers.unwrap_or_default())
+    }
+
+    /// Ends the session, and the embedded broker with its workers. May be called twice.
+    fn close(&self, py: Python<'_>) {
+        if self.session.is_forked() {
+            return;
+        }
+        if self.is_local {
+            self.session.settle(Tables::note_disconnect);
+            return;
+        }
+        self.session.command(|tables| tables.machine().map(Client::close));
+        let handle = self.broker.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(handle) = handle {
+            py.detach(|| handle.join());
+        }
+        self.session.print_logs(py);
+    }
+
+    // For the engine of a local session.
+
+    /// Opens a row for a single call; the answer is its index.
+    fn open_call(&self, py: Python<'_>) -> PyResult<u32> {
+        let index = self.session.settle(Tables::open_call);
+        index.ok_or_else(|| error(py, "UsageError", submit::TOO_MANY_CALLS))
+    }
+
+    /// Enters how a task ended: its value, or the exception to raise.
+    #[pyo3(signature = (run, index, value, error = None))]
+    fn settle(&self, run: u32, index: u32, value: Py<PyAny>, error: Option<Py<PyAny>>) {
+        let ending = error.map_or_else(|| LiveEnding::Value(value), LiveEnding::Error);
+        let unwanted = self.session.settle(|tables| match tables.live() {
+            Some(live) => live.settle(run, index, ending),
+            None => Some(ending),
+        });
+        drop(unwanted);
+        self.session.drop_discarded();
+    }
+
+    /// Notes that every task of a run has ended.
+    fn finish(&self, run: u32) {
+        self.session.settle(|tables| tables.live().map(|live| live.finish(run)));
+        self.session.drop_discarded();
+    }
+
+    /// Changes of what refs, futures and runs hold since the last call, in order: (run, index, change). +1
+    /// and -1 are holders that came and went; 0 is the run, which lets go of this result or (index None) of all.
+    fn take_hold_changes(&self) -> Vec<HoldChange> {
+        self.session.lock().tables.live().map(live::Live::take_hold_changes).unwrap_or_default()
+    }
+}
+
+impl ClientCore {
+    fn new(session: Session, workers: u32, broker: Option<BrokerHandle>) -> Self {
+        let is_local = broker.is_none();
+        Self {
+            session: Arc::new(session),
+            workers,
+            submitting: Mutex::default(),
+            broker: Mutex::new(broker),
+            is_local,
+        }
+    }
+
+    /// Submits a graph; the answer is the number of its run and of its tasks.
+    fn submit(&self, py: Python<'_>, graph: &Graph, keep: &[u32]) -> PyResult<(u32, u32)> {
+        self.session.check_process(py)?;
+        if self.is_local {
+            return submit::open_local(py, &self.session, self.workers, graph);
+        }
+        if graph.is_by_reference() {
+            let text = "a by-reference graph cannot leave its process; it is for Client(mode='threads') or 'sync'";
+            return Err(error(py, "UsageError", text));
+        }
+        submit::submit_graph(py, &self.session, &self.submitting, self.workers, graph, keep)
+    }
+}
+
+fn state_parts(state: &State<'_>) -> StateParts {
+    let workers = (0..state.worker.len())
+        .map(|row| {
+            let finished = state.worker_finished.at(row);
+            (state.worker.at(row), state.worker_pid.at(row), finished, state.worker_busy_ms.at(row))
+        })
+        .collect();
+    (
+        (state.waiting, state.ready, state.leased, state.done, state.failed, state.skipped, state.cancelled),
+        (state.first_lease_ns, state.elapsed_ns),
+        workers,
+        (
+            state.lease_frames,
+            state.report_frames,
+            state.stale_reports,
+            state.recalls,
+            state.worker_deaths,
+            state.bytes_held,
+            state.tasks_held,
+        ),
+    )
+}

@@ -1,0 +1,76 @@
+//! Endings that are not values, as the exceptions that tell of them. The texts are Python's: `headrace.failures`.
+use headrace_protocol::client::{Detail, Farewell, Side};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use super::live::LiveEnding;
+use super::session::Session;
+use super::tables::Ending;
+use crate::codec::decode_value;
+
+/// What a task left: its value, or the exception to raise.
+pub(crate) type Outcome = Result<Py<PyAny>, Py<PyAny>>;
+
+/// An error of `headrace.errors` by its name.
+#[cold]
+pub(crate) fn error(py: Python<'_>, name: &str, text: &str) -> PyErr {
+    match py.import("headrace.errors").and_then(|errors| errors.getattr(name)?.call1((text,))) {
+        Ok(error) => PyErr::from_value(error),
+        Err(error) => error,
+    }
+}
+
+/// Reads an ending. `key` names the task where the worker's record does not; `root` gives key and exception of the task
+/// that was the cause, as far as they are known.
+///
+/// An `Err` is not the task's but the caller's own: an interrupt while a value was decoded.
+pub(crate) fn outcome(
+    py: Python<'_>,
+    ending: &Ending,
+    key: impl FnOnce() -> String,
+    root: impl FnOnce(u32, u32) -> PyResult<(Option<String>, Option<Py<PyAny>>)>,
+) -> PyResult<Outcome> {
+    let told = match ending {
+        Ending::Live(LiveEnding::Value(value)) => return Ok(Ok(value.clone_ref(py))),
+        Ending::Live(LiveEnding::Error(error)) => return Ok(Err(error.clone_ref(py))),
+        Ending::Told(told) => told,
+    };
+    let failure = match told.detail() {
+        Detail::Done(bytes) => {
+            return match decode_value(py, bytes) {
+                Ok(value) => Ok(Ok(value)),
+                Err(error) if error.is_instance_of::<pyo3::exceptions::PyException>(py) => {
+                    build(py, "undecodable", (key(), error.into_value(py))).map(Err)
+                }
+                Err(error) => Err(error),
+            };
+        }
+        Detail::Failed(record) => build(py, "raised", (key(), PyBytes::new(py, record))),
+        Detail::Skipped { run, root: index } => {
+            let (root_key, cause) = root(run, index)?;
+            build(py, "skipped", (key(), root_key, cause))
+        }
+        Detail::Cancelled(reason) => build(py, "cancelled", (key(), reason as u8)),
+        Detail::Died(death) => {
+            let stderr = PyBytes::new(py, death.stderr);
+            let ended = (death.worker, death.pid, death.signal, death.exit_code, death.attempts, death.limit, stderr);
+            build(py, "died", (key(), ended))
+        }
+        Detail::Refused(text) => build(py, "refused", (key(), text)),
+    };
+    failure.map(Err)
+}
+
+/// The exception for a task whose ending never came because the session is over.
+pub(crate) fn lost(py: Python<'_>, session: &Session, key: String) -> PyResult<Py<PyAny>> {
+    let Some(Farewell { side, reason, text }) = session.farewell() else {
+        return Err(PyRuntimeError::new_err("the session is open; this is a bug in headrace"));
+    };
+    let by_us = side == Side::Client;
+    build(py, "lost", (key, by_us, reason.map(|reason| reason as u8), text))
+}
+
+fn build<'py>(py: Python<'py>, kind: &str, details: impl pyo3::call::PyCallArgs<'py>) -> PyResult<Py<PyAny>> {
+    Ok(py.import("headrace.failures")?.getattr(kind)?.call1(details)?.unbind())
+}

@@ -1,0 +1,437 @@
+//! The native half of a run: which results it keeps, and those that were read.
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use headrace_runtime::inproc::Interest;
+use pyo3::exceptions::PyTimeoutError;
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+
+use super::ClientCore;
+use super::failures::{self, Outcome, error};
+use super::keep::Keep;
+use super::reference::root_of;
+use super::session::{Deadline, Session};
+use crate::errors::{graph_error, usage_error};
+use crate::graph::Graph;
+use crate::node::Node;
+
+/// A submitted graph. Base of `headrace.Run`, which adds what need not be fast.
+#[pyclass(frozen, subclass, weakref, module = "headrace._core")]
+pub(crate) struct RunCore {
+    session: Arc<Session>,
+    run: u32,
+    /// Tasks of the run; the graph may have grown since.
+    tasks: u32,
+    graph: Py<Graph>,
+    keep: Keep,
+    /// What was read, by position in `keep`.
+    read: Mutex<Vec<Slot>>,
+}
+
+/// A kept result.
+enum Slot {
+    Unread,
+    Value(Py<PyAny>),
+    Error(Py<PyAny>),
+    Released,
+}
+
+impl Slot {
+    fn clone_ref(&self, py: Python<'_>) -> Self {
+        match self {
+            Slot::Unread => Slot::Unread,
+            Slot::Value(value) => Slot::Value(value.clone_ref(py)),
+            Slot::Error(error) => Slot::Error(error.clone_ref(py)),
+            Slot::Released => Slot::Released,
+        }
+    }
+
+    fn object(&self) -> Option<&Py<PyAny>> {
+        match self {
+            Slot::Value(object) | Slot::Error(object) => Some(object),
+            Slot::Unread | Slot::Released => None,
+        }
+    }
+}
+
+#[pymethods]
+impl RunCore {
+    /// Submits `graph` to the client with this core.
+    #[new]
+    #[pyo3(signature = (client, core, graph, keep))]
+    fn new<'py>(
+        client: &Bound<'py, PyAny>,
+        core: &Bound<'py, ClientCore>,
+        graph: &Bound<'py, PyAny>,
+        keep: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Self> {
+        let py = client.py();
+        let Ok(graph) = graph.cast::<Graph>() else {
+            return Err(usage_error(py, &format!("submit takes a Graph, not {}", graph.get_type().name()?)));
+        };
+        let indices = Graph::resolve_keep(graph, keep)?;
+        let (run, tasks) = core.get().submit(py, graph.get(), &indices)?;
+        let slots = indices.iter().map(|_| Slot::Unread).collect();
+        Ok(Self {
+            session: Arc::clone(&core.get().session),
+            run,
+            tasks,
+            graph: graph.clone().unbind(),
+            keep: Keep::new(indices),
+            read: Mutex::new(slots),
+        })
+    }
+
+    /// Number of the run in its session.
+    #[getter]
+    fn number(&self) -> u32 {
+        self.run
+    }
+
+    /// The graph that was submitted.
+    #[getter]
+    fn graph(&self, py: Python<'_>) -> Py<Graph> {
+        self.graph.clone_ref(py)
+    }
+
+    /// The result of a kept task, given its node or key; waits for it at most `timeout` seconds.
+    #[pyo3(signature = (node = None, timeout = None))]
+    fn result<'py>(
+        slf: &Bound<'py, Self>,
+        node: Option<&Bound<'py, PyAny>>,
+        timeout: Option<f64>,
+    ) -> PyResult<Py<PyAny>> {
+        let (py, this) = (slf.py(), slf.get());
+        let position = this.position(py, node)?;
+        if let Slot::Value(value) = &this.read()[position] {
+            return Ok(value.clone_ref(py));
+        }
+        this.wait_for(py, position, timeout)?;
+        this.value(py, position)
+    }
+
+    /// The results of all kept tasks, in the order of `keep`; waits for them at most `timeout` seconds together.
+    #[pyo3(signature = (timeout = None))]
+    fn results<'py>(slf: &Bound<'py, Self>, timeout: Option<f64>) -> PyResult<Bound<'py, PyList>> {
+        let (py, this) = (slf.py(), slf.get());
+        this.wait_for_all(py, timeout)?;
+        this.read_all(py)?;
+        let list = PyList::empty(py);
+        for position in 0..this.keep.len() {
+            list.append(this.value(py, position)?)?;
+        }
+        Ok(list)
+    }
+
+    /// Whether every task has ended.
+    fn done(&self, py: Python<'_>) -> PyResult<bool> {
+        self._wait_end(py, Some(0.0))
+    }
+
+    /// Waits until every task has ended; false if the time is over before.
+    #[pyo3(signature = (timeout = None))]
+    fn _wait_end(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
+        let run = self.run;
+        let found = self.session.wait(py, Interest::RunEnd { run }, Deadline::after(timeout), |state| {
+            (state.tables.has_finished(run) || state.tables.is_over()).then_some(())
+        })?;
+        Ok(found.is_some())
+    }
+
+    /// The next kept task to end, from a position among the arrivals on, as (next position, index); waits for it.
+    #[pyo3(signature = (position, timeout = None))]
+    fn _next_arrival(&self, py: Python<'_>, position: usize, timeout: Option<f64>) -> PyResult<Option<(usize, u32)>> {
+        let Self { run, keep, .. } = self;
+        let run = *run;
+        let found = self.session.wait(py, Interest::Run { run }, Deadline::after(timeout), |state| {
+            let tables = &state.tables;
+            let arrived = tables.arrivals(run, position).iter().enumerate();
+            let mut kept = arrived.filter(|(_, index)| keep.position(**index).is_some());
+            match kept.next() {
+                Some((offset, &index)) => Some(Some((position + offset + 1, index))),
+                None => (tables.has_finished(run) || tables.is_over()).then_some(None),
+            }
+        })?;
+        match found {
+            Some(None) if self.session.farewell().is_some() => {
+                Err(PyErr::from_value(failures::lost(py, &self.session, format!("run {run}"))?.into_bound(py)))
+            }
+            Some(None) => Err(self.released(py, &format!("run {run}"))),
+            found => Ok(found.flatten()),
+        }
+    }
+
+    /// What a kept task left, as (value, None) or (None, exception); it has ended.
+    fn _outcome(&self, py: Python<'_>, index: u32) -> PyResult<(Option<Py<PyAny>>, Option<Py<PyAny>>)> {
+        let position = self.position_of(py, index)?;
+        self.fill(py, position)?;
+        let slot = self.read()[position].clone_ref(py);
+        match slot {
+            Slot::Value(value) => Ok((Some(value), None)),
+            Slot::Error(error) => Ok((None, Some(error))),
+            Slot::Unread | Slot::Released => Err(self.released(py, &self.key(position))),
+        }
+    }
+
+    /// Number of tasks.
+    #[getter]
+    fn _tasks(&self) -> u32 {
+        self.tasks
+    }
+
+    /// Number of kept tasks.
+    #[getter]
+    fn _kept(&self) -> usize {
+        self.keep.len()
+    }
+
+    /// Indices of the kept tasks, in the order of `keep`.
+    #[getter]
+    fn _keep(&self) -> Vec<u32> {
+        self.keep.indices().to_vec()
+    }
+
+    /// The node of a task.
+    fn _node(&self, py: Python<'_>, index: u32) -> PyResult<Py<Node>> {
+        Py::new(py, Node::new(self.graph.bind(py), index))
+    }
+
+    /// Tasks by how they ended: (all, ended, failed, skipped, cancelled), as far as the broker told.
+    fn _counts(&self) -> Option<(u64, u64, u64, u64, u64)> {
+        self.session.lock().tables.counts(self.run)
+    }
+
+    /// Adds a holder to a kept result, for a ref to take over; the answer is its index and its key.
+    fn _hold<'py>(slf: &Bound<'py, Self>, node: &Bound<'py, PyAny>) -> PyResult<(u32, String)> {
+        let (py, this) = (slf.py(), slf.get());
+        this.session.check_process(py)?;
+        let position = this.position(py, Some(node))?;
+        let key = this.key(position);
+        let is_released = matches!(this.read()[position], Slot::Released);
+        if is_released {
+            return Err(this.released(py, &key));
+        }
+        let index = this.keep.at(position);
+        this.session.command(|tables| tables.hold(this.run, index));
+        Ok((index, key))
+    }
+
+    /// Lets go of one kept result.
+    fn _release_one(&self, py: Python<'_>, index: u32) -> PyResult<()> {
+        let position = self.position_of(py, index)?;
+        let slot = std::mem::replace(&mut self.read()[position], Slot::Released);
+        if !matches!(slot, Slot::Released) {
+            self.session.command(|tables| tables.release_one(self.run, index));
+            self.session.drop_discarded();
+        }
+        Ok(())
+    }
+
+    /// Lets go of the results: they can no longer be read here. Refs keep theirs. May be called twice.
+    fn release(&self, py: Python<'_>) -> PyResult<()> {
+        self.session.check_process(py)?;
+        let slots: Vec<Slot> = self.read().iter_mut().map(|slot| std::mem::replace(slot, Slot::Released)).collect();
+        drop(slots);
+        self.session.command(|tables| tables.release(self.run));
+        self.session.drop_discarded();
+        Ok(())
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.graph)?;
+        // The collector may start on any thread at any time; what it cannot look into it must not collect.
+        if let Ok(read) = self.read.try_lock() {
+            for object in read.iter().filter_map(Slot::object) {
+                visit.call(object)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn __clear__(&self) {
+        let slots = self.read.try_lock().map(|mut read| std::mem::take(&mut *read)).ok();
+        drop(slots);
+    }
+}
+
+impl RunCore {
+    /// What was read. Python must not run while the guard lives.
+    fn read(&self) -> MutexGuard<'_, Vec<Slot>> {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_read(&self, position: usize) -> bool {
+        !matches!(self.read()[position], Slot::Unread)
+    }
+
+    /// The position in `keep` of what `result` was asked for.
+    #[inline]
+    fn position(&self, py: Python<'_>, node: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
+        match node {
+            Some(node) => {
+                let index = match node.cast_exact::<Node>() {
+                    Ok(node) => node.get().index_in(py, self.graph.as_ptr() as usize)?,
+                    Err(_) => self.index_of(py, node)?,
+                };
+                self.position_of(py, index)
+            }
+            None if self.keep.len() == 1 => Ok(0),
+            None => {
+                let text = format!("this run keeps {} results; say which one: run.result(node)", self.keep.len());
+                Err(usage_error(py, &text))
+            }
+        }
+    }
+
+    #[inline]
+    fn position_of(&self, py: Python<'_>, index: u32) -> PyResult<usize> {
+        match self.keep.position(index) {
+            Some(position) => Ok(position),
+            None => Err(self.not_kept(py, index)),
+        }
+    }
+
+    fn index_of(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<u32> {
+        if key.is_instance_of::<crate::nodes::Nodes>() {
+            return Err(usage_error(py, "result() takes one node; for many: [run.result(node) for node in nodes]"));
+        }
+        let text = key.str()?;
+        let index = self.graph.get().lock().index_of(text.to_str()?);
+        index.ok_or_else(|| graph_error(py, &format!("no task of this run has the key '{text}'")))
+    }
+
+    #[cold]
+    fn not_kept(&self, py: Python<'_>, index: u32) -> PyErr {
+        let key = self.graph.get().key_of(index);
+        if index >= self.tasks {
+            return graph_error(py, &format!("task '{key}' was added after this run was submitted; submit the graph again"));
+        }
+        error(py, "NotKept", &format!("this run does not keep the result of '{key}'; name it in submit(graph, keep=[...])"))
+    }
+
+    #[cold]
+    fn released(&self, py: Python<'_>, what: &str) -> PyErr {
+        error(py, "ResultReleased", &format!("'{what}' was released; its result can no longer be read"))
+    }
+
+    fn key(&self, position: usize) -> String {
+        self.graph.get().key_of(self.keep.at(position))
+    }
+
+    fn wait_for(&self, py: Python<'_>, position: usize, timeout: Option<f64>) -> PyResult<()> {
+        if self.is_read(position) {
+            return Ok(());
+        }
+        let (run, index) = (self.run, self.keep.at(position));
+        let found = self.session.wait(py, Interest::Task { run, index }, Deadline::after(timeout), |state| {
+            (state.tables.has_ended(run, index) || state.tables.is_over()).then_some(())
+        })?;
+        match found {
+            Some(()) => self.fill(py, position),
+            None => {
+                let text = format!("'{}' has not ended within {} s", self.key(position), timeout.unwrap_or_default());
+                Err(PyTimeoutError::new_err(text))
+            }
+        }
+    }
+
+    /// Waits for the last in the list that is missing, until none is: so the broker wakes this thread as rarely as can be.
+    fn wait_for_all(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
+        let deadline = Deadline::after(timeout);
+        let run = self.run;
+        let mut missing = self.keep.len();
+        loop {
+            let state = self.session.lock();
+            while missing > 0 && (state.tables.has_ended(run, self.keep.at(missing - 1)) || state.tables.is_over()) {
+                missing -= 1;
+            }
+            drop(state);
+            let Some(last) = missing.checked_sub(1) else { return Ok(()) };
+            let index = self.keep.at(last);
+            let found = self.session.wait(py, Interest::Task { run, index }, deadline, |state| {
+                (state.tables.has_ended(run, index) || state.tables.is_over()).then_some(())
+            })?;
+            if found.is_none() {
+                let text = format!("{missing} of {} results have not come within {} s", self.keep.len(), timeout.unwrap_or_default());
+                return Err(PyTimeoutError::new_err(text));
+            }
+        }
+    }
+
+    /// Reads what a kept task left, if nobody has.
+    fn fill(&self, py: Python<'_>, position: usize) -> PyResult<()> {
+        if self.is_read(position) {
+            return Ok(());
+        }
+        let index = self.keep.at(position);
+        let ending = self.session.lock().tables.peek(py, self.run, index);
+        let outcome = match &ending {
+            Some(ending) => {
+                failures::outcome(py, ending, || self.key(position), |run, root| self.root(py, run, root))?
+            }
+            // Another thread has read it just now, or it will never come.
+            None if self.is_read(position) => return Ok(()),
+            None => Err(failures::lost(py, &self.session, self.key(position))?),
+        };
+        self.keep_read(position, outcome);
+        self.session.lock().tables.forget_value(self.run, index);
+        self.session.drop_discarded();
+        Ok(())
+    }
+
+    fn keep_read(&self, position: usize, outcome: Outcome) {
+        let slot = match outcome {
+            Ok(value) => Slot::Value(value),
+            Err(error) => Slot::Error(error),
+        };
+        let mut read = self.read();
+        // The first reader's object is everybody's.
+        let second = match &mut read[position] {
+            place @ Slot::Unread => std::mem::replace(place, slot),
+            _ => slot,
+        };
+        drop(read);
+        drop(second);
+    }
+
+    fn read_all(&self, py: Python<'_>) -> PyResult<()> {
+        (0..self.keep.len()).try_for_each(|position| self.fill(py, position))
+    }
+
+    /// The value at a position that was read, or its error.
+    fn value(&self, py: Python<'_>, position: usize) -> PyResult<Py<PyAny>> {
+        let slot = self.read()[position].clone_ref(py);
+        match slot {
+            Slot::Value(value) => Ok(value),
+            Slot::Error(error) => Err(PyErr::from_value(error.into_bound(py))),
+            Slot::Unread | Slot::Released => Err(self.released(py, &self.key(position))),
+        }
+    }
+
+    /// Key and exception of a task that was the cause of another's ending, as far as they are known.
+    fn root(&self, py: Python<'_>, run: u32, root: u32) -> PyResult<(Option<String>, Option<Py<PyAny>>)> {
+        if run != self.run {
+            return root_of(py, &self.session, run, root);
+        }
+        let key = Some(self.graph.get().key_of(root));
+        if let Some(position) = self.keep.position(root) {
+            self.fill(py, position)?;
+            let slot = self.read()[position].clone_ref(py);
+            if let Slot::Error(error) = slot {
+                return Ok((key, Some(error)));
+            }
+        }
+        Ok((key, root_of(py, &self.session, run, root)?.1))
+    }
+}
+
+impl Drop for RunCore {
+    fn drop(&mut self) {
+        if self.session.is_forked() {
+            return; // the lock may be held by a thread that is not here
+        }
+        self.session.command(|tables| tables.release(self.run));
+        self.session.drop_discarded();
+    }
+}

@@ -1,0 +1,268 @@
+//! One session: the tables of what has ended, and how threads wait for it. Any number of threads may wait at once, each for
+//! something else; whoever looks drains the channel for all.
+//!
+//! `state` is locked for moments, and Python never runs meanwhile: a finalizer could want the same lock. So whatever leaves
+//! the tables is dropped outside.
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use headrace_protocol::client::{Farewell, LogLines};
+use headrace_runtime::inproc::{ClientEnd, Interest, Waited};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+
+use super::failures::error;
+use super::tables::Tables;
+use super::watches::Watches;
+
+/// Longest sleep before Python gets a chance to handle signals that another thread's sleep has swallowed.
+const SLICE: Duration = Duration::from_millis(100);
+
+/// Sessions so far. Refs and futures carry the number, so that no other client takes them.
+static SESSIONS: AtomicU64 = AtomicU64::new(0);
+
+/// How often this process was forked off. A plain count that only the thread that forked ever writes, before any other
+/// exists; so no ordering is needed.
+static GENERATION: AtomicU32 = AtomicU32::new(0);
+
+/// Makes every client of the parent unusable here; called in a forked child.
+#[pyfunction]
+pub(crate) fn forget_parent() {
+    GENERATION.fetch_add(1, Ordering::Relaxed);
+}
+
+/// A session.
+pub(crate) struct Session {
+    /// Number of the session in this process.
+    pub(crate) number: u64,
+    generation: u32,
+    state: Mutex<State>,
+    source: Source,
+}
+
+/// Where news come from.
+enum Source {
+    /// Frames of a broker.
+    Broker(ClientEnd),
+    /// Calls of `settle`, from threads of this process.
+    Local(Condvar),
+}
+
+/// What the lock guards.
+pub(crate) struct State {
+    pub(crate) tables: Tables,
+    pub(crate) watches: Watches,
+}
+
+/// A time to stop waiting; `None` is never.
+#[derive(Clone, Copy)]
+pub(crate) struct Deadline(Option<Instant>);
+
+impl Deadline {
+    /// So many seconds from now. Negative counts as zero; what is too long to be counted is for ever.
+    pub(crate) fn after(timeout_s: Option<f64>) -> Self {
+        let timeout = timeout_s.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok());
+        Self(timeout.and_then(|timeout| Instant::now().checked_add(timeout)))
+    }
+
+    fn left(self) -> Option<Duration> {
+        self.0.map(|end| end.saturating_duration_since(Instant::now()))
+    }
+}
+
+impl Session {
+    /// A session with a broker.
+    pub(crate) fn with_broker(tables: Tables, end: ClientEnd) -> Self {
+        Self::new(tables, Source::Broker(end))
+    }
+
+    /// A session with this process.
+    pub(crate) fn local(tables: Tables) -> Self {
+        Self::new(tables, Source::Local(Condvar::new()))
+    }
+
+    fn new(tables: Tables, source: Source) -> Self {
+        Self {
+            number: SESSIONS.fetch_add(1, Ordering::Relaxed) + 1,
+            generation: GENERATION.load(Ordering::Relaxed),
+            state: Mutex::new(State { tables, watches: Watches::default() }),
+            source,
+        }
+    }
+
+    /// Whether this is a forked child, where locks may be held by threads that do not exist.
+    pub(crate) fn is_forked(&self) -> bool {
+        self.generation != GENERATION.load(Ordering::Relaxed)
+    }
+
+    /// An error in a forked child.
+    pub(crate) fn check_process(&self, py: Python<'_>) -> PyResult<()> {
+        if !self.is_forked() {
+            return Ok(());
+        }
+        let text = "this client belongs to the parent process; make a new client after fork, or pass values instead";
+        Err(error(py, "ForkedClientError", text))
+    }
+
+    /// The tables. Python must not run while the guard lives.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the tables, and sends what that gives to send.
+    pub(crate) fn command<R>(&self, change: impl FnOnce(&mut Tables) -> R) -> R {
+        let mut state = self.lock();
+        let answer = change(&mut state.tables);
+        self.flush(&mut state.tables);
+        answer
+    }
+
+    /// Sends one frame that was encoded outside, behind everything that the tables have to send.
+    pub(crate) fn send(&self, state: &mut State, frame: Vec<u8>) {
+        self.flush(&mut state.tables);
+        if let Source::Broker(end) = &self.source {
+            // A broker that is gone is noticed by whoever waits.
+            let _ = end.send(frame);
+        }
+    }
+
+    /// Changes the tables of a local session, and wakes whoever waits.
+    pub(crate) fn settle<R>(&self, change: impl FnOnce(&mut Tables) -> R) -> R {
+        let mut state = self.lock();
+        let answer = change(&mut state.tables);
+        let State { tables, watches } = &mut *state;
+        tables.tidy();
+        watches.look(tables);
+        if let Source::Local(changed) = &self.source {
+            changed.notify_all();
+        }
+        answer
+    }
+
+    /// Looks at the tables until `look` finds something, sleeping without the interpreter lock; `None` at the deadline.
+    ///
+    /// `interest` is what a frame must bring to end the sleep early: the less, the fewer wake-ups. `look` must not run
+    /// Python.
+    pub(crate) fn wait<R: Send>(
+        &self,
+        py: Python<'_>,
+        interest: Interest,
+        deadline: Deadline,
+        mut look: impl FnMut(&mut State) -> Option<R> + Send,
+    ) -> PyResult<Option<R>> {
+        self.check_process(py)?;
+        if let Some(found) = look(&mut self.lock()) {
+            return Ok(Some(found));
+        }
+        loop {
+            let left = deadline.left();
+            let found = py.detach(|| self.sleep(interest, left.map_or(SLICE, |left| left.min(SLICE)), &mut look));
+            self.print_logs(py);
+            self.drop_discarded();
+            if found.is_some() || left.is_some_and(|left| left.is_zero()) {
+                return Ok(found);
+            }
+            py.check_signals()?;
+        }
+    }
+
+    /// Drains, looks, sleeps for at most `slice`, and does so again: one step of [`Session::wait`].
+    fn sleep<R>(
+        &self,
+        interest: Interest,
+        slice: Duration,
+        look: &mut impl FnMut(&mut State) -> Option<R>,
+    ) -> Option<R> {
+        let mut state = self.lock();
+        match &self.source {
+            Source::Broker(end) => {
+                drain(end, &mut state);
+                if let Some(found) = look(&mut state) {
+                    return Some(found);
+                }
+                if slice.is_zero() {
+                    return None;
+                }
+                let received = end.received();
+                drop(state);
+                let waited = end.wait(interest, received, Some(slice));
+                state = self.lock();
+                drain(end, &mut state);
+                if waited == Waited::Closed {
+                    state.tables.note_disconnect();
+                    let State { tables, watches } = &mut *state;
+                    watches.look(tables);
+                }
+                look(&mut state)
+            }
+            Source::Local(changed) => {
+                if let Some(found) = look(&mut state) {
+                    return Some(found);
+                }
+                state = changed.wait_timeout(state, slice).unwrap_or_else(PoisonError::into_inner).0;
+                look(&mut state)
+            }
+        }
+    }
+
+    /// Takes in what has arrived, without waiting.
+    pub(crate) fn drain(&self, py: Python<'_>) -> PyResult<()> {
+        self.check_process(py)?;
+        if let Source::Broker(end) = &self.source {
+            py.detach(|| drain(end, &mut self.lock()));
+            self.print_logs(py);
+        }
+        Ok(())
+    }
+
+    /// Writes the lines of tasks to this process's own standard output and error.
+    pub(crate) fn print_logs(&self, py: Python<'_>) {
+        static WRITE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        loop {
+            let Some(LogLines { worker, stream, text }) = self.lock().tables.poll_log() else { return };
+            let written = WRITE
+                .import(py, "headrace.output", "write_lines")
+                .and_then(|write| write.call1((worker, stream, text.as_slice())));
+            if let Err(error) = written {
+                error.write_unraisable(py, None);
+            }
+        }
+    }
+
+    /// Drops what left the tables, now that no lock is held: it may be a Python object with a finalizer.
+    pub(crate) fn drop_discarded(&self) {
+        let discarded = self.lock().tables.take_discarded();
+        drop(discarded);
+    }
+
+    /// Why nothing more will come, if so.
+    pub(crate) fn farewell(&self) -> Option<Farewell> {
+        self.lock().tables.farewell()
+    }
+
+    fn flush(&self, tables: &mut Tables) {
+        if let Source::Broker(end) = &self.source {
+            while let Some(frame) = tables.poll_frame() {
+                let _ = end.send(frame);
+            }
+        }
+    }
+}
+
+/// Applies every frame that has arrived.
+fn drain(end: &ClientEnd, state: &mut State) {
+    let mut came = false;
+    while let Some(frame) = end.try_recv() {
+        state.tables.handle_frame(frame);
+        came = true;
+    }
+    if came {
+        let State { tables, watches } = &mut *state;
+        tables.tidy();
+        watches.look(tables);
+        while let Some(frame) = tables.poll_frame() {
+            let _ = end.send(frame);
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! What has ended, whoever ran it: one face for the broker's frames and for the objects of a local session.
+use std::collections::hash_map::Entry;
+
+use headrace_protocol::client::{CALLS, Client, Farewell, LogLines, Session as Standing, StateReply};
+use pyo3::prelude::*;
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::live::{Live, LiveEnding};
+
+/// How a task ended.
+pub(crate) enum Ending {
+    /// As a frame told.
+    Told(headrace_protocol::client::Ending),
+    /// As an object.
+    Live(LiveEnding),
+}
+
+/// The tables of one session.
+pub(crate) struct Tables {
+    source: Source,
+    last_run: u32,
+    /// Runs that have not ended.
+    unfinished: FxHashSet<u32>,
+    /// Runs among them that nobody reads any more: they are released when they have ended.
+    orphan_runs: FxHashSet<u32>,
+    /// Calls that have not ended and whose future is gone.
+    orphan_calls: FxHashSet<u32>,
+    calls_unfinished: u64,
+    /// Refs to results of runs.
+    refs: FxHashMap<(u32, u32), u32>,
+    /// Endings that left the tables: dropped by whoever holds the interpreter lock.
+    discarded: Vec<Ending>,
+}
+
+enum Source {
+    Broker(Box<Client>),
+    Local(Live),
+}
+
+impl Tables {
+    /// The tables of a session with a broker.
+    pub(crate) fn of_broker(machine: Client) -> Self {
+        Self::new(Source::Broker(Box::new(machine)))
+    }
+
+    /// The tables of a session with this process.
+    pub(crate) fn local() -> Self {
+        Self::new(Source::Local(Live::default()))
+    }
+
+    fn new(source: Source) -> Self {
+        Self {
+            source,
+            last_run: CALLS,
+            unfinished: FxHashSet::default(),
+            orphan_runs: FxHashSet::default(),
+            orphan_calls: FxHashSet::default(),
+            calls_unfinished: 0,
+            refs: FxHashMap::default(),
+            discarded: Vec::new(),
+        }
+    }
+
+    // Commands
+
+    /// The broker's machine, if there is one.
+    pub(crate) fn machine(&mut self) -> Option<&mut Client> {
+        match &mut self.source {
+            Source::Broker(machine) => Some(machine),
+            Source::Local(_) => None,
+        }
+    }
+
+    /// The table of a local session, if it is one.
+    pub(crate) fn live(&mut self) -> Option<&mut Live> {
+        match &mut self.source {
+            Source::Broker(_) => None,
+            Source::Local(live) => Some(live),
+        }
+    }
+
+    /// Opens the table of a new run and returns its number.
+    pub(crate) fn open_run(&mut self, tasks: u32) -> u32 {
+        self.last_run += 1;
+        let run = self.last_run;
+        match &mut self.source {
+            Source::Broker(machine) => machine.open_run(run, tasks),
+            Source::Local(live) => live.open_run(run, tasks),
+        }
+        self.unfinished.insert(run);
+        run
+    }
+
+    /// Opens a row for a single call and returns its index.
+    pub(crate) fn open_call(&mut self) -> Option<u32> {
+        let index = match &mut self.source {
+            Source::Broker(machine) => machine.open_call(),
+            Source::Local(live) => live.open_call(),
+        }?;
+        self.calls_unfinished += 1;
+        Some(index)
+    }
+
+    /// Adds a holder to a result.
+    pub(crate) fn hold(&mut self, run: u32, index: u32) {
+        *self.refs.entry((run, index)).or_default() += 1;
+        match &mut self.source {
+            Source::Broker(machine) => machine.hold(run, index),
+            Source::Local(live) => live.hold(run, index),
+        }
+    }
+
+    /// Removes a holder that [`Tables::hold`] added, or the one that a call has from its start.
+    pub(crate) fn unhold(&mut self, run: u32, index: u32) {
+        if run == CALLS && !self.has_ended(CALLS, index) && !self.is_over() {
+            // The session's end waits for it still, and only what is in the table is heard of.
+            self.orphan_calls.insert(index);
+            return;
+        }
+        if let Entry::Occupied(mut refs) = self.refs.entry((run, index)) {
+            *refs.get_mut() -= 1;
+            if *refs.get() == 0 {
+                refs.remove();
+            }
+        }
+        match &mut self.source {
+            Source::Broker(machine) if run == CALLS => machine.forget_call(index),
+            Source::Broker(machine) => machine.unhold(run, index),
+            Source::Local(live) if run == CALLS => self.discarded.extend(live.forget_call(index).map(Ending::Live)),
+            Source::Local(live) => live.unhold(run, index),
+        }
+    }
+
+    /// Lets go of one result that a run keeps. While refs hold it, it is let go of with the run.
+    pub(crate) fn release_one(&mut self, run: u32, index: u32) {
+        if !self.refs.contains_key(&(run, index)) {
+            match &mut self.source {
+                Source::Broker(machine) => machine.unhold(run, index),
+                Source::Local(live) => live.release_one(run, index),
+            }
+        }
+        self.forget_value(run, index);
+    }
+
+    /// Lets go of all that a run keeps: at once, or when it has ended.
+    pub(crate) fn release(&mut self, run: u32) {
+        if self.unfinished.contains(&run) && !self.is_over() {
+            self.orphan_runs.insert(run);
+            return;
+        }
+        match &mut self.source {
+            Source::Broker(machine) => machine.release(run),
+            Source::Local(live) => self.discarded.extend(live.release(run).map(Ending::Live)),
+        }
+    }
+
+    // Events
+
+    /// Applies a frame. One that breaks the protocol ends the session, which is seen by [`Tables::farewell`].
+    pub(crate) fn handle_frame(&mut self, frame: Vec<u8>) {
+        if let Source::Broker(machine) = &mut self.source {
+            let _ = machine.handle_frame(frame);
+        }
+    }
+
+    /// Notes that nothing more will come.
+    pub(crate) fn note_disconnect(&mut self) {
+        match &mut self.source {
+            Source::Broker(machine) => machine.handle_disconnect(),
+            Source::Local(live) => live.close(),
+        }
+    }
+
+    /// Notes the end of a call, once.
+    pub(crate) fn note_call_end(&mut self, index: u32) {
+        self.calls_unfinished -= 1;
+        if self.orphan_calls.remove(&index) {
+            self.unhold(CALLS, index);
+        }
+    }
+
+    /// Follows up what frames or tasks have changed.
+    pub(crate) fn tidy(&mut self) {
+        let Self { source, unfinished, .. } = self;
+        unfinished.retain(|&run| !source.has_finished(run));
+        let ended: Vec<u32> = self.orphan_runs.iter().copied().filter(|run| !self.unfinished.contains(run)).collect();
+        for run in ended {
+            self.orphan_runs.remove(&run);
+            self.release(run);
+        }
+    }
+
+    /// The next call that has ended, each once.
+    pub(crate) fn poll_ended_call(&mut self) -> Option<u32> {
+        match &mut self.source {
+            Source::Broker(machine) => machine.poll_ended_call(),
+            Source::Local(live) => live.poll_ended_call(),
+        }
+    }
+
+    /// The next frame to send.
+    pub(crate) fn poll_frame(&mut self) -> Option<Vec<u8>> {
+        self.machine()?.poll_frame()
+    }
+
+    /// The next lines that a task wrote.
+    pub(crate) fn poll_log(&mut self) -> Option<LogLines> {
+        self.machine()?.poll_log()
+    }
+
+    /// The answer to a question to the broker, or that there will be none.
+    pub(crate) fn poll_state(&mut self, number: u64) -> Option<Option<StateReply>> {
+        let over = self.is_over();
+        let reply = self.machine()?.take_state(number);
+        (reply.is_some() || over).then_some(reply)
+    }
+
+    /// What left the tables since the last call; to be dropped outside the lock.
+    pub(crate) fn take_discarded(&mut self) -> Vec<Ending> {
+        std::mem::take(&mut self.discarded)
+    }
+
+    // Looks
+
+    /// Whether a task is known to have ended.
+    pub(crate) fn has_ended(&self, run: u32, index: u32) -> bool {
+        match &self.source {
+            Source::Broker(machine) => machine.has_ended(run, index),
+            Source::Local(live) => live.has_ended(run, index),
+        }
+    }
+
+    /// Whether every task of a run has ended.
+    pub(crate) fn has_finished(&self, run: u32) -> bool {
+        self.source.has_finished(run)
+    }
+
+    /// How a task ended, and whether it is there to be read.
+    pub(crate) fn peek(&self, py: Python<'_>, run: u32, index: u32) -> Option<Ending> {
+        match &self.source {
+            Source::Broker(machine) => machine.peek(run, index).map(Ending::Told),
+            Source::Local(live) => live.peek(py, run, index).map(Ending::Live),
+        }
+    }
+
+    /// Lets the table of a run drop what was read; the task counts as ended still.
+    pub(crate) fn forget_value(&mut self, run: u32, index: u32) {
+        let ending = match &mut self.source {
+            Source::Broker(machine) => machine.take_value(run, index).map(Ending::Told),
+            Source::Local(live) => live.take(run, index).map(Ending::Live),
+        };
+        self.discarded.extend(ending);
+    }
+
+    /// Indices of a run's tasks in the order in which their endings came, from a position on.
+    pub(crate) fn arrivals(&self, run: u32, from: usize) -> &[u32] {
+        match &self.source {
+            Source::Broker(machine) => machine.arrivals(run, from),
+            Source::Local(live) => live.arrivals(run, from),
+        }
+    }
+
+    /// Tasks of a run by how they ended: (all, ended, failed, skipped, cancelled), as far as told.
+    pub(crate) fn counts(&self, run: u32) -> Option<(u64, u64, u64, u64, u64)> {
+        match &self.source {
+            Source::Broker(machine) => {
+                let progress = machine.progress(run)?;
+                Some((progress.tasks, progress.ended, progress.failed, progress.skipped, progress.cancelled))
+            }
+            Source::Local(_) => None,
+        }
+    }
+
+    /// Runs and calls that have not ended.
+    pub(crate) fn unfinished(&self) -> (Vec<u32>, u64) {
+        (self.unfinished.iter().copied().collect(), self.calls_unfinished)
+    }
+
+    /// Whether the session is over.
+    pub(crate) fn is_over(&self) -> bool {
+        match &self.source {
+            Source::Broker(machine) => machine.session().is_over(),
+            Source::Local(live) => live.is_closed(),
+        }
+    }
+
+    /// Why the session is over, if it is.
+    pub(crate) fn farewell(&self) -> Option<Farewell> {
+        match &self.source {
+            Source::Broker(machine) => match machine.session() {
+                Standing::Over(farewell) => Some(farewell.clone()),
+                _ => None,
+            },
+            Source::Local(live) => live.is_closed().then(super::live::farewell),
+        }
+    }
+}
+
+impl Source {
+    fn has_finished(&self, run: u32) -> bool {
+        match self {
+            Source::Broker(machine) => machine.progress(run).is_none_or(|progress| progress.finished),
+            Source::Local(live) => live.has_finished(run),
+        }
+    }
+}
