@@ -12,11 +12,13 @@ if sys.platform != "linux":
     )
 
 from headrace._core import Node, Nodes, __version__
+from headrace.current import current  # now, since the module of that name would take the function's place later
 from headrace.graph import Graph
 from headrace.task import Task, task
 
 if TYPE_CHECKING:
     from headrace.client import Client as Client
+    from headrace.client import run as run
     from headrace.errors import ArgumentNotPicklable as ArgumentNotPicklable
     from headrace.errors import AuthError as AuthError
     from headrace.errors import BrokerLost as BrokerLost
@@ -42,10 +44,17 @@ if TYPE_CHECKING:
     from headrace.errors import WorkerDied as WorkerDied
     from headrace.errors import WorkerLost as WorkerLost
     from headrace.errors import WorkerOOM as WorkerOOM
+    from headrace.futures import Future as Future
+    from headrace.refs import Ref as Ref
+    from headrace.runs import Run as Run
 
 #: Where each name lives that is imported when it is first used.
 _LAZY = {
     "Client": "headrace.client",
+    "Future": "headrace.futures",
+    "Ref": "headrace.refs",
+    "Run": "headrace.runs",
+    "run": "headrace.client",
     **dict.fromkeys(
         [
             "ArgumentNotPicklable",
@@ -78,7 +87,7 @@ _LAZY = {
     ),
 }
 
-__all__ = ["Graph", "Node", "Nodes", "Task", "TopologicalSorter", "__version__", "task", *_LAZY]
+__all__ = ["Graph", "Node", "Nodes", "Task", "TopologicalSorter", "__version__", "current", "task", *_LAZY]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,9 +9,9 @@ import warnings
 import weakref
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeAlias, TypeVar
 
-from headrace._core import forget_parent
+from headrace._core import Nodes, forget_parent
 from headrace.errors import UsageError
-from headrace.run import Run
+from headrace.runs import Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -211,6 +211,46 @@ class Client:
             return f"closed, had {count}{where}"
         runs, calls = self._core.unfinished()
         return f"{count}{where}, {_counted(len(runs), 'run')} and {_counted(calls, 'call')} unfinished"
+
+
+def run(
+    graph: Graph,
+    *nodes: Any,
+    workers: int | None = None,
+    mode: Mode = "processes",
+    progress: bool = False,
+) -> Any:
+    """Run a graph with a client of its own, and give results.
+
+    Args:
+        graph: every task of it runs.
+        nodes: nodes or keys whose results are wanted; a sequence of nodes stands for the list of their results.
+        workers: how many; by default as many as cores are available to this process.
+        mode: as for `Client`.
+        progress: show live progress meanwhile.
+
+    Returns:
+        The result of the one node; for several, a tuple of theirs; without any, the list of all sinks' results.
+
+    Raises:
+        GraphError: a node is not of this graph.
+        Exception: what the first of these tasks that failed has raised: the original instance.
+
+    Cost: starts and ends the workers. For more than one graph make a `Client`.
+    """
+    with Client(workers=workers, mode=mode) as client:
+        run = client.submit(graph, keep=nodes or None)
+        run.wait(progress=progress)
+        if not nodes:
+            return run.results()
+        results = tuple(_result(run, node) for node in nodes)
+        return results[0] if len(nodes) == 1 else results
+
+
+def _result(run: Run, node: Any) -> Any:
+    if isinstance(node, Nodes | list | tuple):
+        return [_result(run, part) for part in node]
+    return run.result(node)
 
 
 def _counted(number: int, noun: str) -> str:

@@ -8,7 +8,7 @@ from headrace.errors import HeadraceError, UsageError
 
 if TYPE_CHECKING:
     from headrace._core import Node
-    from headrace.run import Run
+    from headrace.runs import Run
 
 
 class Completions:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace._core import ClientCore
 from headrace.launch import prepare
-from headrace.run import Run
+from headrace.runs import Run
 from headrace.statistics import RunStatistics, WorkerStatistics
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from headrace.current import Current, running
 from headrace.errors import NoSuitableWorker, UsageError
 from headrace.failures import cancelled, note, skipped
 from headrace.local_tasks import CALLS, Batch, Call, CallBatch, Ending, GraphBatch
-from headrace.run import Run
+from headrace.runs import Run
 from headrace.statistics import RunStatistics, WorkerStatistics
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from headrace.graph import Graph
-    from headrace.run import Run
+    from headrace.runs import Run
 
 #: The run of single calls.
 CALLS = 0

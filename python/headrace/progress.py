@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from headrace.run import Run
+    from headrace.runs import Run
     from headrace.statistics import Progress, RunStatistics
 
 #: Seconds between two looks: often enough to look live, rare enough to cost the broker nothing.

@@ -15,7 +15,7 @@ from headrace.cli.host import describe_host, host_line
 from headrace.formats.wfformat import Workflow, read, stand_in
 
 if TYPE_CHECKING:
-    from headrace.run import Run
+    from headrace.runs import Run
     from headrace.statistics import RunStatistics
 
 _WRONG_SHOWN_MAX = 10
