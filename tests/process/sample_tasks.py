@@ -21,6 +21,13 @@ def who_am_i():
     return task.key, task.attempt, task.worker, task.cancelled
 
 
+def ask_in_a_thread():
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(who_am_i).result()
+
+
 def main_names():
     return sorted(vars(sys.modules["__main__"]))
 

@@ -26,6 +26,7 @@ from sample_tasks import (
     Unruly,
     append_to,
     arguments,
+    ask_in_a_thread,
     async_generator,
     client_path,
     coroutine,
@@ -150,6 +151,16 @@ def test_a_task_knows_what_it_is(broker):
     one, other = broker.entries(2)
     assert one.value == ("who_am_i-503", one.attempt, 0, False)
     assert other.value == ("mine", other.attempt, 0, False)
+
+
+def test_a_thread_of_a_task_knows_the_task(broker):
+    ((task, attempt),) = broker.lease(Task(ask_in_a_thread))
+    assert broker.entries(1)[0].value == (f"ask_in_a_thread-{task + 500}", attempt, 0, False)
+
+
+def test_functions_may_travel_by_value(broker):
+    factor = 3
+    assert broker.run(lambda number: number * factor, 14).value == 42
 
 
 def test_no_task_runs_outside_a_task():

@@ -162,7 +162,10 @@ impl<L: Link + 'static> WorkerLoop<L> {
             let mut desk = self.shared.desk();
             desk.turn();
             if !desk.is_blocked() || desk.is_broken() || Instant::now() >= deadline {
-                drop(desk.link.take());
+                let link = desk.link.take();
+                drop(desk);
+                // Waits while the last frames leave; the desk stays open for the warden meanwhile.
+                drop(link);
                 return;
             }
             drop(desk);
