@@ -75,8 +75,10 @@ impl Kernel {
         let mut seeds = Seeds::new(self, request);
         let mut seeds_left = request.seeds_max;
         let mut cost = 0_u64;
+        // Tasks that became followers by this batch, the next one last: a stack, hence depth first.
+        let mut fresh = std::mem::take(&mut self.scratch);
         for _ in 0..request.tasks_max {
-            let follower = request.classes.iter().find_map(|&class| self.board.first_follower(worker, class));
+            let follower = self.next_follower(worker, request.classes, &mut fresh);
             let task = match follower {
                 Some(task) => task,
                 None if seeds_left == 0 => break,
@@ -88,97 +90,159 @@ impl Kernel {
                     }
                 }
             };
-            out.push(self.grant(worker, leases, task));
+            out.push(self.grant(worker, leases, task, &mut fresh));
             cost = cost.saturating_add(oracle.cost(task));
             if cost >= request.budget {
                 break;
             }
         }
+        for task in fresh.drain(..) {
+            self.board.follow(task, worker.at(), End::Front);
+        }
+        self.scratch = fresh;
         for lease in &mut out[first..] {
-            let entry = &self.board.tasks[lease.task.at()];
-            lease.hold = entry.pending > 0;
-            lease.report = entry.holds > 0 || (lease.hold && self.has_consumer_elsewhere(leases, lease.task));
+            let ties = &self.board.ties[lease.task.at()];
+            lease.hold = ties.pending > 0;
+            lease.report = ties.holds > 0 || (lease.hold && self.has_consumer_elsewhere(lease.task));
         }
     }
 
-    fn grant(&mut self, worker: WorkerId, leases: u32, task: TaskIndex) -> Leased {
+    fn next_follower(
+        &mut self,
+        worker: WorkerId,
+        classes: &[ClassId],
+        fresh: &mut Vec<TaskIndex>,
+    ) -> Option<TaskIndex> {
+        while let Some(task) = fresh.pop() {
+            if classes.contains(&self.board.ranks[task.at()].class) {
+                return Some(task);
+            }
+            self.board.follow(task, worker.at(), End::Front);
+        }
+        let task = classes.iter().find_map(|&class| self.board.first_follower(worker, class))?;
         self.board.leave(task);
-        self.board.set_state(task, TaskState::Leased);
-        self.board.lists.push(&mut self.board.tasks, leases, task, End::Back);
-        self.operations += 1;
-        let operations = &mut self.operations;
-        self.graph.each_consumer_back(&mut self.board, task, |board, consumer| {
-            *operations += 1;
-            board.input_leased(consumer, worker);
-        });
-        let entry = &mut self.board.tasks[task.at()];
-        entry.attempt.0 += 1;
-        Leased { task, attempt: entry.attempt, report: false, hold: false }
+        Some(task)
     }
 
-    fn has_consumer_elsewhere(&mut self, leases: u32, task: TaskIndex) -> bool {
-        let mut looked_at = 0;
-        let elsewhere = self.graph.consumers(&self.board, task).any(|consumer| {
-            looked_at += 1;
-            let consumer = &self.board.tasks[consumer.at()];
-            consumer.state.is_pending() && consumer.list != leases
+    /// Leases a task that is in no queue any more.
+    fn grant(&mut self, worker: WorkerId, leases: u32, task: TaskIndex, fresh: &mut Vec<TaskIndex>) -> Leased {
+        let board = &mut self.board;
+        board.set_state(task, TaskState::Leased);
+        board.lists.push(&mut board.ties, leases, task, End::Back);
+        self.operations += 1 + self.graph.degree(task);
+        let number = u64::from(worker.0);
+        self.graph.each_consumer_back(&mut board.tasks, task, |entry, consumer| {
+            if entry.state == TaskState::Waiting {
+                entry.count_lease(number);
+                if entry.follows(number) {
+                    fresh.push(consumer);
+                }
+            }
         });
-        self.operations += looked_at;
+        let attempt = &mut board.ties[task.at()].attempt;
+        attempt.0 += 1;
+        Leased { task, attempt: *attempt, report: false, hold: false }
+    }
+
+    /// Whether a consumer of a leased task is not leased. One that is leased is so to the same worker (K2).
+    fn has_consumer_elsewhere(&mut self, task: TaskIndex) -> bool {
+        let mut elsewhere = false;
+        self.graph.each_consumer_back(&mut self.board.tasks, task, |entry, _| {
+            elsewhere |= entry.state == TaskState::Waiting;
+        });
         elsewhere
     }
 }
 
-/// The ready queues of one request. They only shrink while a batch is made.
+/// The ready queues of one request. They only shrink while a batch is made, so the best one stays the best until it is empty.
 struct Seeds {
-    places: Vec<u32>,
+    sources: Vec<Source>,
     only_preferred: bool,
+    /// The queue that gave the last seed, if it has more.
+    best: Option<u32>,
+}
+
+/// The queues of one class, during one search.
+struct Source {
+    place: u32,
+    /// Entries that may still be looked at.
+    left: usize,
+    /// Only queues of lower priority are left.
+    below: Option<i32>,
 }
 
 impl Seeds {
     fn new(kernel: &Kernel, request: &LeaseRequest<'_>) -> Self {
-        let places = request.classes.iter().filter_map(|&class| kernel.board.ready.place(class)).collect();
-        Seeds { places, only_preferred: request.only_preferred }
+        let places = request.classes.iter().filter_map(|&class| kernel.board.ready.place(class));
+        let sources = places.map(|place| Source { place, left: LOOK_AHEAD, below: None }).collect();
+        Seeds { sources, only_preferred: request.only_preferred, best: None }
     }
 
-    /// The next ready task to take. A class in which nothing is preferred is not looked at again.
+    /// Takes the next ready task out of its queue.
     fn next(&mut self, kernel: &mut Kernel, oracle: &mut impl Oracle) -> Option<TaskIndex> {
+        let task = match self.best {
+            Some(queue) => Self::look(kernel, oracle, queue, &mut LOOK_AHEAD.clone()).1,
+            None => self.find(kernel, oracle),
+        }?;
+        let queue = kernel.board.ties[task.at()].list;
+        kernel.board.leave(task);
+        let more = !self.only_preferred && kernel.board.lists.get(queue).len > 0;
+        self.best = more.then_some(queue);
+        Some(task)
+    }
+
+    fn find(&mut self, kernel: &Kernel, oracle: &mut impl Oracle) -> Option<TaskIndex> {
+        for source in &mut self.sources {
+            (source.left, source.below) = (LOOK_AHEAD, None);
+        }
         loop {
-            let top = |&place: &u32| kernel.board.ready.levels(place).next().map(|(priority, _)| priority);
-            let best = (0..self.places.len())
-                .filter_map(|position| top(&self.places[position]).map(|priority| (priority, position)))
-                .reduce(|best, other| if other.0 > best.0 { other } else { best });
-            let (_, position) = best?;
-            match self.look(kernel, oracle, self.places[position]) {
-                Some(task) => return Some(task),
-                None => {
-                    self.places.remove(position);
+            let mut best: Option<(i32, u32, &mut Source)> = None;
+            for source in self.sources.iter_mut().filter(|source| source.left > 0) {
+                if let Some((priority, queue)) = source.top(kernel)
+                    && best.as_ref().is_none_or(|best| priority > best.0)
+                {
+                    best = Some((priority, queue, source));
                 }
+            }
+            let Some((priority, queue, source)) = best else {
+                self.sources.clear(); // Nothing was taken, so nothing more will be found.
+                return None;
+            };
+            match Self::look(kernel, oracle, queue, &mut source.left) {
+                (Some(task), _) => return Some(task),
+                (None, first) if !self.only_preferred => return first,
+                _ => source.below = Some(priority),
             }
         }
     }
 
-    /// The best of the first entries of one class: the first that another worker should not run, or else the very first.
-    /// Preference does not go before priority.
-    fn look(&self, kernel: &mut Kernel, oracle: &mut impl Oracle, place: u32) -> Option<TaskIndex> {
-        let mut left = LOOK_AHEAD;
+    /// Asks the first entries of one queue: the first that another worker should not run, and the one to take, which is the
+    /// very first if there is none. Preference does not go before priority.
+    fn look(
+        kernel: &Kernel,
+        oracle: &mut impl Oracle,
+        queue: u32,
+        left: &mut usize,
+    ) -> (Option<TaskIndex>, Option<TaskIndex>) {
         let mut first = None;
-        for (_, queue) in kernel.board.ready.levels(place) {
-            for task in kernel.board.lists.iter(&kernel.board.tasks, queue).take(left) {
-                left -= 1;
-                let predecessors = kernel.graph.predecessors(task);
-                if predecessors.is_empty() || oracle.preference(predecessors, task) != Preference::Other {
-                    return Some(task);
-                }
-                first = first.or(Some(task));
-            }
-            if !self.only_preferred && first.is_some() {
-                return first;
-            }
-            if left == 0 {
+        for task in kernel.board.lists.iter(&kernel.board.ties, queue) {
+            if *left == 0 {
                 break;
             }
+            *left -= 1;
+            let predecessors = kernel.graph.predecessors(task);
+            if predecessors.is_empty() || oracle.preference(predecessors, task) != Preference::Other {
+                return (Some(task), Some(task));
+            }
+            first = first.or(Some(task));
         }
-        None
+        (None, first)
+    }
+}
+
+impl Source {
+    fn top(&self, kernel: &Kernel) -> Option<(i32, u32)> {
+        kernel.board.ready.levels(self.place).find(|&(priority, _)| self.below.is_none_or(|below| priority < below))
     }
 }
 

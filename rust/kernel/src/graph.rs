@@ -2,10 +2,10 @@
 
 use crate::ids::{NONE, TaskIndex};
 use crate::ready::Board;
-use crate::state::Flag;
+use crate::state::{Flag, Task};
 
 /// All edges. An edge inside a chunk costs eight bytes: a slot in the row of its consumer and one in that of its producer.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Graph {
     spans: Vec<Span>,
     chunks: Vec<Rows>,
@@ -32,7 +32,7 @@ pub(crate) struct Span {
 
 /// The rows of one chunk. A producer's row may name slots that were freed and reused since: whoever walks it compares the
 /// chunk of the task with its own.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Rows {
     pub(crate) preds: Vec<TaskIndex>,
     pub(crate) succs: Vec<TaskIndex>,
@@ -123,10 +123,9 @@ impl Graph {
         &self.chunks[span.chunk as usize].preds[at..at + span.preds_len as usize]
     }
 
-    /// The consumers of a task that came with its own chunk. Some may be gone, and their slots taken by others.
+    /// The consumers that came with a task's own chunk. Some may be gone, and their slots taken by others.
     #[inline]
-    pub(crate) fn row(&self, task: TaskIndex) -> &[TaskIndex] {
-        let span = &self.spans[task.at()];
+    fn row(&self, span: &Span) -> &[TaskIndex] {
         if span.succs_len == 0 {
             return &[];
         }
@@ -154,36 +153,46 @@ impl Graph {
     #[inline]
     pub(crate) fn each_consumer_back(
         &self,
-        board: &mut Board,
+        tasks: &mut [Task],
         task: TaskIndex,
-        mut visit: impl FnMut(&mut Board, TaskIndex),
+        mut visit: impl FnMut(&mut Task, TaskIndex),
     ) {
-        let span = &self.spans[task.at()];
+        let span = self.spans[task.at()];
         if span.late != NONE {
             let mut id = span.late;
             loop {
-                id = self.links[id as usize].prev;
-                visit(board, self.links[id as usize].consumer);
-                if id == span.late {
+                let Link { prev, .. } = self.links[id as usize];
+                let Link { consumer, .. } = self.links[prev as usize];
+                visit(&mut tasks[consumer.at()], consumer);
+                if prev == span.late {
                     break;
                 }
+                id = prev;
             }
         }
-        for &consumer in self.row(task).iter().rev() {
-            if board.tasks[consumer.at()].chunk == span.chunk {
-                visit(board, consumer);
+        for &consumer in self.row(&span).iter().rev() {
+            let entry = &mut tasks[consumer.at()];
+            if entry.chunk == span.chunk {
+                visit(entry, consumer);
             }
         }
     }
 
+    /// The number of edges at a task, both sides.
+    #[inline]
+    pub(crate) fn degree(&self, task: TaskIndex) -> u64 {
+        let span = &self.spans[task.at()];
+        u64::from(span.preds_len) + u64::from(span.succs_len)
+    }
+
     /// Consumers that may still run, again or for the first time, in order of submission.
     pub(crate) fn consumers<'a>(&'a self, board: &'a Board, task: TaskIndex) -> impl Iterator<Item = TaskIndex> + 'a {
-        let chunk = self.spans[task.at()].chunk;
+        let span = &self.spans[task.at()];
+        let chunk = span.chunk;
         let own = move |consumer: &TaskIndex| {
-            let consumer = &board.tasks[consumer.at()];
-            consumer.chunk == chunk && !consumer.has(Flag::Released)
+            board.tasks[consumer.at()].chunk == chunk && !board.ties[consumer.at()].has(Flag::Released)
         };
-        self.row(task).iter().copied().filter(own).chain(self.linked(task))
+        self.row(span).iter().copied().filter(own).chain(self.linked(task))
     }
 
     /// Lets the producers of a task go: unlinks it from those in older chunks, and drops the rows of its chunk once nobody

@@ -3,11 +3,11 @@
 use crate::chunk::{Chunk, Classes, EXTERNAL, Priorities, Tally};
 use crate::error::GraphError;
 use crate::graph::{Rows, Span};
-use crate::ids::{NONE, TaskIndex};
+use crate::ids::{Attempt, Handle, NONE, TaskIndex};
 use crate::kernel::{HowEnded, Kernel};
 use crate::lists::End;
 use crate::ready::Rank;
-use crate::state::{Flag, Task, TaskState};
+use crate::state::{Flag, Task, TaskState, Ties};
 
 impl Kernel {
     /// Adds the tasks of a chunk and appends their slots, in order, to `out`.
@@ -38,12 +38,15 @@ impl Kernel {
             self.link_external(chunk, slots);
         }
         for &number in chunk.keep {
-            self.board.tasks[slots[number as usize].at()].holds += 1;
+            self.board.ties[slots[number as usize].at()].holds += 1;
         }
-        for &slot in slots {
-            let task = &self.board.tasks[slot.at()];
-            if task.missing == task.leased {
-                self.board.place(slot, End::Back);
+        for (&slot, &count) in slots.iter().zip(chunk.dep_counts) {
+            // Nothing inside the chunk is done or leased yet.
+            if count == 0 || !chunk.external.is_empty() {
+                let task = &self.board.tasks[slot.at()];
+                if task.missing == task.leased {
+                    self.board.place(slot, End::Back);
+                }
             }
         }
         self.operations += (tasks + chunk.deps.len()) as u64;
@@ -54,10 +57,8 @@ impl Kernel {
     }
 
     fn check_external(&self, chunk: &Chunk<'_>) -> Result<(), GraphError> {
-        let usable = |task: &TaskIndex| match self.board.tasks.get(task.at()) {
-            None => false,
-            Some(task) => task.state != TaskState::Free && !task.has(Flag::Dead),
-        };
+        let usable =
+            |&task: &TaskIndex| self.state(task) != TaskState::Free && !self.board.ties[task.at()].has(Flag::Dead);
         match chunk.external.iter().position(|task| !usable(task)) {
             Some(position) => Err(GraphError::ResultReleased { position: position as u32 }),
             None => Ok(()),
@@ -65,15 +66,17 @@ impl Kernel {
     }
 
     fn take_slots(&mut self, tasks: usize, out: &mut Vec<TaskIndex>) {
+        let before = out.len();
         out.reserve(tasks);
-        let reused = tasks.min(self.life.free.len());
-        out.extend((0..reused).map_while(|_| self.life.free.pop()).map(TaskIndex));
-        let fresh = self.board.tasks.len() as u32;
-        let wanted = (tasks - reused) as u32;
-        out.extend((fresh..fresh + wanted).map(TaskIndex));
-        self.board.tasks.reserve(wanted as usize);
-        self.board.ranks.reserve(wanted as usize);
-        self.graph.reserve(wanted as usize);
+        self.life.free.take(tasks, |slot| out.push(TaskIndex(slot)));
+        let fresh = self.board.tasks.len();
+        let wanted = tasks - (out.len() - before);
+        out.extend((fresh..fresh + wanted).map(|slot| TaskIndex(slot as u32)));
+        self.board.tasks.reserve(wanted);
+        self.board.ties.reserve(wanted);
+        self.board.ranks.reserve(wanted);
+        self.board.generations.resize(fresh + wanted, 0);
+        self.graph.reserve(wanted);
     }
 
     /// Lays out the rows of the chunk and makes its tasks.
@@ -85,20 +88,20 @@ impl Kernel {
         }
         let mut succs = vec![TaskIndex(NONE); total as usize];
         let mut preds = Vec::with_capacity(chunk.deps.len());
+        let places = &mut tally[..];
         let mut rest = chunk.deps;
         for (&slot, &count) in slots.iter().zip(chunk.dep_counts) {
             let (deps, tail) = rest.split_at(count as usize);
             rest = tail;
-            for &dependency in deps {
-                if dependency & EXTERNAL == 0 {
-                    let place = &mut tally[dependency as usize].consumers;
-                    succs[*place as usize] = slot;
-                    *place += 1;
-                    preds.push(slots[dependency as usize]);
-                } else {
-                    preds.push(chunk.external[(dependency & !EXTERNAL) as usize]);
-                }
-            }
+            preds.extend(deps.iter().map(|&dependency| {
+                let Some(&producer) = slots.get(dependency as usize) else {
+                    return chunk.external[(dependency & !EXTERNAL) as usize];
+                };
+                let place = &mut places[dependency as usize].consumers;
+                succs[*place as usize] = slot;
+                *place += 1;
+                producer
+            }));
         }
         let alive = slots.len() as u32;
         let number = self.graph.add_rows(Rows { preds, succs, alive, unreleased: alive });
@@ -117,23 +120,18 @@ impl Kernel {
                 Priorities::One(priority) => priority,
                 Priorities::Each(priorities) => priorities[local],
             };
-            let task = Task {
-                missing: preds_len,
-                pending: succs_len,
-                lineage: succs_len,
-                chunk: number,
-                state: TaskState::Waiting,
-                ..Task::FREE
-            };
+            let task = Task::new(number, preds_len);
             let rank = Rank { class, priority };
-            if slot.at() == self.board.tasks.len() {
-                self.board.tasks.push(task);
-                self.board.ranks.push(rank);
+            let board = &mut self.board;
+            if slot.at() == board.tasks.len() {
+                board.tasks.push(task);
+                board.ties.push(Ties::new(succs_len, Attempt(0)));
+                board.ranks.push(rank);
             } else {
-                let old = &mut self.board.tasks[slot.at()];
-                *old = Task { attempt: old.attempt, generation: old.generation, ..task };
-                self.board.ranks[slot.at()] = rank;
-                self.board.counts[TaskState::Free as usize] -= 1;
+                board.tasks[slot.at()] = task;
+                board.ties[slot.at()] = Ties::new(succs_len, board.ties[slot.at()].attempt);
+                board.ranks[slot.at()] = rank;
+                board.counts[TaskState::Free as usize] -= 1;
             }
         }
         self.board.counts[TaskState::Waiting as usize] += slots.len() as u64;
@@ -149,10 +147,10 @@ impl Kernel {
                 let producer = chunk.external[(dependency & !EXTERNAL) as usize];
                 self.graph.link(producer, slot);
                 let worker = self.board.worker_of(producer);
-                let entry = &mut self.board.tasks[producer.at()];
-                entry.pending += 1;
-                entry.lineage += 1;
-                let done = entry.state == TaskState::Done;
+                let ties = &mut self.board.ties[producer.at()];
+                ties.pending += 1;
+                ties.lineage += 1;
+                let done = self.board.tasks[producer.at()].state == TaskState::Done;
                 let entry = &mut self.board.tasks[slot.at()];
                 entry.missing -= u32::from(done);
                 if let Some(worker) = worker {
@@ -181,22 +179,18 @@ impl Kernel {
         if !self.board.tasks[task.at()].state.is_pending() {
             return None;
         }
-        self.graph.predecessors(task).iter().find_map(|&producer| {
-            let entry = &self.board.tasks[producer.at()];
-            match entry.state {
-                TaskState::Failed => Some(HowEnded::Skipped { root: producer }),
-                TaskState::Skipped => Some(HowEnded::Skipped { root: self.root(producer) }),
-                TaskState::Cancelled => Some(HowEnded::Cancelled),
-                _ => None,
-            }
+        self.graph.predecessors(task).iter().find_map(|&producer| match self.board.tasks[producer.at()].state {
+            TaskState::Failed => Some(HowEnded::Skipped { root: producer }),
+            TaskState::Skipped => Some(HowEnded::Skipped { root: self.root(producer) }),
+            TaskState::Cancelled => Some(HowEnded::Cancelled),
+            _ => None,
         })
     }
 
     /// The failed task because of which a task was skipped; the skipped task itself if the root is gone.
     fn root(&self, skipped: TaskIndex) -> TaskIndex {
-        let entry = &self.board.tasks[skipped.at()];
-        let root = TaskIndex(entry.next);
-        let there = self.board.tasks.get(root.at()).is_some_and(|task| task.generation == entry.prev);
-        if there { root } else { skipped }
+        let ties = &self.board.ties[skipped.at()];
+        let root = Handle { index: TaskIndex(ties.next), generation: ties.prev };
+        self.resolve(root).unwrap_or(skipped)
     }
 }

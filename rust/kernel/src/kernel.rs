@@ -6,14 +6,14 @@ use crate::ids::{Attempt, ClassId, Handle, TaskIndex, WorkerId};
 use crate::lifetime::Lifetime;
 use crate::lists::End;
 use crate::ready::{Board, Worker};
-use crate::state::{Flag, TaskState};
+use crate::state::TaskState;
 
 /// Resolves graphs: which task is ready, which result is alive, which is dead. It knows no clock, no socket and no chance:
 /// equal calls give equal answers (K8), and no call looks at tasks that it does not concern (K7).
 ///
 /// Events go in by methods. What they cause beyond the task that they name comes out by `drain_ended`, `drain_returned`,
 /// `drain_dead` and `drain_freed`; drain all of them, in this order, before the next turn.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Kernel {
     pub(crate) graph: Graph,
     pub(crate) board: Board,
@@ -25,7 +25,7 @@ pub struct Kernel {
     pub(crate) stale_reports: u64,
     pub(crate) operations: u64,
     /// Consumers of one task, while they are visited.
-    scratch: Vec<TaskIndex>,
+    pub(crate) scratch: Vec<TaskIndex>,
 }
 
 /// A task that ended without running, because of another or because it was cancelled.
@@ -63,7 +63,7 @@ pub struct Returned {
     pub attempt: Attempt,
 }
 
-/// Counts, all kept up to date: asking costs nothing.
+/// Counts, kept up to date: asking costs O(classes + workers).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Statistics {
     /// Tasks that wait for predecessors.
@@ -128,19 +128,28 @@ impl Kernel {
         attempt: Attempt,
         secured: bool,
     ) -> Result<(), Stale> {
-        self.fence(worker, task, attempt)?;
-        if self.board.tasks[task.at()].missing > 0 {
+        let leases = self.fence(worker, task, attempt)?;
+        // Whatever is missing stands before the task in the same queue (K2).
+        if self.board.lists.get(leases).head != task.0 && self.missing(task) > 0 {
             self.stale_reports += 1;
             return Err(Stale);
         }
-        self.board.leave(task);
-        self.board.set_state(task, TaskState::Done);
-        self.operations += 1;
-        let operations = &mut self.operations;
-        self.graph.each_consumer_back(&mut self.board, task, |board, consumer| {
-            *operations += 1;
-            board.input_done(consumer, worker);
+        self.board.lists.remove(&mut self.board.ties, task);
+        self.board.set_state_counted(task, TaskState::Done);
+        self.operations += 1 + self.graph.degree(task);
+        let (number, advanced) = (u64::from(worker.0), &mut self.scratch);
+        self.graph.each_consumer_back(&mut self.board.tasks, task, |entry, consumer| {
+            if entry.state == TaskState::Waiting {
+                entry.missing -= 1;
+                entry.uncount_lease(number);
+                if entry.missing == entry.leased {
+                    advanced.push(consumer);
+                }
+            }
         });
+        for consumer in advanced.drain(..) {
+            self.board.advance(consumer);
+        }
         self.result_made(task, secured);
         Ok(())
     }
@@ -165,8 +174,7 @@ impl Kernel {
             return;
         }
         self.board.leave(task);
-        self.board.set_state(task, TaskState::Failed);
-        self.board.tasks[task.at()].set(Flag::Told);
+        self.board.set_state_counted(task, TaskState::Failed);
         self.let_go_of_inputs(task);
         self.end_consumers(task, HowEnded::Skipped { root: task });
         self.end_descendants();
@@ -222,6 +230,7 @@ impl Kernel {
         }
         self.returned.truncate(first_returned);
         for &(task, _) in out[first..].iter().rev() {
+            self.recount(task);
             self.board.place(task, End::Front);
         }
         if let Some(gone) = self.board.workers[worker.at()].take() {
@@ -238,13 +247,18 @@ impl Kernel {
 
     /// The attempt of the current lease, or of the last one.
     pub fn attempt(&self, task: TaskIndex) -> Attempt {
-        self.board.tasks.get(task.at()).map_or(Attempt(0), |task| task.attempt)
+        self.board.ties.get(task.at()).map_or(Attempt(0), |ties| ties.attempt)
     }
 
-    /// Predecessors of a task that are not done (K2).
+    /// Predecessors of a task that are not done (K2). Costs O(them) for a leased task.
     pub fn missing(&self, task: TaskIndex) -> u32 {
-        match self.board.tasks.get(task.at()) {
-            Some(task) if task.state.is_pending() => task.missing,
+        match self.state(task) {
+            TaskState::Waiting => self.board.tasks[task.at()].missing,
+            TaskState::Leased => {
+                let done = |producer: &&TaskIndex| self.state(**producer) == TaskState::Done;
+                let predecessors = self.graph.predecessors(task);
+                (predecessors.len() - predecessors.iter().filter(done).count()) as u32
+            }
             _ => 0,
         }
     }
@@ -268,9 +282,9 @@ impl Kernel {
 
     /// The leases of a worker in the order in which it will run them.
     pub fn leases_of(&self, worker: WorkerId) -> impl Iterator<Item = (TaskIndex, Attempt)> + '_ {
-        let tasks = &self.board.tasks;
-        let leases = self.board.leases(worker).map(|list| self.board.lists.iter(tasks, list));
-        leases.into_iter().flatten().map(|task| (task, tasks[task.at()].attempt))
+        let ties = &self.board.ties;
+        let leases = self.board.leases(worker).map(|list| self.board.lists.iter(ties, list));
+        leases.into_iter().flatten().map(|task| (task, ties[task.at()].attempt))
     }
 
     /// The number of ready tasks in a class.
@@ -285,18 +299,18 @@ impl Kernel {
 
     /// A name for the task that outlives it.
     pub fn handle(&self, task: TaskIndex) -> Handle {
-        Handle { index: task, generation: self.board.tasks.get(task.at()).map_or(0, |task| task.generation) }
+        Handle { index: task, generation: self.board.generations.get(task.at()).copied().unwrap_or(0) }
     }
 
     /// The task that a handle names, unless it was freed.
     pub fn resolve(&self, handle: Handle) -> Option<TaskIndex> {
-        let task = self.board.tasks.get(handle.index.at())?;
-        (task.state != TaskState::Free && task.generation == handle.generation).then_some(handle.index)
+        let there = self.state(handle.index) != TaskState::Free && self.handle(handle.index) == handle;
+        there.then_some(handle.index)
     }
 
     /// Counts of everything.
     pub fn statistics(&self) -> Statistics {
-        let count = |state: TaskState| self.board.counts[state as usize];
+        let count = |state: TaskState| self.board.count(state);
         Statistics {
             waiting: count(TaskState::Waiting),
             ready: count(TaskState::Ready),
@@ -316,7 +330,6 @@ impl Kernel {
     /// Lists every task that ended in a cascade, once, in the order of the cascades.
     pub fn drain_ended(&mut self, mut f: impl FnMut(Ended)) {
         for ended in self.ended.drain(..) {
-            self.board.tasks[ended.task.at()].set(Flag::Told);
             self.life.loose.push(ended.task);
             f(ended);
         }
@@ -330,16 +343,16 @@ impl Kernel {
 
     /// Ends a task that has not ended, without its descendants.
     pub(crate) fn end(&mut self, task: TaskIndex, how: HowEnded) {
-        let leased_to = self.board.worker_of(task).map(|worker| (worker, self.board.tasks[task.at()].attempt));
+        let leased_to = self.board.worker_of(task).map(|worker| (worker, self.board.ties[task.at()].attempt));
         self.board.leave(task);
         match how {
             HowEnded::Skipped { root } => {
-                self.board.set_state(task, TaskState::Skipped);
-                let generation = self.board.tasks[root.at()].generation;
-                let entry = &mut self.board.tasks[task.at()];
-                (entry.next, entry.prev) = (root.0, generation);
+                self.board.set_state_counted(task, TaskState::Skipped);
+                let generation = self.board.generations[root.at()];
+                let ties = &mut self.board.ties[task.at()];
+                (ties.next, ties.prev) = (root.0, generation);
             }
-            HowEnded::Cancelled => self.board.set_state(task, TaskState::Cancelled),
+            HowEnded::Cancelled => self.board.set_state_counted(task, TaskState::Cancelled),
         }
         self.ended.push(Ended { task, how, leased_to });
         self.let_go_of_inputs(task);
@@ -368,46 +381,67 @@ impl Kernel {
     /// Takes a lease back, with all that stand behind it (K2), without placing them; they are appended to `returned`.
     pub(crate) fn take_back(&mut self, worker: WorkerId, task: TaskIndex) {
         let mut visited = self.returned.len();
+        let (mut behind, mut waiting) = (Vec::new(), std::mem::take(&mut self.scratch));
         self.unlease(worker, task);
-        let mut behind = std::mem::take(&mut self.scratch);
         while let Some(&Returned { task, .. }) = self.returned.get(visited) {
             visited += 1;
-            let operations = &mut self.operations;
-            self.graph.each_consumer_back(&mut self.board, task, |board, consumer| {
-                *operations += 1;
-                if board.input_returned(consumer, worker) {
-                    behind.push(consumer);
+            self.operations += self.graph.degree(task);
+            self.graph.each_consumer_back(&mut self.board.tasks, task, |entry, consumer| match entry.state {
+                TaskState::Leased => behind.push(consumer),
+                TaskState::Waiting => {
+                    entry.uncount_lease(u64::from(worker.0));
+                    waiting.push(consumer);
                 }
+                _ => {}
             });
+            for consumer in waiting.drain(..) {
+                self.board.leave(consumer);
+            }
             for consumer in behind.drain(..).rev() {
-                if self.board.tasks[consumer.at()].state == TaskState::Leased {
-                    self.unlease(worker, consumer);
+                self.unlease(worker, consumer);
+            }
+        }
+        self.scratch = waiting;
+    }
+
+    /// Counts the missing and the leased predecessors of a task that waits again.
+    pub(crate) fn recount(&mut self, task: TaskIndex) {
+        let Kernel { graph, board, operations, .. } = self;
+        board.tasks[task.at()].clear_counts();
+        for &producer in graph.predecessors(task) {
+            *operations += 1;
+            if board.tasks[producer.at()].state != TaskState::Done {
+                board.tasks[task.at()].missing += 1;
+                if let Some(worker) = board.worker_of(producer) {
+                    board.tasks[task.at()].count_lease(u64::from(worker.0));
                 }
             }
         }
-        self.scratch = behind;
     }
 
     fn unlease(&mut self, worker: WorkerId, task: TaskIndex) {
         self.board.leave(task);
         self.board.set_state(task, TaskState::Waiting);
-        let attempt = self.board.tasks[task.at()].attempt;
+        let attempt = self.board.ties[task.at()].attempt;
         self.returned.push(Returned { task, worker, attempt });
     }
 
     /// Places the tasks that [`Kernel::take_back`] left: the first of them at the very front.
     pub(crate) fn place_returned(&mut self, first: usize) {
-        for lease in self.returned[first..].iter().rev() {
-            self.board.place(lease.task, End::Front);
+        for position in (first..self.returned.len()).rev() {
+            let task = self.returned[position].task;
+            self.recount(task);
+            self.board.place(task, End::Front);
         }
     }
 
-    fn fence(&mut self, worker: WorkerId, task: TaskIndex, attempt: Attempt) -> Result<(), Stale> {
-        let leased = self.board.leases(worker).zip(self.board.tasks.get(task.at())).is_some_and(|(leases, task)| {
-            task.state == TaskState::Leased && task.list == leases && task.attempt == attempt
-        });
-        if leased {
-            return Ok(());
+    /// The lease queue in which the task stands, if the report matches the lease (K4).
+    fn fence(&mut self, worker: WorkerId, task: TaskIndex, attempt: Attempt) -> Result<u32, Stale> {
+        if self.state(task) == TaskState::Leased {
+            let ties = &self.board.ties[task.at()];
+            if ties.attempt == attempt && self.board.leases(worker) == Some(ties.list) {
+                return Ok(ties.list);
+            }
         }
         self.stale_reports += 1;
         Err(Stale)

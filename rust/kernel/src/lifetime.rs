@@ -5,62 +5,54 @@
 //! same while a consumer may still run: the result dies before that consumer's own is secured, and then only running the
 //! task again could bring it back. In an endless row of secured tasks that would keep everything, so from a depth of
 //! [`DEPTH_MAX`] on a secured result becomes a *checkpoint*: its ancestors go at once, and in turn it lives until no consumer
-//! may run again.
+//! may run again. A secured result whose ancestors went before a late consumer arrived lives on in the same way.
 //!
-//! Letting ancestors go is postponed to [`Kernel::drain_freed`], so that the completion that ends a run of a million tasks
-//! does not have to wait for the funeral.
+//! Letting ancestors go is left to [`Kernel::drain_freed`], so that the completion that ends a run of a million tasks does
+//! not wait for the funeral.
 
-use crate::ids::{Attempt, TaskIndex};
+use crate::ids::{NONE, TaskIndex};
 use crate::kernel::Kernel;
 use crate::lists::End;
+use crate::ready::Board;
 use crate::slots::FreeSlots;
-use crate::state::{Flag, TaskState};
+use crate::state::{Flag, TaskState, Ties};
 
-/// Who died and has not been told to the caller, and who may be freed.
-#[derive(Default)]
+/// Who died without the caller's knowledge, and who may be freed.
+#[derive(Clone, Default)]
 pub(crate) struct Lifetime {
-    /// Results that died and the attempts that made them.
-    dead: Vec<(TaskIndex, Attempt)>,
-    /// Tasks to look at again: their arguments or slots may be needless. May name a task twice, or one that lives on.
+    /// Results that died and were not drained.
+    dead: Vec<TaskIndex>,
+    /// Tasks to look at: their inputs or slots may have become needless. May name a task twice, or one that lives on.
     pub(crate) loose: Vec<TaskIndex>,
-    /// Freed slots that the caller does not know of yet.
+    /// Freed slots that were not drained.
     freed: Vec<TaskIndex>,
     pub(crate) free: FreeSlots,
-}
-
-impl Lifetime {
-    /// A result died.
-    pub(crate) fn bury(&mut self, task: TaskIndex, attempt: Attempt) {
-        self.dead.push((task, attempt));
-    }
 }
 
 impl Kernel {
     /// Adds one hold on a result: a keep set, a ref, a future. It does not bring a dead result back.
     pub fn hold(&mut self, task: TaskIndex) {
         if self.state(task) != TaskState::Free {
-            self.board.tasks[task.at()].holds += 1;
+            self.board.ties[task.at()].holds += 1;
         }
     }
 
     /// Takes one hold away. Nothing happens if there is none.
     pub fn unhold(&mut self, task: TaskIndex) {
-        if self.state(task) == TaskState::Free {
+        if self.state(task) == TaskState::Free || self.board.ties[task.at()].holds == 0 {
             return;
         }
-        let entry = &mut self.board.tasks[task.at()];
-        if entry.holds > 0 {
-            entry.holds -= 1;
-            if entry.holds == 0 {
-                self.holder_left(task);
-            }
+        let ties = &mut self.board.ties[task.at()];
+        ties.holds -= 1;
+        if !ties.held() {
+            self.life.holders_left(&mut self.board, task);
         }
     }
 
     /// Whether the result of a task can be read, now or once the task is done.
     pub fn result_alive(&self, task: TaskIndex) -> bool {
         match self.state(task) {
-            TaskState::Done => !self.board.tasks[task.at()].has(Flag::Dead),
+            TaskState::Done => !self.board.ties[task.at()].has(Flag::Dead),
             state => state.is_pending(),
         }
     }
@@ -68,7 +60,7 @@ impl Kernel {
     /// The result of a task has reached the caller and cannot be lost any more.
     pub fn secure(&mut self, task: TaskIndex) {
         if self.state(task) == TaskState::Done {
-            self.board.tasks[task.at()].set(Flag::Secured);
+            self.board.ties[task.at()].set(Flag::Secured);
             self.life.loose.push(task);
         }
     }
@@ -77,7 +69,7 @@ impl Kernel {
     /// result it needs and that is dead; leases that need it come back (`drain_returned`). Nothing happens for a result that
     /// is dead or secured.
     ///
-    /// Drain the dead first: a result whose death is not drained counts as gone.
+    /// Drain the dead first: a dead result that is needed again is not listed any more.
     ///
     /// # Cost
     /// O(tasks that run again + their edges).
@@ -85,145 +77,121 @@ impl Kernel {
         if self.state(task) != TaskState::Done {
             return;
         }
-        let entry = &self.board.tasks[task.at()];
-        if entry.has(Flag::Dead) || entry.has(Flag::Secured) {
+        let ties = &self.board.ties[task.at()];
+        if ties.has(Flag::Dead) || ties.has(Flag::Secured) {
             return;
         }
         let first_returned = self.returned.len();
         let mut revived = Vec::new();
         let mut lost = vec![task];
         while let Some(task) = lost.pop() {
-            if self.board.tasks[task.at()].state == TaskState::Done {
+            if self.state(task) == TaskState::Done {
                 self.revive(task, &mut lost);
                 revived.push(task);
             }
         }
+        self.life.dead.retain(|task| self.board.ties[task.at()].has(Flag::Dead));
         self.place_returned(first_returned);
         for &task in revived.iter().rev() {
             if let Some(how) = self.doom(task) {
                 self.end(task, how);
                 self.end_descendants();
-            } else if self.board.tasks[task.at()].state == TaskState::Waiting {
+            } else if self.state(task) == TaskState::Waiting {
                 self.board.place(task, End::Front);
             }
         }
     }
 
-    /// Lists every result that died, once (K5). A task that runs again can die again.
-    pub fn drain_dead(&mut self, mut f: impl FnMut(TaskIndex)) {
-        for (task, attempt) in self.life.dead.drain(..) {
-            let entry = &mut self.board.tasks[task.at()];
-            if entry.attempt != attempt {
-                continue;
-            }
-            if entry.state == TaskState::Done {
-                entry.set(Flag::Told);
-                self.life.loose.push(task);
-            }
-            f(task);
-        }
+    /// Lists every result that died, once (K5). The result of a task that ran again can die again.
+    pub fn drain_dead(&mut self, f: impl FnMut(TaskIndex)) {
+        self.life.dead.drain(..).for_each(f);
     }
 
     /// Lists every slot that is free from now on. It may be taken by the next submit.
     ///
-    /// Frees at most some ten thousand tasks a call, which keeps a turn short, and returns whether there are more.
+    /// Nothing is freed before the ended and the dead are drained. At most some ten thousand tasks are looked at in a call,
+    /// which keeps a turn short. Returns whether there is more to do: then drain the dead and the freed again, when it suits.
     pub fn drain_freed(&mut self, mut f: impl FnMut(TaskIndex)) -> bool {
-        for _ in 0..SETTLED_MAX {
+        let mut left = SETTLED_MAX;
+        while left > 0 && self.ended.is_empty() && self.life.dead.is_empty() {
             let Some(task) = self.life.loose.pop() else { break };
             self.settle(task);
+            left -= 1;
         }
         for task in self.life.freed.drain(..) {
-            if self.board.tasks[task.at()].attempt < ATTEMPT_LAST {
+            if self.board.ties[task.at()].attempt.0 < ATTEMPT_LAST {
                 self.life.free.insert(task.0);
             }
             f(task);
         }
-        !self.life.loose.is_empty()
+        !self.life.loose.is_empty() || !self.life.dead.is_empty()
     }
 
     /// A task that just became done has a result: lets go of its inputs, and finds out whether anybody wants it.
     pub(crate) fn result_made(&mut self, task: TaskIndex, secured: bool) {
-        let mut depth = 0;
-        self.operations += self.graph.predecessors(task).len() as u64;
-        for &producer in self.graph.predecessors(task) {
-            let entry = &mut self.board.tasks[producer.at()];
-            if !entry.has(Flag::Released) {
-                depth = depth.max(entry.depth.saturating_add(1));
-            }
-        }
-        self.let_go_of_inputs(task);
-        let entry = &mut self.board.tasks[task.at()];
-        entry.depth = depth;
-        if secured {
-            entry.set(Flag::Secured);
-        }
-        if entry.holds == 0 && entry.pending == 0 {
-            self.holder_left(task);
-        } else if entry.needs_no_inputs() {
-            self.life.loose.push(task);
-        }
-    }
-
-    /// A task ended: it does not hold its inputs any more.
-    pub(crate) fn let_go_of_inputs(&mut self, task: TaskIndex) {
         let Kernel { graph, board, life, .. } = self;
+        let mut depth = 0;
+        let all_ties = &mut board.ties[..];
         for &producer in graph.predecessors(task) {
-            let entry = &mut board.tasks[producer.at()];
-            entry.pending -= 1;
-            if entry.pending == 0 && entry.holds == 0 {
-                entry.lost_holder(producer, life);
+            let ties = &mut all_ties[producer.at()];
+            depth = depth.max(ties.depth_below());
+            ties.pending -= 1;
+            if !ties.held() {
+                life.result_unheld(ties, producer);
             }
+        }
+        let ties = &mut all_ties[task.at()];
+        ties.result_made(depth, secured);
+        if !ties.held() {
+            life.result_unheld(ties, task);
+        } else if secured && ties.result_needs_no_inputs() {
+            life.loose.push(task);
         }
     }
 
-    fn holder_left(&mut self, task: TaskIndex) {
-        self.board.tasks[task.at()].lost_holder(task, &mut self.life);
-    }
-
-    /// Takes a done task back to waiting. Its own inputs that are dead go to `lost`; they count as missing when their turn
-    /// comes.
-    fn revive(&mut self, task: TaskIndex, lost: &mut Vec<TaskIndex>) {
-        self.board.set_state(task, TaskState::Waiting);
-        self.board.tasks[task.at()].clear_flags();
-        let Kernel { graph, board, operations, .. } = self;
-        let (mut missing, mut leased, mut sum, mut squares) = (0, 0, 0, 0);
+    /// A task ended without a result: it does not hold its inputs any more.
+    pub(crate) fn let_go_of_inputs(&mut self, task: TaskIndex) {
+        let Kernel { graph, board, life, operations, .. } = self;
         for &producer in graph.predecessors(task) {
             *operations += 1;
-            if let Some(worker) = board.worker_of(producer) {
-                let worker = u64::from(worker.0);
-                leased += 1;
-                sum += worker;
-                squares += worker * worker;
+            let ties = &mut board.ties[producer.at()];
+            ties.pending -= 1;
+            if !ties.held() {
+                life.holders_left(board, producer);
             }
-            let entry = &mut board.tasks[producer.at()];
-            entry.pending += 1;
-            if entry.state != TaskState::Done {
-                missing += 1;
-            } else if entry.has(Flag::Dead) {
+        }
+    }
+
+    /// Takes a done task back to waiting. Its own inputs that are dead go to `lost`; they are missing once their turn has
+    /// come.
+    fn revive(&mut self, task: TaskIndex, lost: &mut Vec<TaskIndex>) {
+        let Kernel { graph, board, operations, .. } = self;
+        *operations += 1 + graph.degree(task);
+        board.set_state_counted(task, TaskState::Waiting);
+        board.ties[task.at()].clear_flags();
+        for &producer in graph.predecessors(task) {
+            let ties = &mut board.ties[producer.at()];
+            ties.pending += 1;
+            if ties.has(Flag::Dead) {
                 lost.push(producer);
             }
         }
-        let entry = &mut board.tasks[task.at()];
-        (entry.missing, entry.leased, entry.workers_sum, entry.workers_squares) = (missing, leased, sum, squares);
-        let mut behind = Vec::new();
-        graph.each_consumer_back(board, task, |board, consumer| {
-            *operations += 1;
-            let entry = &mut board.tasks[consumer.at()];
-            match entry.state {
-                TaskState::Waiting | TaskState::Ready => {
-                    entry.missing += 1;
-                    board.leave(consumer);
-                    if board.tasks[consumer.at()].state == TaskState::Ready {
-                        board.set_state(consumer, TaskState::Waiting);
-                    }
-                }
-                TaskState::Leased => {
-                    entry.missing += 1;
-                    behind.push(consumer);
-                }
-                _ => {}
+        let (mut behind, mut queued) = (Vec::new(), Vec::new());
+        graph.each_consumer_back(&mut board.tasks, task, |entry, consumer| match entry.state {
+            TaskState::Leased => behind.push(consumer),
+            TaskState::Waiting | TaskState::Ready => {
+                entry.missing += 1;
+                queued.push(consumer);
             }
+            _ => {}
         });
+        for consumer in queued {
+            board.leave(consumer);
+            if board.tasks[consumer.at()].state == TaskState::Ready {
+                board.set_state(consumer, TaskState::Waiting);
+            }
+        }
+        self.recount(task);
         for &consumer in behind.iter().rev() {
             if let Some(worker) = self.board.worker_of(consumer) {
                 self.take_back(worker, consumer);
@@ -231,61 +199,109 @@ impl Kernel {
         }
     }
 
-    /// Lets go of what a task that has ended does not need any more: its producers' arguments, then its slot.
+    /// Lets go of what a task that has ended does not need any more: what its producers keep for it, then its slot.
     fn settle(&mut self, task: TaskIndex) {
-        self.operations += 1;
-        let entry = &mut self.board.tasks[task.at()];
-        if !entry.state.is_terminal() {
+        let Kernel { graph, board, life, operations, .. } = self;
+        *operations += 1;
+        if !board.tasks[task.at()].state.is_terminal() {
             return;
         }
-        if !entry.has(Flag::Released) && entry.needs_no_inputs() {
-            entry.set(Flag::Released);
-            let Kernel { graph, board, life, operations, .. } = self;
-            for &producer in graph.predecessors(task) {
-                *operations += 1;
-                let entry = &mut board.tasks[producer.at()];
-                entry.lineage -= 1;
-                if entry.lineage == 0 {
-                    if entry.has(Flag::Released) && entry.pending == 0 && entry.holds == 0 {
-                        entry.lost_holder(producer, life);
-                    }
+        if !board.ties[task.at()].has(Flag::Released) {
+            let done = board.tasks[task.at()].state == TaskState::Done;
+            if done && !board.ties[task.at()].result_needs_no_inputs() {
+                return;
+            }
+            let ties = &mut board.ties[..];
+            ties[task.at()].set(Flag::Released);
+            let predecessors = graph.predecessors(task);
+            *operations += predecessors.len() as u64;
+            for &producer in predecessors {
+                let lineage = &mut ties[producer.at()].lineage;
+                *lineage -= 1;
+                if *lineage == 0 {
                     life.loose.push(producer);
                 }
             }
             graph.release(task);
         }
-        let entry = &mut self.board.tasks[task.at()];
-        if entry.is_needless() {
-            entry.chunk = crate::ids::NONE;
-            entry.generation = entry.generation.wrapping_add(1);
-            entry.clear_flags();
-            self.graph.free(task);
-            self.board.set_state(task, TaskState::Free);
-            self.life.freed.push(task);
+        let ties = &mut board.ties[task.at()];
+        if ties.held() || ties.lineage > 0 {
+            return;
         }
+        if board.tasks[task.at()].state == TaskState::Done && !ties.has(Flag::Dead) {
+            life.holders_left(board, task); // The end of a checkpoint.
+            return;
+        }
+        ties.clear_flags();
+        board.tasks[task.at()].chunk = NONE;
+        let generation = &mut board.generations[task.at()];
+        *generation = generation.wrapping_add(1);
+        board.set_state_counted(task, TaskState::Free);
+        graph.free(task);
+        life.freed.push(task);
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        let board = &self.board;
         self.graph.bytes()
-            + board.tasks.capacity() * size_of::<crate::state::Task>()
-            + board.ranks.capacity() * size_of::<crate::ready::Rank>()
-            + board.lists.bytes()
-            + board.ready.bytes()
+            + self.board.bytes()
             + self.ended.capacity() * size_of::<crate::kernel::Ended>()
             + self.returned.capacity() * size_of::<crate::kernel::Returned>()
-            + self.life.dead.capacity() * size_of::<(TaskIndex, Attempt)>()
-            + (self.life.loose.capacity() + self.life.freed.capacity()) * size_of::<TaskIndex>()
+            + (self.life.dead.capacity() + self.life.loose.capacity() + self.life.freed.capacity())
+                * size_of::<TaskIndex>()
             + self.life.free.bytes()
+    }
+}
+
+impl Lifetime {
+    /// Whether a free slot is on its way to its next task, for the checker.
+    pub(crate) fn knows_free(&self, slot: TaskIndex) -> bool {
+        self.freed.contains(&slot) || self.free.contains(slot.0)
+    }
+
+    /// The last hold and the last pending consumer of a task are gone: its result dies, if it has one.
+    pub(crate) fn holders_left(&mut self, board: &mut Board, task: TaskIndex) {
+        let ties = &mut board.ties[task.at()];
+        match board.tasks[task.at()].state {
+            TaskState::Done if !ties.has(Flag::Dead) => self.result_unheld(ties, task),
+            state if state.is_terminal() && ties.lineage == 0 => self.loose.push(task),
+            _ => {}
+        }
+    }
+
+    /// The same for a task that is done with a result that is alive.
+    #[inline]
+    fn result_unheld(&mut self, ties: &mut Ties, task: TaskIndex) {
+        if ties.lineage == 0 {
+            self.loose.push(task);
+        } else if ties.has(Flag::Released) {
+            return; // A checkpoint: consumers that may run again could not get this result in any other way.
+        }
+        ties.set(Flag::Dead);
+        self.dead.push(task);
+    }
+}
+
+impl Ties {
+    /// The depth of a done consumer, as far as this task goes.
+    #[inline]
+    fn depth_below(&self) -> u16 {
+        if self.has(Flag::Released) { 0 } else { self.depth.saturating_add(1) }
+    }
+
+    /// Whether a done task will not run again, so that its inputs need not be made again for it.
+    #[inline]
+    fn result_needs_no_inputs(&self) -> bool {
+        let (dead, secured) = (self.has(Flag::Dead), self.has(Flag::Secured));
+        (dead || secured) && (self.lineage == 0 || (!dead && self.depth >= DEPTH_MAX))
     }
 }
 
 /// From this depth on a secured result becomes a checkpoint: enough that checkpoints are rare, few enough that what an
 /// endless row keeps is small.
-pub(crate) const DEPTH_MAX: u16 = 1_024;
+const DEPTH_MAX: u16 = 1_024;
 
-/// Tasks settled by one call of [`Kernel::drain_freed`]: about two milliseconds.
+/// Tasks looked at by one call of [`Kernel::drain_freed`]: about two milliseconds.
 const SETTLED_MAX: usize = 1 << 15;
 
-/// A slot whose attempts come near the end of their numbers is not used again (K4).
-const ATTEMPT_LAST: Attempt = Attempt(u32::MAX - (1 << 24));
+/// A slot whose attempts reach this number is not used again (K4).
+const ATTEMPT_LAST: u32 = u32::MAX - (1 << 24);

@@ -6,17 +6,21 @@ use std::collections::BTreeMap;
 
 use crate::ids::{ClassId, NONE, TaskIndex, WorkerId};
 use crate::lists::{End, Lists};
-use crate::state::{Task, TaskState};
+use crate::state::{Task, TaskState, Ties};
 
 /// All tasks with their places: each non-terminal task stands in exactly the queue that its counts call for.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Board {
     pub(crate) tasks: Vec<Task>,
-    /// Class and priority of each task; apart from it because only a change of queue needs them.
+    pub(crate) ties: Vec<Ties>,
+    /// Class and priority of each task; apart because only a change of queue needs them.
     pub(crate) ranks: Vec<Rank>,
+    /// How many tasks each slot held before.
+    pub(crate) generations: Vec<u32>,
     pub(crate) lists: Lists,
     pub(crate) ready: Ready,
     pub(crate) workers: Vec<Option<Worker>>,
+    /// Tasks per state; those that have not ended all count as waiting.
     pub(crate) counts: [u64; TaskState::ALL.len()],
 }
 
@@ -28,6 +32,7 @@ pub(crate) struct Rank {
 }
 
 /// The queues of one worker.
+#[derive(Clone)]
 pub(crate) struct Worker {
     /// Its leases in the order in which it will run them.
     pub(crate) leases: u32,
@@ -36,7 +41,7 @@ pub(crate) struct Worker {
 }
 
 /// The ready queues.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Ready {
     classes: BTreeMap<ClassId, u32>,
     places: Vec<ClassQueues>,
@@ -46,6 +51,7 @@ pub(crate) struct Ready {
 }
 
 /// The queues of one class, one per priority.
+#[derive(Clone)]
 struct ClassQueues {
     len: u32,
     levels: BTreeMap<Reverse<i32>, u32>,
@@ -56,9 +62,27 @@ impl Board {
     pub(crate) fn set_state(&mut self, task: TaskIndex, state: TaskState) {
         let entry = &mut self.tasks[task.at()];
         debug_assert!(entry.state.may_become(state), "K1: {:?} -> {state:?}", entry.state);
-        self.counts[entry.state as usize] -= 1;
-        self.counts[state as usize] += 1;
         entry.state = state;
+    }
+
+    /// A task ended, or is needed again, or is freed.
+    #[inline]
+    pub(crate) fn set_state_counted(&mut self, task: TaskIndex, state: TaskState) {
+        let entry = &self.tasks[task.at()];
+        self.counts[entry.state.counted_as() as usize] -= 1;
+        self.counts[state.counted_as() as usize] += 1;
+        self.set_state(task, state);
+    }
+
+    /// The number of tasks in a state. Costs O(classes + workers) for those of tasks that have not ended.
+    pub(crate) fn count(&self, state: TaskState) -> u64 {
+        let leased = || self.workers.iter().flatten().map(|worker| u64::from(self.lists.get(worker.leases).len)).sum();
+        match state {
+            TaskState::Ready => self.ready.total(),
+            TaskState::Leased => leased(),
+            TaskState::Waiting => self.counts[TaskState::Waiting as usize] - self.ready.total() - leased(),
+            _ => self.counts[state as usize],
+        }
     }
 
     /// Puts a task that is in no queue where its counts call for: ready, follower of a worker, or nowhere.
@@ -68,7 +92,7 @@ impl Board {
             self.set_state(task, TaskState::Ready);
             let rank = self.ranks[task.at()];
             let queue = self.ready.queue(&mut self.lists, rank);
-            self.lists.push(&mut self.tasks, queue, task, end);
+            self.lists.push(&mut self.ties, queue, task, end);
             let place = self.lists.get(queue).owner;
             self.ready.places[place as usize].len += 1;
         } else {
@@ -84,64 +108,24 @@ impl Board {
     /// Takes a task out of the queue in which it stands, if any.
     #[inline]
     pub(crate) fn leave(&mut self, task: TaskIndex) {
-        let entry = &self.tasks[task.at()];
-        if entry.list == NONE {
+        if self.ties[task.at()].list == NONE {
             return;
         }
-        let was_ready = entry.state == TaskState::Ready;
-        let list = self.lists.remove(&mut self.tasks, task);
-        if was_ready {
-            let rank = self.ranks[task.at()];
-            self.ready.left(&mut self.lists, rank, list);
+        let list = self.lists.remove(&mut self.ties, task);
+        if self.tasks[task.at()].state == TaskState::Ready {
+            self.ready.left(&mut self.lists, self.ranks[task.at()], list);
         }
     }
 
-    /// A predecessor of `task` was leased to `worker`: the task may be leased behind it now.
+    /// A predecessor of a waiting task is done, and as many are leased now as are missing.
     #[inline]
-    pub(crate) fn input_leased(&mut self, task: TaskIndex, worker: WorkerId) {
-        let entry = &mut self.tasks[task.at()];
-        if entry.state != TaskState::Waiting {
-            return;
+    pub(crate) fn advance(&mut self, task: TaskIndex) {
+        if self.tasks[task.at()].missing == 0 {
+            self.leave(task);
+            self.place(task, End::Front);
+        } else if self.ties[task.at()].list == NONE {
+            self.place(task, End::Front);
         }
-        entry.count_lease(u64::from(worker.0));
-        if entry.follows(u64::from(worker.0)) {
-            self.follow(task, worker.at(), End::Front);
-        }
-    }
-
-    /// A predecessor of `task`, leased to `worker`, is done.
-    #[inline]
-    pub(crate) fn input_done(&mut self, task: TaskIndex, worker: WorkerId) {
-        let entry = &mut self.tasks[task.at()];
-        if !entry.state.is_pending() {
-            return;
-        }
-        entry.missing -= 1;
-        entry.uncount_lease(u64::from(worker.0));
-        if entry.state == TaskState::Waiting && entry.missing == entry.leased {
-            if entry.missing == 0 {
-                self.leave(task);
-                self.place(task, End::Front);
-            } else if entry.list == NONE {
-                self.place(task, End::Front);
-            }
-        }
-    }
-
-    /// A predecessor of `task`, leased to `worker`, is leased no longer and not done either. True if the task was leased
-    /// behind it and has to come back too (K2).
-    #[inline]
-    pub(crate) fn input_returned(&mut self, task: TaskIndex, worker: WorkerId) -> bool {
-        let entry = &mut self.tasks[task.at()];
-        if !entry.state.is_pending() {
-            return false;
-        }
-        entry.uncount_lease(u64::from(worker.0));
-        if entry.state == TaskState::Leased {
-            return true;
-        }
-        self.leave(task);
-        false
     }
 
     /// The lease queue of a worker.
@@ -153,8 +137,10 @@ impl Board {
     /// The worker that has the task in its queue.
     #[inline]
     pub(crate) fn worker_of(&self, task: TaskIndex) -> Option<WorkerId> {
-        let entry = &self.tasks[task.at()];
-        (entry.state == TaskState::Leased).then(|| WorkerId(self.lists.get(entry.list).owner))
+        if self.tasks[task.at()].state != TaskState::Leased {
+            return None;
+        }
+        Some(WorkerId(self.lists.get(self.ties[task.at()].list).owner))
     }
 
     /// The first follower of a worker in a class.
@@ -166,7 +152,17 @@ impl Board {
         (head != NONE).then_some(TaskIndex(head))
     }
 
-    fn follow(&mut self, task: TaskIndex, worker: usize, end: End) {
+    pub(crate) fn bytes(&self) -> usize {
+        self.tasks.capacity() * size_of::<Task>()
+            + self.ties.capacity() * size_of::<Ties>()
+            + self.ranks.capacity() * size_of::<Rank>()
+            + self.generations.capacity() * size_of::<u32>()
+            + self.lists.bytes()
+            + self.ready.bytes()
+    }
+
+    /// Makes a waiting task a follower of a worker.
+    pub(crate) fn follow(&mut self, task: TaskIndex, worker: usize, end: End) {
         let Some(followers) = self.workers[worker].as_mut().map(|worker| &mut worker.followers) else { return };
         let class = self.ranks[task.at()].class;
         let list = match followers.iter().find(|entry| entry.0 == class) {
@@ -186,7 +182,7 @@ impl Board {
                 list
             }
         };
-        self.lists.push(&mut self.tasks, list, task, end);
+        self.lists.push(&mut self.ties, list, task, end);
     }
 }
 
@@ -199,6 +195,16 @@ impl Ready {
     /// The classes with ready tasks, ascending.
     pub(crate) fn classes(&self) -> impl Iterator<Item = ClassId> + '_ {
         self.classes.iter().filter(|&(_, &place)| self.places[place as usize].len > 0).map(|(&class, _)| class)
+    }
+
+    /// The classes with queues, even empty ones, for the checker.
+    pub(crate) fn all_classes(&self) -> impl Iterator<Item = ClassId> + '_ {
+        self.classes.keys().copied()
+    }
+
+    /// The number of ready tasks.
+    fn total(&self) -> u64 {
+        self.classes.values().map(|&place| u64::from(self.places[place as usize].len)).sum()
     }
 
     /// Where a class keeps its queues.
@@ -275,7 +281,7 @@ impl Ready {
         }
     }
 
-    pub(crate) fn bytes(&self) -> usize {
+    fn bytes(&self) -> usize {
         self.places.capacity() * size_of::<ClassQueues>()
             + self.classes.len() * size_of::<(ClassId, u32)>()
             + self.places.iter().map(|queues| queues.levels.len() * size_of::<(i32, u32)>()).sum::<usize>()

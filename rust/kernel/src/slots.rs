@@ -1,17 +1,13 @@
 //! Free slots, lowest first, so that a graph that follows a finished one lies in memory in order.
 
 /// A set of slots as a tree of bits: a bit of level k+1 says that a word of level k is not empty.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct FreeSlots {
     levels: [Vec<u64>; LEVELS],
     len: usize,
 }
 
 impl FreeSlots {
-    pub(crate) fn len(&self) -> usize {
-        self.len
-    }
-
     pub(crate) fn insert(&mut self, slot: u32) {
         debug_assert!(!self.contains(slot));
         self.len += 1;
@@ -30,26 +26,33 @@ impl FreeSlots {
         }
     }
 
-    /// Takes the lowest slot. The top level is searched word by word: 256 words for 2³² slots of 64⁴ a word.
-    pub(crate) fn pop(&mut self) -> Option<u32> {
-        if self.len == 0 {
-            return None;
-        }
-        let mut bit = self.levels[LEVELS - 1].iter().position(|&word| word != 0)?;
-        for level in self.levels.iter().rev() {
-            bit = bit * WORD + level[bit].trailing_zeros() as usize;
-        }
-        self.len -= 1;
-        let mut place = bit;
-        for level in &mut self.levels {
-            let word = place / WORD;
-            level[word] &= !(1 << (place % WORD));
-            if level[word] != 0 {
-                break;
+    /// Takes the lowest slots, at most `count`, in order.
+    pub(crate) fn take(&mut self, count: usize, mut f: impl FnMut(u32)) {
+        let mut left = count.min(self.len);
+        self.len -= left;
+        while left > 0 {
+            // The top level is searched from its start: 256 words for 2³² slots.
+            let top = &self.levels[LEVELS - 1];
+            let Some(mut place) = top.iter().position(|&word| word != 0) else { return };
+            for level in self.levels[1..].iter().rev() {
+                place = place * WORD + level[place].trailing_zeros() as usize;
             }
-            place = word;
+            let word = &mut self.levels[0][place];
+            while left > 0 && *word != 0 {
+                f((place * WORD) as u32 + word.trailing_zeros());
+                *word &= *word - 1;
+                left -= 1;
+            }
+            let mut emptied = *word == 0;
+            for level in &mut self.levels[1..] {
+                if !emptied {
+                    break;
+                }
+                level[place / WORD] &= !(1 << (place % WORD));
+                place /= WORD;
+                emptied = level[place] == 0;
+            }
         }
-        u32::try_from(bit).ok()
     }
 
     pub(crate) fn contains(&self, slot: u32) -> bool {
@@ -75,9 +78,12 @@ mod tests {
         for slot in [70_000, 5, 4_096, 64, 63, 20_000_000] {
             free.insert(slot);
         }
-        let order: Vec<u32> = std::iter::from_fn(|| free.pop()).collect();
-        assert_eq!(order, [5, 63, 64, 4_096, 70_000, 20_000_000]);
+        let mut order = Vec::new();
+        free.take(4, |slot| order.push(slot));
+        assert_eq!(order, [5, 63, 64, 4_096]);
         free.insert(7);
-        assert_eq!((free.pop(), free.pop(), free.len()), (Some(7), None, 0));
+        free.take(9, |slot| order.push(slot));
+        assert_eq!(order[4..], [7, 70_000, 20_000_000]);
+        free.take(1, |_| unreachable!());
     }
 }

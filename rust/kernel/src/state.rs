@@ -1,7 +1,6 @@
-//! The states of a task (K1) and what the kernel knows of one task.
+//! The states of a task (K1) and what the kernel knows about one task.
 
-use crate::ids::{Attempt, NONE, TaskIndex};
-use crate::lifetime::{DEPTH_MAX, Lifetime};
+use crate::ids::{Attempt, NONE};
 
 /// Where a task stands (K1).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -69,109 +68,67 @@ impl TaskState {
         matches!(self, Waiting | Ready | Leased)
     }
 
+    /// All states of tasks that have not ended are counted together.
+    #[inline]
+    pub(crate) const fn counted_as(self) -> TaskState {
+        if self.is_pending() { Waiting } else { self }
+    }
+
     /// Whether [`TRANSITIONS`] has the edge.
     pub fn may_become(self, next: TaskState) -> bool {
         TRANSITIONS.iter().any(|&(from, to, _)| from == self && to == next)
     }
 }
 
-/// One task: exactly one cache line, because nearly every step of the kernel touches a neighbour somewhere else.
+/// What stands before a task: half a cache line, because every lease and completion touches the consumers of its task.
+///
+/// The counts are kept while the task waits. They stand still while it is leased, and are made anew if it comes back.
 #[derive(Clone)]
-#[repr(align(64))]
 pub(crate) struct Task {
     /// Σ worker number over the predecessors that are leased (K2).
-    pub(crate) workers_sum: u64,
+    workers_sum: u64,
     /// Σ (worker number)² over them; with the sum it tells in O(1) whether all are with one worker.
-    pub(crate) workers_squares: u64,
+    workers_squares: u64,
     /// Predecessors that are not done (K2).
     pub(crate) missing: u32,
     /// Those of them that are leased.
     pub(crate) leased: u32,
+    /// The chunk with the edges; tells a consumer from a later task in its slot.
+    pub(crate) chunk: u32,
+    pub(crate) state: TaskState,
+}
+
+/// What hangs on a task: the other half, touched when a consumer ends.
+#[derive(Clone)]
+pub(crate) struct Ties {
     /// Consumers that have not ended: each holds the result (K5).
     pub(crate) pending: u32,
     /// Holds by keep sets, refs and futures (K5).
     pub(crate) holds: u32,
     /// Consumers that may still run, again or for the first time: each needs arguments and edges here.
     pub(crate) lineage: u32,
-    /// The chunk with the edges; tells a consumer from a later task in its slot.
-    pub(crate) chunk: u32,
-    /// The list in which it stands: ready queue, followers or lease queue.
+    /// The list in which the task stands: ready queue, followers or lease queue.
     pub(crate) list: u32,
     /// Neighbour in that list; once skipped, the generation of the root.
     pub(crate) prev: u32,
     /// Neighbour in that list; once skipped, the slot of the root.
     pub(crate) next: u32,
     pub(crate) attempt: Attempt,
-    pub(crate) generation: u32,
-    pub(crate) state: TaskState,
-    pub(crate) flags: u8,
     /// Once done: length of the longest row of ancestors that would run again with it, saturating.
     pub(crate) depth: u16,
+    flags: u8,
 }
 
 impl Task {
-    /// A slot before its first task.
-    pub(crate) const FREE: Task = Task {
-        workers_sum: 0,
-        workers_squares: 0,
-        missing: 0,
-        leased: 0,
-        pending: 0,
-        holds: 0,
-        lineage: 0,
-        chunk: NONE,
-        list: NONE,
-        prev: NONE,
-        next: NONE,
-        attempt: Attempt(0),
-        generation: 0,
-        state: Free,
-        flags: 0,
-        depth: 0,
-    };
-
-    #[inline]
-    pub(crate) fn has(&self, flag: Flag) -> bool {
-        self.flags & flag as u8 != 0
+    /// A new task.
+    pub(crate) fn new(chunk: u32, predecessors: u32) -> Self {
+        let state = TaskState::Waiting;
+        Task { workers_sum: 0, workers_squares: 0, missing: predecessors, leased: 0, chunk, state }
     }
 
-    #[inline]
-    pub(crate) fn set(&mut self, flag: Flag) {
-        self.flags |= flag as u8;
-    }
-
-    #[inline]
-    pub(crate) fn clear_flags(&mut self) {
-        self.flags = 0;
-    }
-
-    /// Whether a task that has ended cannot run again, so that nobody needs its inputs for it (lifetime.rs has the rule).
-    pub(crate) fn needs_no_inputs(&self) -> bool {
-        if self.state != Done {
-            return true;
-        }
-        let (dead, secured) = (self.has(Flag::Dead), self.has(Flag::Secured));
-        let checkpoint = secured && !dead && self.depth >= DEPTH_MAX;
-        (dead || secured) && (self.lineage == 0 || checkpoint)
-    }
-
-    /// Whether nobody can ask for a task that has ended.
-    pub(crate) fn is_needless(&self) -> bool {
-        let unheld = self.holds == 0 && self.pending == 0 && self.lineage == 0;
-        unheld && self.has(Flag::Released) && self.has(Flag::Told)
-    }
-
-    /// The last of the holders and pending consumers is gone.
-    pub(crate) fn lost_holder(&mut self, task: TaskIndex, life: &mut Lifetime) {
-        if self.state == Done && !self.has(Flag::Dead) {
-            // A checkpoint lives on while a consumer may run again.
-            if !self.has(Flag::Released) || self.lineage == 0 {
-                self.set(Flag::Dead);
-                life.bury(task, self.attempt);
-            }
-        } else if self.state.is_terminal() {
-            life.loose.push(task);
-        }
+    /// Forgets all counts, to make them anew.
+    pub(crate) fn clear_counts(&mut self) {
+        (self.missing, self.leased, self.workers_sum, self.workers_squares) = (0, 0, 0, 0);
     }
 
     /// One predecessor was leased to the worker.
@@ -188,6 +145,11 @@ impl Task {
         self.leased -= 1;
         self.workers_sum -= worker;
         self.workers_squares -= worker * worker;
+    }
+
+    /// The two sums, for the checker.
+    pub(crate) fn sums(&self) -> (u64, u64) {
+        (self.workers_sum, self.workers_squares)
     }
 
     /// Whether every missing predecessor is leased to this worker. With n leased ones the sum of squares is least, n·w²,
@@ -211,6 +173,51 @@ impl Task {
     }
 }
 
+impl Ties {
+    /// The ties of a new task; attempts go on where the slot's last task left them (K4).
+    pub(crate) fn new(consumers: u32, attempt: Attempt) -> Self {
+        Ties {
+            pending: consumers,
+            holds: 0,
+            lineage: consumers,
+            list: NONE,
+            prev: NONE,
+            next: NONE,
+            attempt,
+            depth: 0,
+            flags: 0,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn has(&self, flag: Flag) -> bool {
+        self.flags & flag as u8 != 0
+    }
+
+    #[inline]
+    pub(crate) fn set(&mut self, flag: Flag) {
+        self.flags |= flag as u8;
+    }
+
+    #[inline]
+    pub(crate) fn clear_flags(&mut self) {
+        self.flags = 0;
+    }
+
+    /// The task is done.
+    #[inline]
+    pub(crate) fn result_made(&mut self, depth: u16, secured: bool) {
+        self.depth = depth;
+        self.flags = if secured { Flag::Secured as u8 } else { 0 };
+    }
+
+    /// Whether somebody holds the result (K5).
+    #[inline]
+    pub(crate) fn held(&self) -> bool {
+        self.pending > 0 || self.holds > 0
+    }
+}
+
 /// One bit of a task; all are clear in a task that has not ended.
 #[derive(Clone, Copy)]
 #[repr(u8)]
@@ -219,10 +226,8 @@ pub(crate) enum Flag {
     Secured = 1,
     /// The result is dead (K5).
     Dead = 2,
-    /// The caller has drained the death, or the end of a task without a result.
-    Told = 4,
     /// Its predecessors were let go: it will never run again.
-    Released = 8,
+    Released = 4,
 }
 
-const _: () = assert!(size_of::<Task>() == 64);
+const _: () = assert!(size_of::<Task>() == 32 && size_of::<Ties>() == 32);
