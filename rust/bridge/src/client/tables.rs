@@ -2,10 +2,12 @@
 use std::collections::hash_map::Entry;
 
 use headrace_protocol::client::{CALLS, Client, Farewell, LogLines, Session as Standing, StateReply};
+use headrace_wire::Outcome;
 use pyo3::prelude::*;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::live::{Live, LiveEnding};
+use crate::codec::decode_value;
 
 /// How a task ended.
 pub(crate) enum Ending {
@@ -243,6 +245,17 @@ impl Tables {
         }
     }
 
+    /// The value of a task that returned a small atom. It stays in the table: its frame goes with the run.
+    pub(crate) fn peek_atom(&self, py: Python<'_>, run: u32, index: u32) -> Option<Py<PyAny>> {
+        match &self.source {
+            Source::Broker(machine) => {
+                let ending = machine.peek(run, index)?;
+                (ending.outcome() == Outcome::Done).then(|| decode_small_atom(py, ending.bytes())).flatten()
+            }
+            Source::Local(_) => None,
+        }
+    }
+
     /// Lets the table of a run drop what was read; the task counts as ended still.
     pub(crate) fn forget_value(&mut self, run: u32, index: u32) {
         let ending = match &mut self.source {
@@ -303,4 +316,16 @@ impl Source {
             Source::Local(live) => live.has_finished(run),
         }
     }
+}
+
+/// The longest encoding that is read under the lock.
+const SMALL_BYTES: usize = 64;
+
+/// The last tag of an atom in the table of [`crate::codec`].
+const LAST_ATOM: u8 = 8;
+
+/// Decodes an exact immutable atom. That runs no Python code, not even the collector's, so it may be done under a lock.
+fn decode_small_atom(py: Python<'_>, bytes: &[u8]) -> Option<Py<PyAny>> {
+    let is_atom = bytes.len() <= SMALL_BYTES && bytes.first().is_some_and(|&tag| tag <= LAST_ATOM);
+    if is_atom { decode_value(py, bytes).ok() } else { None }
 }
