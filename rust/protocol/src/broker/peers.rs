@@ -105,6 +105,7 @@ impl Broker {
             if let Some(run) = self.runs[position as usize].as_mut() {
                 run.open = false;
                 run.finish_told = true;
+                run.released = true;
             }
             self.settle_cascades(now_ns);
             self.drop_run_if_over(position);
@@ -168,7 +169,7 @@ impl Broker {
 
     /// Removes a run of which nothing is left.
     pub(super) fn drop_run_if_over(&mut self, position: u32) {
-        let over = |run: &Run| run.live == 0 && !run.open && run.finish_told && !run.has_news;
+        let over = |run: &Run| run.live == 0 && run.finish_told && run.released && !run.has_news;
         if self.runs[position as usize].as_ref().is_some_and(over) {
             let run = self.runs[position as usize].take().expect("the run was just seen");
             if let Some(Peer::Client(session)) = self.peers.get_mut(&run.peer) {

@@ -77,6 +77,8 @@ impl Broker {
                     self.kernel.unhold(TaskIndex(slot));
                 }
             }
+            self.run_mut(position).released = true;
+            self.drop_run_if_over(position);
         }
     }
 

@@ -85,6 +85,8 @@ pub(crate) struct Run {
     pub(crate) has_news: bool,
     /// Whether the client was told that the run is finished.
     pub(crate) finish_told: bool,
+    /// Whether the client has no more questions about the run.
+    pub(crate) released: bool,
 }
 
 /// Endings on their way to the client.
@@ -124,6 +126,7 @@ impl Run {
             outbox: Outbox::default(),
             has_news: false,
             finish_told: false,
+            released: false,
         }
     }
 
