@@ -16,6 +16,8 @@ const CLIENT: PeerId = PeerId(0);
 const FRAMES_A_TURN: usize = 256;
 /// Time that workers get to leave by themselves when the broker shuts down.
 const LEAVE_NS: u64 = 1_000_000_000;
+/// Longest time without a look at the worker processes while there is no time to sleep.
+const CHILDREN_NS: u64 = 1_000_000;
 /// Pause before a frame that a full socket refused is tried again.
 const RETRY_NS: u64 = 1_000_000;
 
@@ -32,6 +34,10 @@ pub(super) struct Loop {
     backlog: HashMap<PeerId, VecDeque<Vec<u8>>>,
     poll_fds: Vec<PollFd>,
     client_gone: bool,
+    /// Whether a process has ended or written something.
+    children_call: bool,
+    /// When the processes are looked at next even if none has called.
+    children_due_ns: u64,
 }
 
 impl Loop {
@@ -47,36 +53,40 @@ impl Loop {
             backlog: HashMap::new(),
             poll_fds: Vec::new(),
             client_gone: false,
+            children_call: false,
+            children_due_ns: 0,
         }
     }
 
     /// Runs until the client is gone, then ends the workers.
     pub(super) fn run(mut self) {
         while !self.client_gone {
-            let busy = self.turn();
-            if !busy && !self.client_gone {
+            self.turn();
+            if !self.client_gone {
                 self.sleep();
             }
         }
         self.shut_down();
     }
 
-    /// One turn; true if there was any input.
-    fn turn(&mut self) -> bool {
+    fn turn(&mut self) {
         let now_ns = clock::now_ns();
-        let mut busy = self.drain_client(now_ns);
-        busy |= self.drain_router(now_ns);
-        busy |= self.drain_children(now_ns);
+        self.drain_client(now_ns);
+        self.drain_router(now_ns);
+        // A look at the processes costs several system calls each: it is taken when `poll` points at them, and now and
+        // then while there is no time to sleep.
+        if self.children_call || now_ns >= self.children_due_ns {
+            self.children_due_ns = now_ns + CHILDREN_NS;
+            self.drain_children(now_ns);
+        }
+        let now_ns = clock::now_ns();
         self.machine.handle_timeout(now_ns);
         self.machine.finish_turn(now_ns);
         self.flush(now_ns);
-        busy
     }
 
-    fn drain_client(&mut self, now_ns: u64) -> bool {
-        let mut any = false;
+    fn drain_client(&mut self, now_ns: u64) {
         while let Some(frame) = self.client.try_recv() {
-            any = true;
             let frame: Frame = Arc::new(frame);
             self.machine.handle_frame(CLIENT, &frame, now_ns);
         }
@@ -84,13 +94,12 @@ impl Loop {
             self.client_gone = true;
             self.machine.handle_disconnect(CLIENT, now_ns);
         }
-        any
     }
 
-    fn drain_router(&mut self, now_ns: u64) -> bool {
-        for taken in 0..FRAMES_A_TURN {
+    fn drain_router(&mut self, now_ns: u64) {
+        for _ in 0..FRAMES_A_TURN {
             // A broken socket cannot be mended; the workers see their end of it and leave.
-            let Ok(Some((route, frame))) = self.router.try_recv() else { return taken > 0 };
+            let Ok(Some((route, frame))) = self.router.try_recv() else { return };
             let peer = *self.peers.entry(route).or_insert_with(|| {
                 let peer = PeerId(self.next_peer);
                 self.next_peer += 1;
@@ -100,22 +109,20 @@ impl Loop {
             let frame: Frame = Arc::new(frame);
             self.machine.handle_frame(peer, &frame, now_ns);
         }
-        true
     }
 
-    fn drain_children(&mut self, now_ns: u64) -> bool {
+    fn drain_children(&mut self, now_ns: u64) {
         let Loop { machine, children, .. } = self;
         children.read_pipes(|worker, stream, text| machine.handle_output(worker, stream, text));
         let ended = children.reap(|worker, stream, text| machine.handle_output(worker, stream, text));
         if ended.is_empty() {
-            return false;
+            return;
         }
         // What a process sent before its end counts: it may still be in the socket.
         self.drain_router(now_ns);
         for end in ended {
             self.machine.handle_exit(end.worker, end.incarnation, end.exit, end.executing, now_ns);
         }
-        true
     }
 
     fn flush(&mut self, now_ns: u64) {
@@ -176,7 +183,7 @@ impl Loop {
         });
     }
 
-    /// Sleeps until there is input or a timeout of the machine. No wake-up is lost: the client's end is told before the
+    /// Sleeps until there is input or a timeout of the machine, unless there is input already. No wake-up is lost: the client's end is told before the
     /// last look at its queue, and the socket is asked before its descriptor is polled.
     fn sleep(&mut self) {
         if !self.client.prepare_to_sleep() {
@@ -199,6 +206,8 @@ impl Loop {
         // An error means a signal or a descriptor that has just gone; the next turn looks again either way.
         let _ = poll::wait(&mut self.poll_fds, timeout);
         self.client.wake_up();
+        self.children_due_ns = clock::now_ns() + CHILDREN_NS;
+        self.children_call = self.poll_fds[2..].iter().any(|fd| fd.is_ready() || fd.hung_up() || fd.failed());
     }
 
     /// Tells the workers to leave, waits for them, and kills those that stay.
