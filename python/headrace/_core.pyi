@@ -1,5 +1,7 @@
 """The native half of headrace. Names that start with an underscore are for the package's own Python."""
 
+from collections.abc import Callable
+from os import PathLike
 from typing import Any, Generic, TypeVar, final, overload
 
 from headrace.graph import Graph as _PythonGraph
@@ -73,8 +75,8 @@ class ClientCore:
     def close(self) -> None:
         """End the session, and the embedded broker with its workers."""
 
-    def open_call(self) -> int:
-        """Open a row for a single call of a local session; give its index."""
+    def open_call(self, name: str, key: str | None = None) -> tuple[int, str]:
+        """Open a row for a single call of a local session; give its index and its key."""
 
     def settle(self, run: int, index: int, value: object, error: BaseException | None = None) -> None:
         """Enter how a task of a local session ended."""
@@ -189,3 +191,49 @@ class Kernel:
 
 def forget_parent() -> None:
     """Make every client of the parent unusable in a forked child."""
+
+# -- worker ------------------------------------------------------------------------------------------------------------
+
+@final
+class Worker:
+    """The native half of a worker process. A process has one, and calls `run` on its main thread."""
+
+    def __new__(
+        cls,
+        status_fd: int,
+        control_fd: int,
+        endpoint: str,
+        number: int,
+        incarnation: int,
+        libzmq: str | PathLike[str],
+        python: str,
+    ) -> Worker: ...
+    @property
+    def number(self) -> int:
+        """The worker's number."""
+
+    def run(
+        self,
+        load_function: Callable[[bytes], Callable[..., object]],
+        record_error: Callable[[str, int, int, BaseException], bytes],
+        record_result: Callable[[str, int, int, BaseException, object], bytes],
+        record_size: Callable[[str, int, int, int], bytes],
+    ) -> str | None:
+        """Say HELLO and run tasks until the session ends; give None, or why it did not end as it should.
+
+        The callables give a function from its bytes, and the record of a failure from key, attempt, largest size and
+        the exception that the task raised; the exception that says why its result cannot be encoded, and the result;
+        or the size of the result.
+        """
+
+    def refuse(self, text: str) -> None:
+        """End the session before it began; GOODBYE carries `text`."""
+
+    def current(self) -> tuple[str, int] | None:
+        """Give key and attempt of the task that runs."""
+
+    def is_cancelled(self) -> bool:
+        """Say whether the attempt that executes now was cancelled."""
+
+    def note_fork(self) -> None:
+        """Note that this is a forked child, which must not run tasks."""

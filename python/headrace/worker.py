@@ -8,11 +8,11 @@ Every import here is paid by every start of every worker, so there are few; what
 
 from __future__ import annotations
 
-import _signal  # `signal` dresses the same functions with enums, which takes 5 ms
+import _signal  # type: ignore[import-not-found]  # `signal` dresses the same with enums, for 5 ms
 import gc
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headrace import _core
 from headrace.current import Current, set_process_source
@@ -64,7 +64,7 @@ def prepare_process() -> None:
     sys.modules["__main__"] = type(sys)("__main__")
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
-            stream.reconfigure(line_buffering=True)  # type: ignore[attr-defined]
+            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     if sys.stderr is not None:
         import faulthandler
 
@@ -88,20 +88,20 @@ def prepare_for_tasks(worker: _core.Worker) -> None:
     os.register_at_fork(after_in_child=worker.note_fork)
 
 
-def read_boot_record(fd: int) -> dict[str, object]:
+def read_boot_record(fd: int) -> dict[str, Any]:
     """Read what the client wants its workers to be."""
     import _pickle  # without the Python half of `pickle`, which the C half does not need
 
     # By position: all workers share the file's offset.
-    record: dict[str, object] = _pickle.loads(os.pread(fd, os.fstat(fd).st_size, 0))
+    record: dict[str, Any] = _pickle.loads(os.pread(fd, os.fstat(fd).st_size, 0))
     os.close(fd)
     return record
 
 
-def boot(record: dict[str, object]) -> None:
+def boot(record: dict[str, Any]) -> None:
     """Become what the client is: its path, then the modules and the setup that it asked for."""
-    sys.path[:] = record["sys_path"]  # type: ignore[call-overload]
-    for name in record["preload"]:  # type: ignore[attr-defined]
+    sys.path[:] = record["sys_path"]
+    for name in record["preload"]:
         __import__(name)
     if record["setup"] is not None:
         import _pickle
