@@ -29,15 +29,17 @@ class Dispatcher:
         self, fn: Callable[[], object], run: int, index: int | None = None, seen: int | None = None
     ) -> None:
         """Call `fn` once on the dispatcher's thread: after the end of a task, or of a run if `index` is None, or, given
-        `seen`, once the run has more than that many kept results. Also if that has happened already.
+        `seen`, once more than that many endings of the run's tasks have come. If that is so already, call it here.
         """
         with self._lock:
             self._last += 1
-            self._calls[self._last] = fn
-            self._core.watch(self._last, run, index, seen)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="headrace-dispatcher", daemon=True)
-                self._thread.start()
+            if self._core.watch(self._last, run, index, seen):
+                self._calls[self._last] = fn
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._run, name="headrace-dispatcher", daemon=True)
+                    self._thread.start()
+                return
+        fn()
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until nothing is watched any more and the thread is gone."""

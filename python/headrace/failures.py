@@ -68,7 +68,6 @@ def undecodable(key: str, error: BaseException) -> HeadraceError:
 
 def skipped(key: str, root_key: str | None, cause: BaseException | None) -> UpstreamFailed:
     """Give the error for a task that never ran because one that it needs failed."""
-    root_key = root_key or getattr(cause, "headrace_key", None)
     name = repr(root_key) if root_key else "a task that it needs"
     text = f"{key!r} did not run because {name} failed" + (f": {_short(cause)}" if cause else "")
     failure = UpstreamFailed(text, key=key, root_key=root_key)

@@ -96,13 +96,13 @@ class Local:
             self._follow_holds()
             inputs = [self._batches[run].slot(index) for run, index in call.inputs]
             slot = self._kernel.submit_one(inputs, call.worker, call.priority)
-            index = self.core.open_call()
+            index, call.key = self.core.open_call(call.name, call.key)
             self._calls.enter(index, slot, call)
             self._where[slot] = self._calls, index
             self._settle_consequences()
-            self._work.notify()
+            self._work.notify_all()  # it may be pinned
         self._work_here()
-        return index, call.key(index)
+        return index, call.key
 
     def cancel(self, run: int, indices: list[int] | None) -> None:
         """Cancel tasks of a run with all that depends on them; None: all of them."""

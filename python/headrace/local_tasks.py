@@ -157,7 +157,7 @@ class CallBatch:
         return () if index is None or index not in self._calls else (index,)
 
     def key(self, index: int) -> str:
-        return self._calls[index][1].key(index)
+        return self._calls[index][1].key or ""
 
     def execute(self, index: int, inputs: list[Any]) -> Any:
         return check_result(self.key(index), self._calls[index][1].execute(inputs))
@@ -170,7 +170,7 @@ class Call:
     """
 
     def __init__(self, session: int, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._fn, self.name, _, self._key, self.priority, self.worker, _ = describe(fn, "call", True)
+        self._fn, self.name, _, self.key, self.priority, self.worker, _ = describe(fn, "call", True)
         self._args = args
         self._kwargs = kwargs
         self._cited: dict[tuple[int, int], ExternalRef] = {}
@@ -181,10 +181,6 @@ class Call:
                     f"call({self.name}): {ref!r} belongs to another client: pass the value itself, or use the same client"
                 )
         self.inputs = list(self._cited)
-
-    def key(self, index: int) -> str:
-        """Give the key of the task."""
-        return self._key or f"{self.name}-{index}"
 
     def execute(self, inputs: list[Any]) -> Any:
         """Call the function, with results in the places of futures and refs."""

@@ -243,10 +243,11 @@ impl ClientCore {
 
     // For the engine of a local session.
 
-    /// Opens a row for a single call; the answer is its index.
-    fn open_call(&self, py: Python<'_>) -> PyResult<u32> {
-        let index = self.session.settle(Tables::open_call);
-        index.ok_or_else(|| error(py, "UsageError", submit::TOO_MANY_CALLS))
+    /// Opens a row for a single call, which goes by its own key or by `name-index`; the answer is its index and its key.
+    #[pyo3(signature = (name, key = None))]
+    fn open_call(&self, py: Python<'_>, name: &str, key: Option<&str>) -> PyResult<(u32, String)> {
+        let opened = self.session.settle(|tables| tables.open_call(name, key));
+        opened.ok_or_else(|| error(py, "UsageError", submit::TOO_MANY_CALLS))
     }
 
     /// Enters how a task ended: its value, or the exception to raise.

@@ -1,7 +1,6 @@
 //! What futures and refs are made of: a result by name, held for as long as the object lives.
 use std::sync::Arc;
 
-use headrace_protocol::client::CALLS;
 use headrace_runtime::inproc::Interest;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -79,18 +78,19 @@ impl ExternalRef {
     }
 }
 
-/// Exception of a task of any run that failed, if its ending is still in the tables. Its key is then in its note.
+/// Key and exception of a task of any run that was the cause of another's ending, as far as they are known.
 pub(super) fn root_of(
     py: Python<'_>,
     session: &Session,
     run: u32,
     root: u32,
 ) -> PyResult<(Option<String>, Option<Py<PyAny>>)> {
+    let key = session.key_of(run, root);
     let ending = session.lock().tables.peek(py, run, root);
-    let Some(ending) = ending else { return Ok((None, None)) };
-    let key = || if run == CALLS { format!("call {root}") } else { format!("task {root} of run {run}") };
-    let outcome = failures::outcome(py, &ending, key, |_, _| Ok((None, None)))?;
-    Ok((None, outcome.err()))
+    let Some(ending) = ending else { return Ok((key, None)) };
+    let name = || key.clone().unwrap_or_else(|| format!("task {root} of run {run}"));
+    let outcome = failures::outcome(py, &ending, name, |_, _| Ok((None, None)))?;
+    Ok((key, outcome.err()))
 }
 
 impl Drop for ExternalRef {

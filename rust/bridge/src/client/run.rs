@@ -76,6 +76,7 @@ impl RunCore {
         };
         let indices = Graph::resolve_keep(graph, keep)?;
         let (run, tasks) = core.get().submit(py, graph.get(), &indices)?;
+        core.get().session.note_graph(run, graph.clone().unbind());
         let slots = indices.iter().map(|_| Slot::Unread).collect();
         Ok(Self {
             session: Arc::clone(&core.get().session),
@@ -353,7 +354,9 @@ impl RunCore {
         let mut missing = self.keep.len();
         loop {
             let state = self.session.lock();
-            while missing > 0 && (state.tables.has_ended(run, self.keep.at(missing - 1)) || state.tables.is_over()) {
+            let is_over = state.tables.is_over();
+            let is_there = |position| is_over || state.tables.has_ended(run, self.keep.at(position));
+            while missing > 0 && (is_there(missing - 1) || self.is_read(missing - 1)) {
                 missing -= 1;
             }
             drop(state);
@@ -388,8 +391,11 @@ impl RunCore {
             None if self.is_read(position) => return Ok(()),
             None => Err(failures::lost(py, &self.session, self.key(position))?),
         };
+        // Why a task failed stays in the table: it may be the cause of failures in other runs.
+        if outcome.is_ok() {
+            self.session.lock().tables.forget_value(self.run, index);
+        }
         self.keep_read(position, outcome);
-        self.session.lock().tables.forget_value(self.run, index);
         self.session.drop_discarded();
         Ok(())
     }
@@ -451,15 +457,14 @@ impl RunCore {
         if run != self.run {
             return root_of(py, &self.session, run, root);
         }
-        let key = Some(self.graph.get().key_of(root));
         if let Some(position) = self.keep.position(root) {
             self.fill(py, position)?;
             let slot = self.read()[position].clone_ref(py);
             if let Slot::Error(error) = slot {
-                return Ok((key, Some(error)));
+                return Ok((Some(self.graph.get().key_of(root)), Some(error)));
             }
         }
-        Ok((key, root_of(py, &self.session, run, root)?.1))
+        root_of(py, &self.session, run, root)
     }
 }
 
@@ -469,6 +474,7 @@ impl Drop for RunCore {
             return; // the lock may be held by a thread that is not here
         }
         self.session.command(|tables| tables.release(self.run));
+        drop(self.session.forget_graph(self.run));
         self.session.drop_discarded();
     }
 }

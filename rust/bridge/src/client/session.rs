@@ -7,14 +7,16 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use headrace_protocol::client::{Farewell, LogLines};
+use headrace_protocol::client::{CALLS, Farewell, LogLines};
 use headrace_runtime::inproc::{ClientEnd, Interest, Waited};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use rustc_hash::FxHashMap;
 
 use super::failures::error;
 use super::tables::Tables;
 use super::watches::Watches;
+use crate::graph::Graph;
 
 /// Longest sleep before Python gets a chance to handle signals that another thread's sleep has swallowed.
 const SLICE: Duration = Duration::from_millis(100);
@@ -38,6 +40,8 @@ pub(crate) struct Session {
     pub(crate) number: u64,
     generation: u32,
     state: Mutex<State>,
+    /// The graphs of runs that somebody holds, for the keys of their tasks.
+    graphs: Mutex<FxHashMap<u32, Py<Graph>>>,
     source: Source,
 }
 
@@ -87,6 +91,7 @@ impl Session {
             number: SESSIONS.fetch_add(1, Ordering::Relaxed) + 1,
             generation: GENERATION.load(Ordering::Relaxed),
             state: Mutex::new(State { tables, watches: Watches::default() }),
+            graphs: Mutex::default(),
             source,
         }
     }
@@ -228,6 +233,26 @@ impl Session {
                 error.write_unraisable(py, None);
             }
         }
+    }
+
+    /// Remembers the graph of a run.
+    pub(crate) fn note_graph(&self, run: u32, graph: Py<Graph>) {
+        self.graphs.lock().unwrap_or_else(PoisonError::into_inner).insert(run, graph);
+    }
+
+    /// Forgets the graph of a run; the answer is to be dropped outside any lock.
+    #[must_use]
+    pub(crate) fn forget_graph(&self, run: u32) -> Option<Py<Graph>> {
+        self.graphs.lock().unwrap_or_else(PoisonError::into_inner).remove(&run)
+    }
+
+    /// The key of a task of any run, if somebody holds the run or the call.
+    pub(crate) fn key_of(&self, run: u32, index: u32) -> Option<String> {
+        if run == CALLS {
+            return self.lock().tables.call_key(index);
+        }
+        let graphs = self.graphs.lock().unwrap_or_else(PoisonError::into_inner);
+        graphs.get(&run).map(|graph| graph.get().key_of(index))
     }
 
     /// Drops what left the tables, now that no lock is held: it may be a Python object with a finalizer.

@@ -104,22 +104,20 @@ pub(crate) fn submit_call<'py>(
         check_external(external, session).map_err(|refusal| explain_refusal(py, refusal, workers))?;
     }
     let Callee { function, options, key } = callee;
-    let named = |index: u32| key.as_ref().map_or_else(|| format!("{}-{index}", function.name), |key| key.to_string());
     check_worker(options, workers, || function.name.to_string())
         .map_err(|refusal| explain_refusal(py, refusal, workers))?;
 
     let mut submitting = lock_attached(py, submitting);
     let mut functions = FunctionColumns::default();
     submitting.numbers.enter([&function].into_iter(), &mut functions);
-    let index = session
+    session
         .command(|tables| {
-            let index = tables.open_call()?;
+            let (index, name) = tables.open_call(&function.name, key.as_deref())?;
             let call = Call { encoded: &encoded, functions: &functions, options, key: key.as_deref(), index };
             call.submit(|submit| tables.machine().expect("only a session with a broker submits").submit(submit));
-            Some(index)
+            Some((index, name))
         })
-        .ok_or_else(|| error(py, "UsageError", TOO_MANY_CALLS))?;
-    Ok((index, named(index)))
+        .ok_or_else(|| error(py, "UsageError", TOO_MANY_CALLS))
 }
 
 /// Locks without the interpreter lock where another thread is submitting a large graph.

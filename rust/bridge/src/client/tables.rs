@@ -28,6 +28,8 @@ pub(crate) struct Tables {
     /// Calls that have not ended and whose future is gone.
     orphan_calls: FxHashSet<u32>,
     calls_unfinished: u64,
+    /// Keys of calls that are not forgotten.
+    call_keys: FxHashMap<u32, Box<str>>,
     /// Refs to results of runs.
     refs: FxHashMap<(u32, u32), u32>,
     /// Endings that left the tables: dropped by whoever holds the interpreter lock.
@@ -58,6 +60,7 @@ impl Tables {
             orphan_runs: FxHashSet::default(),
             orphan_calls: FxHashSet::default(),
             calls_unfinished: 0,
+            call_keys: FxHashMap::default(),
             refs: FxHashMap::default(),
             discarded: Vec::new(),
         }
@@ -93,14 +96,16 @@ impl Tables {
         run
     }
 
-    /// Opens a row for a single call and returns its index.
-    pub(crate) fn open_call(&mut self) -> Option<u32> {
+    /// Opens a row for a single call, which goes by its own key or by `name-index`; returns index and key.
+    pub(crate) fn open_call(&mut self, name: &str, key: Option<&str>) -> Option<(u32, String)> {
         let index = match &mut self.source {
             Source::Broker(machine) => machine.open_call(),
             Source::Local(live) => live.open_call(),
         }?;
         self.calls_unfinished += 1;
-        Some(index)
+        let key = key.map_or_else(|| format!("{name}-{index}"), str::to_owned);
+        self.call_keys.insert(index, key.clone().into_boxed_str());
+        Some((index, key))
     }
 
     /// Adds a holder to a result.
@@ -118,6 +123,9 @@ impl Tables {
             // The session's end waits for it still, and only what is in the table is heard of.
             self.orphan_calls.insert(index);
             return;
+        }
+        if run == CALLS {
+            self.call_keys.remove(&index);
         }
         if let Entry::Occupied(mut refs) = self.refs.entry((run, index)) {
             *refs.get_mut() -= 1;
@@ -223,6 +231,11 @@ impl Tables {
     }
 
     // Looks
+
+    /// The key of a call.
+    pub(crate) fn call_key(&self, index: u32) -> Option<String> {
+        self.call_keys.get(&index).map(|key| key.to_string())
+    }
 
     /// Whether a task is known to have ended.
     pub(crate) fn has_ended(&self, run: u32, index: u32) -> bool {
