@@ -321,8 +321,16 @@ impl Graph {
         Ok(list)
     }
 
-    /// Calls a task's function here, given the results of what it cites in the order of `_inputs`.
-    fn _call<'py>(&self, py: Python<'py>, index: u32, inputs: Vec<Py<PyAny>>) -> PyResult<Bound<'py, PyAny>> {
+    /// What a task calls, and `pack(*args, **kwargs)` of its arguments, given the results of what it cites in the order of
+    /// `_inputs`. The call itself is left to Python: no native frame may stand below it on a thread that the end of the
+    /// interpreter stops.
+    fn _bind<'py>(
+        &self,
+        py: Python<'py>,
+        index: u32,
+        inputs: Vec<Py<PyAny>>,
+        pack: &Bound<'py, PyAny>,
+    ) -> PyResult<(Py<PyAny>, Bound<'py, PyAny>)> {
         self.check(index)?;
         let (args, function) = {
             let mut data = self.lock();
@@ -340,7 +348,7 @@ impl Graph {
         };
         let arguments = decode_args_live(py, &args, &mut dep, &live)?;
         drop(inputs);
-        arguments.call(function.bind(py))
+        Ok((function, arguments.call(pack)?))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
