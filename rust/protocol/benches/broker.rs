@@ -14,7 +14,12 @@ const CLIENT: PeerId = PeerId(0);
 fn main() {
     for tasks in [10_000, 100_000, 1_000_000] {
         report("independent", tasks, (0..tasks).map(|_| Vec::new()).collect(), &(0..tasks).collect::<Vec<u32>>());
-        report("chain", tasks, (0..tasks).map(|task| task.checked_sub(1).into_iter().collect()).collect(), &[tasks - 1]);
+        report(
+            "chain",
+            tasks,
+            (0..tasks).map(|task| task.checked_sub(1).into_iter().collect()).collect(),
+            &[tasks - 1],
+        );
         let side = 100;
         let stencil = |task: u32| {
             let (row, column) = (task / side, task % side);

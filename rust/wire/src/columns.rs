@@ -18,6 +18,23 @@ impl<'a> U32s<'a> {
         bytes.len().is_multiple_of(4).then_some(U32s::Bytes(bytes))
     }
 
+    /// The column up to a position, and from there on.
+    ///
+    /// # Panics
+    /// If `position` is outside the column.
+    pub fn split_at(self, position: usize) -> (Self, Self) {
+        match self {
+            U32s::Words(words) => {
+                let (head, tail) = words.split_at(position);
+                (U32s::Words(head), U32s::Words(tail))
+            }
+            U32s::Bytes(bytes) => {
+                let (head, tail) = bytes.split_at(position * 4);
+                (U32s::Bytes(head), U32s::Bytes(tail))
+            }
+        }
+    }
+
     /// The number of values.
     pub fn len(&self) -> usize {
         match self {
@@ -150,6 +167,16 @@ impl<'a> Blobs<'a> {
     /// Whether the column holds no string.
     pub fn is_empty(&self) -> bool {
         self.lens.is_empty()
+    }
+
+    /// The strings up to a position, and from there on.
+    ///
+    /// # Panics
+    /// If `position` is outside the column.
+    pub fn split_at(self, position: usize) -> (Self, Self) {
+        let (head, tail) = self.lens.split_at(position);
+        let (head_bytes, tail_bytes) = self.bytes.split_at(head.iter().map(|len| len as usize).sum());
+        (Blobs { lens: head, bytes: head_bytes }, Blobs { lens: tail, bytes: tail_bytes })
     }
 
     /// The strings in order.

@@ -24,6 +24,7 @@ mod recall;
 mod reports;
 mod results;
 mod runs;
+mod streaming;
 mod submit;
 mod workers;
 
@@ -40,6 +41,7 @@ use peers::Peer;
 use runs::Run;
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, VecDeque};
+use streaming::Rest;
 use workers::{Life, Worker};
 
 /// How a broker is set up.
@@ -90,6 +92,10 @@ pub struct Broker {
     free_runs: Vec<u32>,
     /// Runs with something to tell.
     news: Vec<u32>,
+    /// Whether their rest is to come in now: a turn has given out what is in already.
+    rest_due: bool,
+    /// Graphs of which only the first part is in.
+    rest: VecDeque<Rest>,
     peers: BTreeMap<PeerId, Peer>,
     workers: Vec<Worker>,
     next_session: u64,
@@ -122,6 +128,8 @@ impl Broker {
             runs: Vec::new(),
             free_runs: Vec::new(),
             news: Vec::new(),
+            rest_due: false,
+            rest: VecDeque::new(),
             peers: BTreeMap::new(),
             workers,
             next_session: 1,
@@ -141,6 +149,9 @@ impl Broker {
 
     /// Applies a frame of `peer`.
     pub fn handle_frame(&mut self, peer: PeerId, frame: &Frame, now_ns: u64) {
+        if matches!(self.peers.get(&peer), Some(Peer::Client(_))) {
+            self.admit_rest(now_ns);
+        }
         let known = self.peers.get(&peer);
         if matches!(known, Some(Peer::Cut)) {
             return;
@@ -171,6 +182,9 @@ impl Broker {
 
     /// Lets time pass: starts workers that are due, kills those that ignored an interrupt, asks for signs of life.
     pub fn handle_timeout(&mut self, now_ns: u64) {
+        if self.rest_due {
+            self.admit_rest(now_ns);
+        }
         self.start_due_workers(now_ns);
         self.kill_stubborn_workers(now_ns);
         if now_ns >= self.heartbeat_due_ns {
@@ -184,6 +198,7 @@ impl Broker {
         self.dispatch(now_ns);
         self.recall_for_idle_workers(now_ns);
         self.tell_news(now_ns);
+        self.rest_due = !self.rest.is_empty();
     }
 
     /// The next thing to do.
@@ -193,7 +208,7 @@ impl Broker {
 
     /// When [`Broker::handle_timeout`] and [`Broker::finish_turn`] want to be called even if nothing happens.
     pub fn next_timeout_ns(&self) -> Option<u64> {
-        if self.freeing {
+        if self.freeing || !self.rest.is_empty() {
             return Some(0);
         }
         let workers = self.workers.iter().filter_map(|worker| match worker.life {

@@ -90,6 +90,7 @@ impl Broker {
 
     /// A client is gone: nobody will read its results, so its tasks are cancelled and nothing of it is kept.
     pub fn handle_disconnect(&mut self, peer: PeerId, now_ns: u64) {
+        self.admit_rest(now_ns);
         let Some(Peer::Client(session)) = self.peers.remove(&peer) else { return };
         let mut positions: Vec<u32> = session.runs.into_values().collect();
         positions.sort_unstable();

@@ -13,7 +13,22 @@ impl Broker {
             Some(position) => position,
             None => self.open_run(peer, submit.run, now_ns),
         };
-        if let Err(text) = self.admit(peer, position, frame, submit) {
+        match self.admit_or_begin(peer, position, frame, submit) {
+            Ok(true) => {}
+            Ok(false) => self.close_chunk(position, submit, Ok(()), now_ns),
+            Err(text) => self.close_chunk(position, submit, Err(text), now_ns),
+        }
+    }
+
+    /// Ends the intake of a chunk.
+    pub(super) fn close_chunk(
+        &mut self,
+        position: u32,
+        submit: &Submit<'_>,
+        admitted: Result<(), String>,
+        now_ns: u64,
+    ) {
+        if let Err(text) = admitted {
             self.refuse_chunk(position, submit, &text);
         }
         let run = self.run_mut(position);
@@ -42,7 +57,13 @@ impl Broker {
         position
     }
 
-    fn admit(&mut self, peer: PeerId, position: u32, frame: &Frame, submit: &Submit<'_>) -> Result<(), String> {
+    pub(super) fn admit(
+        &mut self,
+        peer: PeerId,
+        position: u32,
+        frame: &Frame,
+        submit: &Submit<'_>,
+    ) -> Result<(), String> {
         let tasks = submit.dep_counts.len();
         let functions = self.admit_functions(peer, frame, submit)?;
         let (deps, external) = self.resolve_deps(peer, position, submit)?;

@@ -449,6 +449,51 @@ fn workers_that_cannot_start_make_the_broker_give_up() {
 }
 
 #[test]
+fn a_large_graph_starts_before_all_of_it_is_in() {
+    let mut story = Story::new(2);
+    let tasks: u32 = 70_000;
+    // Every third task reads one of the first hundred, so results of the first part are read by the second.
+    let rows: Vec<Vec<u32>> =
+        (0..tasks).map(|task| if task % 3 == 0 && task > 0 { vec![task % 100 % task] } else { vec![] }).collect();
+    let deps: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
+    story.submit(1, &deps, &[0, tasks - 1]);
+    let first = story.leases();
+    assert!(!first.is_empty());
+    assert!(story.broker.statistics().tasks_held < u64::from(tasks), "the second part is still outside");
+    for (worker, leases) in first {
+        for got in leases {
+            story.report(worker, &[(got, DONE, b"early")]);
+        }
+    }
+    story.pass_ns(1);
+    let heard = run_all(&mut story);
+    assert!(heard.contains(&(tasks - 1, Outcome::Done, (tasks - 1).to_string().into_bytes())), "{heard:?}");
+    story.hold(1, &[], &[], true);
+    while story.broker.statistics().tasks_held > 0 {
+        story.turn();
+    }
+    assert_eq!(story.broker.statistics().bytes_held, 0);
+}
+
+#[test]
+fn a_cancel_reaches_the_part_that_is_still_outside() {
+    let mut story = Story::new(1);
+    let deps: Vec<&[u32]> = vec![&[]; 70_000];
+    story.submit(1, &deps, &[69_999]);
+    let leases: Vec<Got> = story.leases().into_iter().flat_map(|(_, leases)| leases).collect();
+    story.cancel(1, &[]);
+    for got in leases {
+        story.report(0, &[(got, Verdict::Cancelled, b"")]);
+    }
+    let said = story.turn();
+    let last = said.iter().rev().find_map(|said| match said {
+        Said::Ended { finished: true, endings, .. } => endings.last(),
+        _ => None,
+    });
+    assert_eq!(last, Some(&(69_999, Outcome::Cancelled, vec![0])));
+}
+
+#[test]
 fn a_query_is_answered_with_counts() {
     let mut story = Story::new(1);
     story.submit(1, &[&[], &[0], &[]], &[1]);
