@@ -105,7 +105,7 @@ def test_a_cycle_is_shown_with_its_length_and_ten_tasks_at_most(length):
     with pytest.raises(GraphError) as caught:
         headrace.Graph.from_wfformat(workflow(ring | {"free": []}))
     text = str(caught.value)
-    assert f"{length} task" in text
+    assert f"cycle of {length} task" in text
     assert "free" not in text
     assert len(set(text.split(" -> ")) & set(ring)) <= 10
 

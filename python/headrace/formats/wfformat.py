@@ -118,8 +118,9 @@ def _tasks(document: Any) -> Iterator[tuple[str, Recorded]]:
     by_id: dict[str, Any] = {}
     for number, task in enumerate(specified):
         name = _field(task, "id", str, f"task {number}")
-        if by_id.setdefault(name, task) is not task:
+        if name in by_id:
             raise _NotWfFormatError(f"two tasks have the id {name!r}")
+        by_id[name] = task
     for name, task in by_id.items():
         parents = _field(task, "parents", list, f"task {name!r}")
         for parent in parents:
@@ -157,4 +158,4 @@ def _ordered(recorded: Workflow, where: str) -> Iterable[str]:
     except CycleError as error:
         cycle = error.args[1]
         shown = " -> ".join(cycle[:_CYCLE_SHOWN_MAX]) + (" -> …" if len(cycle) > _CYCLE_SHOWN_MAX else "")
-        raise GraphError(f"{where}: {len(cycle) - 1} tasks wait for each other: {shown}") from None
+        raise GraphError(f"{where}: a cycle of {len(cycle) - 1} task(s) that wait for each other: {shown}") from None
