@@ -27,7 +27,7 @@ use crate::worker_loop::{Desk, Main, RETRY, Shared, Warden};
 
 /// How often it looks while the main thread is busy. With it, a task of more than twice this no longer keeps anything
 /// waiting, and looking costs less than a hundredth of a core.
-const TICK: Duration = Duration::from_millis(1);
+pub(crate) const TICK: Duration = Duration::from_millis(1);
 
 /// Ticks of idleness after which it sleeps: calls in quick succession then pay no wake-up for it.
 const IDLE_TICKS: u32 = 5;
@@ -54,15 +54,21 @@ fn run<L: Link>(shared: &Shared<L>) -> ! {
             Nap::UntilRung => (None, None),
         };
         // A descriptor below zero is skipped.
-        let mut fds = [shared.control.as_raw_fd(), shared.bell.fd(), socket_fd.unwrap_or(-1)].map(PollFd::input);
+        let fds = [shared.control.as_raw_fd(), shared.bell.fd(), shared.alarm.fd(), socket_fd.unwrap_or(-1)];
+        let mut fds = fds.map(PollFd::input);
         let woken = poll::wait(&mut fds, timeout);
-        let [control, bell, _] = fds;
+        let [control, bell, alarm, _] = fds;
         if control.is_ready() && has_ended(&shared.control) {
             exit_now(EXIT_BROKER_GONE);
         }
-        if bell.is_ready() {
+        if bell.is_ready() || alarm.is_ready() {
             // The main thread was at the desk just now, and may want it again soon: the first look is a tick away.
-            shared.bell.clear();
+            if bell.is_ready() {
+                shared.bell.clear();
+            }
+            if alarm.is_ready() {
+                shared.alarm.clear();
+            }
             rounds.begin(shared.page.beats());
             nap = Nap::Tick;
         } else {

@@ -28,7 +28,9 @@
 //!
 //! The bell only says "look at the desk". The main thread changes [`Desk`]'s state under the lock and rings afterwards;
 //! the warden clears the bell first, sleeps a tick, then locks and looks. A ring that comes before the clearing is for a
-//! change that the look will see; one that comes later ends the warden's next sleep. The main thread needs no bell: it
+//! change that the look will see; one that comes later ends the warden's next sleep. A parked warden is not rung for at
+//! once but by an alarm a tick later: most tasks are over by then, and none waited for another thread to be woken. The
+//! main thread needs no bell: it
 //! sleeps on the socket alone, and what may end its sleep comes through the socket. The end of the broker concerns the
 //! warden alone, which always sleeps on the control socket as well and ends the process.
 
@@ -41,6 +43,7 @@ use headrace_protocol::worker::{Closed, Ending, Identity, Running, Start, Worker
 use headrace_sys::eventfd::EventFd;
 use headrace_sys::poll::{self, PollFd};
 use headrace_sys::status_page::StatusPage;
+use headrace_sys::timerfd::TimerFd;
 use headrace_wire::GoodbyeReason;
 
 use crate::clock::now_ns;
@@ -92,6 +95,17 @@ pub(crate) enum Warden {
     Parked,
 }
 
+/// What the warden is to be told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Rouse {
+    /// Nothing.
+    Not,
+    /// To look at the desk.
+    Now,
+    /// To look at the desk in a tick, if it is still worth it then.
+    Soon,
+}
+
 /// What the two threads share under one lock.
 pub(crate) struct Desk<L> {
     /// None after [`WorkerLoop::close`].
@@ -110,6 +124,7 @@ pub(crate) struct Desk<L> {
 pub(crate) struct Shared<L> {
     desk: Mutex<Desk<L>>,
     pub(crate) bell: EventFd,
+    pub(crate) alarm: TimerFd,
     pub(crate) control: OwnedFd,
     pub(crate) page: StatusPage,
     pub(crate) socket_fd: RawFd,
@@ -140,7 +155,8 @@ impl<L: Link + 'static> WorkerLoop<L> {
             warden: Warden::Ticking,
             turns: 0,
         };
-        let shared = Arc::new(Shared { desk: Mutex::new(desk), bell: EventFd::new()?, control, page, socket_fd });
+        let (bell, alarm) = (EventFd::new()?, TimerFd::new()?);
+        let shared = Arc::new(Shared { desk: Mutex::new(desk), bell, alarm, control, page, socket_fd });
         warden::start(Arc::clone(&shared))?;
         Ok(WorkerLoop { shared })
     }
@@ -177,13 +193,13 @@ impl<L: Link + 'static> WorkerLoop<L> {
     /// Hands in how the running task ended, and takes the next one. One holding of the lock, and no system call unless a
     /// frame of leases is done.
     pub fn next(&self, ended: Option<Ending<'_>>, start: &mut Start) -> Next {
-        let Shared { bell, page, .. } = &*self.shared;
+        let Shared { page, .. } = &*self.shared;
         let mut desk = self.shared.desk();
         if let Some(ending) = ended {
             desk.worker.finish(ending);
         }
         let next = desk.next(start);
-        let ring = desk.rouse_warden();
+        let rouse = desk.rouse_warden();
         drop(desk);
         match next {
             Next::Run => page.set_executing(start.task, start.attempt),
@@ -193,9 +209,7 @@ impl<L: Link + 'static> WorkerLoop<L> {
             }
         }
         page.beat();
-        if ring {
-            bell.signal();
-        }
+        self.shared.rouse_warden(rouse);
         next
     }
 
@@ -218,11 +232,9 @@ impl<L: Link + 'static> WorkerLoop<L> {
             if desk.worker.has_work() || desk.is_over() {
                 // From here on the warden stands in, should somebody keep the interpreter from the caller.
                 desk.main = Main::Busy;
-                let ring = desk.rouse_warden();
+                let rouse = desk.rouse_warden();
                 drop(desk);
-                if ring {
-                    self.shared.bell.signal();
-                }
+                self.shared.rouse_warden(rouse);
                 return Ok(Waited::News);
             }
             retry = retry_if_blocked(&desk);
@@ -272,6 +284,14 @@ impl<L> Shared<L> {
     #[inline]
     pub(crate) fn desk(&self) -> MutexGuard<'_, Desk<L>> {
         self.desk.lock().expect("nobody panics at the desk")
+    }
+
+    fn rouse_warden(&self, rouse: Rouse) {
+        match rouse {
+            Rouse::Not => {}
+            Rouse::Now => self.bell.signal(),
+            Rouse::Soon => self.alarm.set(warden::TICK),
+        }
     }
 }
 
@@ -339,17 +359,18 @@ impl<L: Link> Desk<L> {
     }
 
     /// The main thread has come: the warden goes back to ticking if it was watching, or if it is needed again. Whether
-    /// the caller must ring, after it has left the desk.
-    fn rouse_warden(&mut self) -> bool {
-        let sleeps = match self.warden {
-            Warden::Ticking => false,
-            Warden::Watching => true,
-            Warden::Parked => self.main == Main::Busy,
+    /// the caller must rouse it, after it has left the desk.
+    fn rouse_warden(&mut self) -> Rouse {
+        let rouse = match self.warden {
+            Warden::Ticking => Rouse::Not,
+            Warden::Watching => Rouse::Now,
+            Warden::Parked if self.main == Main::Busy => Rouse::Soon,
+            Warden::Parked => Rouse::Not,
         };
-        if sleeps {
+        if rouse != Rouse::Not {
             self.warden = Warden::Ticking;
         }
-        sleeps
+        rouse
     }
 
     fn send_all(&mut self) {

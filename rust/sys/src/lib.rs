@@ -15,4 +15,5 @@ pub mod signals;
 pub mod spawn;
 pub mod status_page;
 pub mod threads;
+pub mod timerfd;
 pub mod zmq;
