@@ -20,14 +20,22 @@
 //! the pickle of `(args, kwargs)`, written when two arguments could share an object, so that they still do on arrival;
 //! then the u8 and the keywords as above.
 mod citations;
+mod constants;
 mod decode;
 mod encode;
+mod live;
+mod passed;
 mod pickle;
 
 pub(crate) use citations::{Citations, External};
-pub(crate) use decode::{Arguments, decode_args, decode_args_live, decode_value};
-pub(crate) use encode::{Constant, ConstantValue, Encoder, Objects, Row, encode_value, is_atom, put_int};
+pub(crate) use constants::{Constant, ConstantValue};
+pub(crate) use decode::{decode_args, decode_args_live, decode_value};
+pub(crate) use encode::{Encoder, encode_value, is_atom, put_int};
+pub(crate) use live::Objects;
+pub(crate) use passed::{Keywords, Passed};
 pub(crate) use pickle::{_dep, cite, loads, reduce_node, reduce_nodes, try_pickle};
+
+use encode::put_atom;
 
 const NONE: u8 = 0;
 const TRUE: u8 = 1;

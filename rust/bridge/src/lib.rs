@@ -4,6 +4,7 @@ use pyo3::prelude::*;
 mod client;
 mod codec;
 mod errors;
+mod fastcall;
 mod graph;
 mod kernel;
 mod node;
@@ -14,6 +15,9 @@ mod worker;
 #[pymodule]
 mod _core {
     use pyo3::prelude::*;
+
+    use crate::fastcall::install;
+    use crate::graph::Add;
 
     #[pymodule_export]
     use crate::client::{ClientCore, ExternalRef, RunCore, forget_parent};
@@ -32,6 +36,7 @@ mod _core {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        install::<Add>(&module.py().get_type::<Graph>())?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

@@ -6,7 +6,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyIterator, PyTuple};
 use rustc_hash::FxHasher;
 
-use crate::codec::reduce_node;
+use crate::codec::{Passed, reduce_node};
 use crate::errors::graph_error;
 use crate::graph::Graph;
 
@@ -96,7 +96,10 @@ impl Node {
         };
         let item = ITEM.import(py, "headrace.steps", "item")?;
         let items = (0..count)
-            .map(|position| Graph::add(graph, &(item, slf, position, count).into_pyobject(py)?, None))
+            .map(|position| {
+                let call = (item, slf, position, count).into_pyobject(py)?;
+                Graph::add(graph, Passed::positional(call.as_slice()))
+            })
             .collect::<PyResult<Vec<_>>>()?;
         PyTuple::new(py, items)?.try_iter()
     }

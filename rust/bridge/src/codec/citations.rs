@@ -54,9 +54,11 @@ impl Citations {
         self.deps.len()
     }
 
+    #[inline]
     pub(crate) fn clear(&mut self) {
-        self.truncate(0);
-        self.externals.clear();
+        if !self.deps.is_empty() {
+            self.truncate(0);
+        }
     }
 
     /// Forgets every citation from number `len` on.

@@ -23,11 +23,10 @@ pub(crate) fn encode_call<'py>(
     skip: usize,
     kwargs: Option<&Bound<'py, PyDict>>,
 ) -> PyResult<EncodedCall> {
-    let row = Row::Tuple(args, skip);
+    let keywords = Keywords::from(kwargs);
+    let passed = Passed::positional(&args.as_slice()[skip..]).with(&keywords);
     with_encoder(Encoder::NOWHERE, |encoder| {
-        encoder
-            .arguments(callable.py(), row, kwargs)
-            .map_err(|error| explain(error, verb, callable, row, kwargs).unwrap_or_else(|error| error))?;
+        encoder.arguments(passed).map_err(|error| explain(error, verb, callable, passed))?;
         Ok(EncodedCall {
             args: encoder.out.clone(),
             deps: encoder.cited.deps().to_vec(),

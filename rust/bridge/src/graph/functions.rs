@@ -1,6 +1,8 @@
 //! The functions of a graph: each is described and pickled once, when the graph first sees it.
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use pyo3::Borrowed;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -44,20 +46,48 @@ pub(crate) fn describe(callable: &Bound<'_, PyAny>, verb: &str, by_reference: bo
 }
 
 /// What a graph knows of something that was given to `add`.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 pub(crate) struct Entry {
     /// Position in the table of functions.
     pub(crate) function: u32,
     /// Position in the table of options.
     pub(crate) option_row: u32,
-    /// Key for the task, if the options give one.
-    pub(crate) key: Option<Arc<str>>,
+    /// Position in the table of keys, if the options give one to the task.
+    pub(crate) key: Option<u32>,
+}
+
+/// The entry of the callable that was asked for last, to be read without a lock. Only who holds the interpreter lock reads
+/// or writes it, so the two words always belong together.
+#[derive(Default)]
+pub(crate) struct LastEntry {
+    address: AtomicUsize,
+    entry: AtomicU64,
+}
+
+impl LastEntry {
+    /// The entry of `callable`, if it was the last and gives its tasks no key.
+    #[inline]
+    pub(crate) fn get(&self, callable: &Borrowed<'_, '_, PyAny>) -> Option<Entry> {
+        if self.address.load(Ordering::Relaxed) != callable.as_ptr() as usize {
+            return None;
+        }
+        let entry = self.entry.load(Ordering::Relaxed);
+        Some(Entry { function: (entry >> 32) as u32, option_row: entry as u32, key: None })
+    }
+
+    /// Remembers the entry of a callable that the graph keeps alive.
+    pub(crate) fn set(&self, callable: &Borrowed<'_, '_, PyAny>, entry: Entry) {
+        let word = (u64::from(entry.function) << 32) | u64::from(entry.option_row);
+        self.entry.store(word, Ordering::Relaxed);
+        self.address.store(callable.as_ptr() as usize, Ordering::Relaxed);
+    }
 }
 
 /// What tells callables apart: their address. A bound method is made anew at each access, so it goes by its parts.
-type Identity = (usize, usize);
+pub(crate) type Identity = (usize, usize);
 
-fn identity(callable: &Bound<'_, PyAny>) -> Identity {
+/// What tells this callable from others.
+pub(crate) fn identity(callable: &Bound<'_, PyAny>) -> Identity {
     static METHOD: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = callable.py();
     let address = (callable.as_ptr() as usize, 0);
@@ -81,25 +111,14 @@ pub(crate) struct Functions {
     entries: FxHashMap<Identity, Entry>,
     by_content: FxHashMap<(Arc<str>, Arc<[u8]>), u32>,
     by_callable: FxHashMap<usize, u32>,
-    last: Option<(usize, Entry)>,
+    /// Keys that options give.
+    pub(crate) keys: Vec<Arc<str>>,
 }
 
 impl Functions {
     /// The entry of a callable that was seen before.
-    #[inline]
-    pub(crate) fn known(&mut self, callable: &Bound<'_, PyAny>) -> Option<Entry> {
-        let address = callable.as_ptr() as usize;
-        if let Some((last, entry)) = &self.last
-            && *last == address
-        {
-            return Some(entry.clone());
-        }
-        let identity = identity(callable);
-        let entry = self.entries.get(&identity)?.clone();
-        if identity.0 == address {
-            self.last = Some((address, entry.clone()));
-        }
-        Some(entry)
+    pub(crate) fn known(&self, identity: Identity) -> Option<Entry> {
+        self.entries.get(&identity).copied()
     }
 
     /// Enters a callable.
@@ -118,9 +137,13 @@ impl Functions {
             self.callables.push(described.callable);
             function
         });
-        let entry = Entry { function, option_row, key: described.key };
+        let key = described.key.map(|key| {
+            self.keys.push(key);
+            self.keys.len() as u32 - 1
+        });
+        let entry = Entry { function, option_row, key };
         self.seen.push(callable.clone().unbind());
-        self.entries.insert(identity(callable), entry.clone());
+        self.entries.insert(identity(callable), entry);
         entry
     }
 
@@ -134,7 +157,7 @@ impl Functions {
             entries: self.entries.clone(),
             by_content: self.by_content.clone(),
             by_callable: self.by_callable.clone(),
-            last: None,
+            keys: self.keys.clone(),
         }
     }
 }

@@ -35,9 +35,6 @@ impl GraphData {
     /// Whether the next tasks, from `first` to `end`, may all go by their default keys; the answer is a key that is
     /// taken.
     pub(super) fn default_key_taken(&self, function: u32, first: usize, end: usize) -> Option<String> {
-        if self.reserved.is_empty() {
-            return None;
-        }
         let name = &self.functions.table[function as usize].name;
         let mut taken: Vec<_> = self.reserved.range(first as u32..end as u32).collect();
         taken.retain(|(_, reserved)| reserved.contains(name));

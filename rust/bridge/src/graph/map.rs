@@ -1,9 +1,7 @@
 //! `map`: many tasks of one function in one verb.
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{
-    PyByteArray, PyBytes, PyDict, PyFrozenSet, PyIterator, PyRange, PyRangeMethods, PySet, PyString, PyTuple,
-};
+use pyo3::types::{PyByteArray, PyBytes, PyDict, PyFrozenSet, PyIterator, PyRange, PyRangeMethods, PySet, PyString};
 
 use headrace_wire::EXTERNAL;
 
@@ -16,34 +14,32 @@ const CONSTANT_BYTES_MAX: usize = 64 * 1024;
 /// Stands for the task of the n-th long constant while its index is not known: `CONSTANT_TASK - n`.
 const CONSTANT_TASK: u32 = EXTERNAL - 1;
 
-/// Adds one task for each step through the iterables `args[1..]` together.
+/// Adds one task for each step through the iterables, which are the positional arguments.
 pub(super) fn map<'py>(
     slf: &Bound<'py, Graph>,
     callable: &Bound<'py, PyAny>,
-    args: &Bound<'py, PyTuple>,
-    constants: Option<&Bound<'py, PyDict>>,
+    passed: Passed<'_, 'py>,
 ) -> PyResult<Nodes> {
     let py = slf.py();
-    let iterables: Vec<_> = args.iter().skip(1).collect();
-    if iterables.is_empty() {
+    if passed.positional.is_empty() {
         return Err(PyTypeError::new_err("map() needs at least one iterable after the function"));
     }
-    iterables.iter().try_for_each(refuse_scalar)?;
-    let constants = constants.filter(|constants| !constants.is_empty());
+    passed.positional.iter().try_for_each(refuse_scalar)?;
     let entry = Graph::entry(slf, callable, "map")?;
-    if let ([range], None) = (iterables.as_slice(), constants)
+    if let ([range], []) = (passed.positional, passed.names)
         && let Some(batch) = map_range(range)
     {
-        let first = slf.get().lock().append(py, &entry, &batch)?;
+        let first = slf.get().lock().append(py, entry, &batch)?;
         return Ok(Nodes::range(slf, first, batch.len() as u32));
     }
-    let mut rows = Rows::new(&iterables)?;
+    let mut rows = Rows::new(passed.positional)?;
     with_encoder(Graph::address(slf), |encoder| {
-        let (batch, long) = match constants {
-            Some(constants) if !slf.get().is_by_reference() => map_with(slf, callable, &mut rows, encoder, constants)?,
-            _ => (map_rows(slf, callable, &mut rows, encoder, constants)?, Vec::new()),
+        let (batch, long) = if passed.names.is_empty() || slf.get().is_by_reference() {
+            (map_rows(slf, callable, &mut rows, encoder, passed)?, Vec::new())
+        } else {
+            map_with(slf, callable, &mut rows, encoder, passed)?
         };
-        commit(slf, &entry, encoder, batch, &long)
+        commit(slf, entry, encoder, batch, &long)
     })
 }
 
@@ -138,12 +134,12 @@ fn map_rows<'py>(
     callable: &Bound<'py, PyAny>,
     rows: &mut Rows<'py>,
     encoder: &mut Encoder,
-    constants: Option<&Bound<'py, PyDict>>,
+    passed: Passed<'_, 'py>,
 ) -> PyResult<BatchCiting> {
     let mut batch = BatchCiting::default();
     while rows.step()? {
         encoder.clear(Graph::address(slf));
-        slf.get().encode(encoder, callable, Row::Slice(&rows.row), constants, "map")?;
+        slf.get().encode(encoder, callable, Passed { positional: &rows.row, ..passed }, "map")?;
         batch.push(encoder);
     }
     Ok(batch)
@@ -155,12 +151,11 @@ fn map_with<'py>(
     callable: &Bound<'py, PyAny>,
     rows: &mut Rows<'py>,
     encoder: &mut Encoder,
-    keywords: &Bound<'py, PyDict>,
+    passed: Passed<'_, 'py>,
 ) -> PyResult<(BatchCiting, Vec<Vec<u8>>)> {
-    let py = slf.py();
     let explained =
-        |error, row: Row<'_, 'py>| explain(error, "map", callable, row, Some(keywords)).unwrap_or_else(|error| error);
-    let mut constants = encoder.constants(keywords).map_err(|error| explained(error, Row::Slice(&[])))?;
+        |error, row: &[Bound<'py, PyAny>]| explain(error, "map", callable, Passed { positional: row, ..passed });
+    let mut constants = encoder.constants(passed).map_err(|error| explained(error, &[]))?;
     let mut long = Vec::new();
     for Constant { value, .. } in &mut constants {
         if let ConstantValue::Encoded(bytes) = value
@@ -173,8 +168,7 @@ fn map_with<'py>(
     let mut batch = BatchCiting::default();
     while rows.step()? {
         encoder.clear(Graph::address(slf));
-        let encoded = encoder.arguments_with(py, Row::Slice(&rows.row), &constants);
-        encoded.map_err(|error| explained(error, Row::Slice(&rows.row)))?;
+        encoder.arguments_with(&rows.row, &constants).map_err(|error| explained(error, &rows.row))?;
         batch.push(encoder);
     }
     Ok((batch, long))
@@ -206,7 +200,7 @@ impl BatchCiting {
 /// Appends the tasks of a batch, behind the tasks of its long constants.
 fn commit(
     slf: &Bound<'_, Graph>,
-    entry: &Entry,
+    entry: Entry,
     encoder: &mut Encoder,
     citing: BatchCiting,
     long: &[Vec<u8>],
@@ -225,7 +219,7 @@ fn commit(
             encoder.clear(Graph::address(slf));
             encoder.out.extend_from_slice(&[1, 0]);
             encoder.out.extend_from_slice(bytes);
-            let index = data.push(py, &constant, encoder)?;
+            let index = data.push(py, constant, encoder)?;
             first = if number == 0 { index } else { first };
         }
         let tasks = CONSTANT_TASK - long.len() as u32 + 1..=CONSTANT_TASK;

@@ -16,8 +16,8 @@ pub(super) fn reduce<'py>(
     let entry = Graph::entry(slf, step, "reduce")?;
     let mut level = inputs(slf, nodes)?;
     // The key names the root; the tasks below it go by their defaults.
-    let inner = Entry { key: None, ..entry.clone() };
-    let entry_of = |is_root: bool| if is_root { &entry } else { &inner };
+    let inner = Entry { key: None, ..entry };
+    let entry_of = |is_root: bool| if is_root { entry } else { inner };
     if let Some(initial) = initial {
         let first = level.drain(..level.len().min(arity - 1)).collect::<Vec<_>>();
         let mut row = vec![initial.get_item(0)?];
@@ -25,7 +25,7 @@ pub(super) fn reduce<'py>(
             row.push(Bound::new(py, Node::new(slf, index))?.into_any());
         }
         let head = with_encoder(home, |encoder| {
-            slf.get().encode(encoder, step, Row::Slice(&row), None, "reduce")?;
+            slf.get().encode(encoder, step, Passed::positional(&row), "reduce")?;
             slf.get().lock().push(py, entry_of(level.is_empty()), encoder)
         })?;
         level = fold(slf, entry_of(false), &level, arity)?;
@@ -38,7 +38,7 @@ pub(super) fn reduce<'py>(
 }
 
 /// One level of the tree; a lone leftover moves up without a task.
-fn fold(slf: &Bound<'_, Graph>, entry: &Entry, level: &[u32], arity: usize) -> PyResult<Vec<u32>> {
+fn fold(slf: &Bound<'_, Graph>, entry: Entry, level: &[u32], arity: usize) -> PyResult<Vec<u32>> {
     with_encoder(Graph::address(slf), |encoder| {
         let mut data = slf.get().lock();
         let mut above = Vec::with_capacity(level.len().div_ceil(arity));

@@ -44,7 +44,7 @@ pub(crate) struct SubmissionColumns {
 impl GraphData {
     /// Appends the task that `encoder` holds; the answer is its index.
     #[inline]
-    pub(super) fn push(&mut self, py: Python<'_>, entry: &Entry, encoder: &mut Encoder) -> PyResult<u32> {
+    pub(super) fn push(&mut self, py: Python<'_>, entry: Entry, encoder: &mut Encoder) -> PyResult<u32> {
         self.make_room(py, entry, 1)?;
         let deps = encoder.cited.deps();
         let index = if encoder.cited.externals().is_empty() {
@@ -54,21 +54,21 @@ impl GraphData {
             self.externals.extend(encoder.cited.take_externals());
             self.columns.push(entry.function, entry.option_row, &deps, &encoder.out)
         };
-        if let Some(key) = &entry.key {
-            self.name_last(Arc::clone(key));
+        if let Some(key) = entry.key {
+            self.name_last(Arc::clone(&self.functions.keys[key as usize]));
         }
         Ok(index)
     }
 
     /// Appends the tasks of a batch whose externals are the graph's own; the answer is the index of the first.
-    pub(super) fn append(&mut self, py: Python<'_>, entry: &Entry, batch: &Batch) -> PyResult<u32> {
+    pub(super) fn append(&mut self, py: Python<'_>, entry: Entry, batch: &Batch) -> PyResult<u32> {
         if batch.len() == 0 {
             return Ok(self.columns.len() as u32);
         }
         self.make_room(py, entry, batch.len())?;
         let first = self.columns.append(entry.function, entry.option_row, batch);
-        if let Some(key) = &entry.key {
-            self.name_last(Arc::clone(key));
+        if let Some(key) = entry.key {
+            self.name_last(Arc::clone(&self.functions.keys[key as usize]));
         }
         Ok(first)
     }
@@ -82,12 +82,13 @@ impl GraphData {
 
     /// Checks that `count` more tasks fit and that their keys are free.
     #[inline]
-    pub(super) fn make_room(&self, py: Python<'_>, entry: &Entry, count: usize) -> PyResult<()> {
+    pub(super) fn make_room(&self, py: Python<'_>, entry: Entry, count: usize) -> PyResult<()> {
         let first = self.columns.len();
         if first + count > TASKS_MAX {
             return Err(graph_error(py, "a graph holds at most 2,147,483,647 tasks"));
         }
-        let taken = match &entry.key {
+        let taken = match entry.key.map(|key| &self.functions.keys[key as usize]) {
+            None if self.reserved.is_empty() => return Ok(()),
             None => self.default_key_taken(entry.function, first, first + count),
             Some(key) if count > 1 || self.index_of(key).is_some() => Some(key.to_string()),
             Some(_) => None,
