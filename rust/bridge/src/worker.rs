@@ -109,12 +109,10 @@ impl Worker {
                 }
                 Next::Idle => {
                     bench.atoms.sweep();
+                    take_signals(py)?;
                     match py.detach(|| self.tasks.wait())? {
                         Waited::News => self.tasks.next(None, &mut start),
-                        Waited::Interrupted => {
-                            take_signals(py)?;
-                            Next::Idle
-                        }
+                        Waited::Interrupted => Next::Idle,
                     }
                 }
                 Next::Stop => break,

@@ -30,9 +30,8 @@
 //! the warden clears the bell first, sleeps a tick, then locks and looks. A ring that comes before the clearing is for a
 //! change that the look will see; one that comes later ends the warden's next sleep. A parked warden is not rung for at
 //! once but by an alarm a tick later: most tasks are over by then, and none waited for another thread to be woken. The
-//! main thread needs no bell: it
-//! sleeps on the socket alone, and what may end its sleep comes through the socket. The end of the broker concerns the
-//! warden alone, which always sleeps on the control socket as well and ends the process.
+//! main thread needs no bell: it sleeps on the socket alone, and what may end its sleep comes through the socket. The end
+//! of the broker concerns the warden alone, which always sleeps on the control socket as well and ends the process.
 
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
