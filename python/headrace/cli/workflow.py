@@ -11,7 +11,7 @@ import click
 
 from headrace import Client, Graph
 from headrace.cli.app import ExitCode
-from headrace.cli.host import describe_host, host_line
+from headrace.cli.host import describe_host, host_line, start_workers
 from headrace.formats.wfformat import Workflow, read, stand_in
 
 if TYPE_CHECKING:
@@ -48,9 +48,10 @@ def command(file: str, workers: int | None, time_scale: float, as_json: bool) ->
     """
     flow = read(file)
     graph = Graph.from_wfformat(file, time_scale=time_scale)
-    if not as_json:
-        click.echo(f"{host_line()}\n\n{_headline(file, flow)}")
     with Client(workers=workers) as client:
+        start_workers(client)
+        if not as_json:
+            click.echo(f"{host_line()}\n\n{_headline(file, flow)}")
         run = client.submit(graph, keep=list(flow))
         run.wait(progress=not as_json)
         wrong = _wrong_tasks(run, sequentially(flow))
