@@ -95,11 +95,12 @@ fn explore(tasks: usize, edges: u32, workers: u32, faults: u32, grain: Grain) ->
             }
             let left = faults - u32::from(fault);
             let mut next = world.clone();
-            next.apply(&op);
+            next.step(&op);
             if grain == Grain::Coarse {
-                next.apply(&Op::DrainFreed);
+                next.step(&Op::DrainFreed);
             }
             if met.insert((signature(&next), left)) {
+                next.compare();
                 open.push((next, left));
             }
         }

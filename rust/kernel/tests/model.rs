@@ -8,7 +8,7 @@ use naive::{Dep, Op, World};
 use proptest::prelude::*;
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn random_events(steps in proptest::collection::vec((0..100_u32, any::<u64>()), 1..150)) {

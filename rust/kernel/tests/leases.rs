@@ -1,0 +1,315 @@
+//! Who gets what, and in which order: one test a rule of K2, K3 and K4.
+#![allow(missing_docs)]
+
+mod story;
+
+use headrace_kernel::{
+    ClassId, Classes, EXTERNAL, LeaseRequest, Priorities, Returned, Stale, TaskIndex, TaskState, WorkerId,
+};
+use story::{ANNA, BERT, CHAIN, DIAMOND, Elsewhere, Story, everything};
+
+// K2
+
+#[test]
+fn k2_a_batch_is_closed_over_its_dependencies() {
+    let mut story = Story::new();
+    let tasks = story.submit(DIAMOND, &[3]);
+    let batch = story.batch(ANNA, 10);
+    assert_eq!(batch.iter().map(|lease| lease.task).collect::<Vec<_>>(), tasks);
+    let flags: Vec<_> = batch.iter().map(|lease| (lease.report, lease.hold)).collect();
+    assert_eq!(flags, [(false, true), (false, true), (false, true), (true, false)]);
+}
+
+#[test]
+fn k2_a_task_whose_inputs_are_with_two_workers_waits() {
+    let mut story = Story::new();
+    let tasks = story.submit(&[&[], &[], &[0, 1]], &[]);
+    assert_eq!(story.lease(ANNA, 1), [tasks[0]]);
+    assert_eq!(story.lease(BERT, 5), [tasks[1]]);
+    assert_eq!(story.lease(ANNA, 5), []);
+    story.complete(BERT, &tasks[1..2]);
+    assert_eq!(story.lease(BERT, 5), [], "what is missing now is with Anna");
+    assert_eq!(story.lease(ANNA, 5), [tasks[2]], "behind what she has");
+    story.complete(ANNA, &[tasks[0], tasks[2]]);
+}
+
+#[test]
+fn k2_sums_tell_workers_apart_that_average_out() {
+    let mut story = Story::new();
+    for worker in [0, 3] {
+        story.kernel.add_worker(WorkerId(worker));
+    }
+    let tasks = story.submit(&[&[], &[], &[], &[0, 1, 2]], &[]);
+    assert_eq!(story.lease(WorkerId(0), 1), [tasks[0]]);
+    assert_eq!(story.lease(BERT, 1), [tasks[1]]);
+    assert_eq!(story.lease(WorkerId(3), 1), [tasks[2]]);
+    story.complete(WorkerId(3), &tasks[2..3]);
+    // Workers 0 and 2 have the mean 1 = Anna: by the sum alone the last task would follow her.
+    assert_eq!(story.lease(ANNA, 1), []);
+}
+
+#[test]
+fn k2_followers_go_before_seeds() {
+    let mut story = Story::new();
+    let tasks = story.submit(&[&[], &[], &[0]], &[]);
+    assert_eq!(story.lease(ANNA, 1), [tasks[0]]);
+    assert_eq!(story.lease(ANNA, 5), [tasks[2], tasks[1]]);
+}
+
+#[test]
+fn k2_successors_are_taken_depth_first() {
+    let mut story = Story::new();
+    //        0        6
+    //      1   2
+    //     3 4   5
+    let tasks = story.submit(&[&[], &[0], &[0], &[1], &[1], &[2], &[]], &[]);
+    let order: Vec<u32> = story.lease(ANNA, 10).iter().map(|task| task.0).collect();
+    assert_eq!(order, [0, 1, 3, 4, 2, 5, 6]);
+    assert_eq!(tasks.len(), order.len());
+}
+
+#[test]
+fn k2_a_follower_of_another_class_is_not_taken_along() {
+    let mut story = Story::new();
+    let classes = Classes::Each(&[ClassId(0), ClassId(7), ClassId(0)]);
+    let tasks = story.try_submit(&[], CHAIN, &[], (classes, Priorities::One(0))).expect("a valid chunk");
+    assert_eq!(story.lease(ANNA, 5), [tasks[0]], "the second task is pinned elsewhere");
+    story.complete(ANNA, &tasks[..1]);
+    assert_eq!(story.kernel.ready_len(ClassId(7)), 1);
+    let batch = story.batch_of(BERT, everything(&[ClassId(7)]));
+    assert_eq!(batch.iter().map(|lease| lease.task).collect::<Vec<_>>(), [tasks[1]]);
+    assert!(batch[0].report, "its consumer will run elsewhere");
+}
+
+#[test]
+fn k2_what_stands_behind_a_returned_lease_comes_back_too() {
+    let mut story = Story::new();
+    let tasks = story.submit(&[&[], &[0], &[1], &[]], &[]);
+    assert_eq!(story.lease(ANNA, 5), tasks);
+    let attempt = story.kernel.attempt(tasks[2]);
+    story.give_back(ANNA, tasks[1]);
+    assert_eq!(story.returned(), [Returned { task: tasks[2], worker: ANNA, attempt }]);
+    use TaskState::{Leased, Waiting};
+    assert_eq!(story.states(&tasks), [Leased, Waiting, Waiting, Leased]);
+    assert_eq!(story.lease(BERT, 5), [], "both still hang on what Anna has");
+    assert_eq!(story.lease(ANNA, 5), tasks[1..3]);
+}
+
+#[test]
+fn k2_a_task_is_not_done_before_its_predecessors() {
+    let mut story = Story::new();
+    let tasks = story.submit(CHAIN, &[]);
+    story.lease(ANNA, 5);
+    let attempt = story.kernel.attempt(tasks[1]);
+    assert_eq!(story.kernel.complete(ANNA, tasks[1], attempt, false), Err(Stale));
+    story.complete(ANNA, &tasks);
+}
+
+#[test]
+fn k2_a_new_task_follows_what_a_worker_has() {
+    let mut story = Story::new();
+    let old = story.submit(&[&[]], &[])[0];
+    story.lease(ANNA, 1);
+    let new = story.submit_on(&[old], &[&[EXTERNAL], &[0]], &[]);
+    assert_eq!(story.lease(BERT, 5), []);
+    assert_eq!(story.lease(ANNA, 5), new);
+}
+
+#[test]
+fn k2_a_lost_input_takes_a_lease_back() {
+    let mut story = Story::new();
+    let tasks = story.submit(CHAIN, &[2]);
+    story.lease(ANNA, 1);
+    story.complete(ANNA, &tasks[..1]);
+    assert_eq!(story.lease(BERT, 5), tasks[1..]);
+    story.kernel.lose_result(tasks[0]);
+    story.check();
+    let returned: Vec<TaskIndex> = story.returned().iter().map(|lease| lease.task).collect();
+    assert_eq!(returned, tasks[1..]);
+    assert_eq!(story.lease(BERT, 5), tasks);
+}
+
+// K3
+
+#[test]
+fn k3_roots_wait_in_order_of_submission() {
+    let mut story = Story::new();
+    let first = story.submit(&[&[], &[]], &[]);
+    let second = story.submit(&[&[]], &[]);
+    assert_eq!(story.lease(ANNA, 5), [first, second].concat());
+}
+
+#[test]
+fn k3_readied_tasks_go_to_the_front_in_order_of_submission() {
+    let mut story = Story::new();
+    let tasks = story.submit(&[&[], &[], &[0], &[0]], &[]);
+    assert_eq!(story.lease(ANNA, 1), tasks[..1]);
+    let late = story.submit_on(&tasks[..1], &[&[EXTERNAL]], &[]);
+    story.complete(ANNA, &tasks[..1]);
+    assert_eq!(story.lease(BERT, 5), [tasks[2], tasks[3], late[0], tasks[1]]);
+}
+
+#[test]
+fn k3_a_task_given_back_goes_to_the_front() {
+    let mut story = Story::new();
+    let tasks = story.submit(&[&[], &[], &[]], &[]);
+    story.lease(ANNA, 2);
+    story.give_back(ANNA, tasks[1]);
+    story.give_back(ANNA, tasks[0]);
+    assert_eq!(story.lease(BERT, 5), tasks);
+}
+
+#[test]
+fn k3_priority_goes_before_everything() {
+    let mut story = Story::new();
+    let (class, priority) = (Classes::One(ClassId(0)), Priorities::Each(&[0, 5, -1, 5]));
+    let tasks = story.try_submit(&[], &[&[], &[], &[], &[]], &[], (class, priority)).expect("a valid chunk");
+    assert_eq!(story.lease(ANNA, 1), [tasks[1]]);
+    story.give_back(ANNA, tasks[1]);
+    assert_eq!(story.lease(ANNA, 9), [tasks[1], tasks[3], tasks[0], tasks[2]]);
+}
+
+#[test]
+fn k3_classes_are_taken_by_priority_and_then_as_named() {
+    let mut story = Story::new();
+    let classes = Classes::Each(&[ClassId(4), ClassId(9), ClassId(9), ClassId(5)]);
+    let priority = Priorities::Each(&[0, 0, 1, 9]);
+    let tasks = story.try_submit(&[], &[&[], &[], &[], &[]], &[], (classes, priority)).expect("a valid chunk");
+    assert_eq!(story.kernel.ready_classes().collect::<Vec<_>>(), [ClassId(4), ClassId(5), ClassId(9)]);
+    let batch = story.batch_of(ANNA, everything(&[ClassId(4), ClassId(9)]));
+    let order: Vec<TaskIndex> = batch.iter().map(|lease| lease.task).collect();
+    assert_eq!(order, [tasks[2], tasks[0], tasks[1]]);
+}
+
+#[test]
+fn k3_many_classes_come_and_go() {
+    let mut story = Story::new();
+    for class in 0..100 {
+        let rank = (Classes::One(ClassId(class)), Priorities::Each(&[1, 2]));
+        let tasks = story.try_submit(&[], &[&[], &[]], &[], rank).expect("a valid chunk");
+        if class % 3 == 0 {
+            story.kernel.cancel(&tasks);
+        }
+    }
+    assert_eq!(story.kernel.ready_classes().count(), 66);
+    for class in 0..100 {
+        story.batch_of(ANNA, everything(&[ClassId(class)]));
+    }
+    assert_eq!(story.kernel.ready_classes().count(), 0);
+    assert_eq!(story.kernel.leases_of(ANNA).count(), 132);
+}
+
+#[test]
+fn limits_of_a_batch_are_kept() {
+    let mut story = Story::new();
+    story.submit(&[&[], &[], &[], &[0], &[3]], &[]);
+    let classes = &[ClassId(0)];
+    let all = everything(classes);
+    let mut sizes = Vec::new();
+    for request in [
+        LeaseRequest { budget: 2, ..all },
+        LeaseRequest { budget: 0, ..all },
+        LeaseRequest { seeds_max: 0, ..all },
+        LeaseRequest { tasks_max: 0, ..all },
+        LeaseRequest { seeds_max: 1, ..all },
+    ] {
+        sizes.push(story.batch_of(ANNA, request).len());
+    }
+    assert_eq!(sizes, [2, 1, 0, 0, 1], "two of the chain, its end, no seed, nothing, one seed");
+    assert_eq!(story.batch_of(WorkerId(9), all), [], "nothing for a stranger");
+}
+
+#[test]
+fn a_seed_for_another_worker_waits_its_turn() {
+    let mut story = Story::new();
+    let root = story.submit(&[&[]], &[0])[0];
+    story.lease(ANNA, 1);
+    story.complete(ANNA, &[root]);
+    let tasks = story.submit_on(&[root], &[&[EXTERNAL][..]; 10], &[]);
+    let classes = &[ClassId(0)];
+    let mut take = |elsewhere: &[TaskIndex], only_preferred| {
+        let request = LeaseRequest { tasks_max: 1, only_preferred, ..everything(classes) };
+        let mut batch = Vec::new();
+        story.kernel.lease(BERT, &request, &mut Elsewhere(elsewhere), &mut batch);
+        batch.first().map(|lease| lease.task)
+    };
+    assert_eq!(take(&tasks[..3], false), Some(tasks[3]), "the first that is not another's");
+    assert_eq!(take(&tasks[..9], true), None, "the ninth is not looked at");
+    assert_eq!(take(&tasks[..9], false), Some(tasks[0]), "the first, if the first eight are another's");
+    assert_eq!(take(&tasks[..8], true), Some(tasks[8]), "the eighth that is left");
+}
+
+#[test]
+fn preference_does_not_go_before_priority() {
+    let mut story = Story::new();
+    let root = story.submit(&[&[]], &[0])[0];
+    story.lease(ANNA, 1);
+    story.complete(ANNA, &[root]);
+    let classes = Classes::Each(&[ClassId(0), ClassId(0), ClassId(1)]);
+    let rank = (classes, Priorities::Each(&[9, 1, 5]));
+    let tasks = story.try_submit(&[root], &[&[EXTERNAL][..]; 3], &[], rank).expect("a valid chunk");
+    let both = [ClassId(0), ClassId(1)];
+    let mut take = |only_preferred| {
+        let request = LeaseRequest { only_preferred, tasks_max: 1, ..everything(&both) };
+        let mut batch = Vec::new();
+        story.kernel.lease(BERT, &request, &mut Elsewhere(&tasks[..1]), &mut batch);
+        batch[0].task
+    };
+    assert_eq!(take(true), tasks[2], "priority 5 of class 1 before 1 of class 0");
+    assert_eq!(take(false), tasks[0]);
+    assert_eq!(take(true), tasks[1]);
+}
+
+// K4
+
+#[test]
+fn k4_late_report_is_dropped() {
+    let mut story = Story::new();
+    let task = story.submit(&[&[]], &[0])[0];
+    story.lease(ANNA, 1);
+    let late = story.kernel.attempt(task);
+    story.give_back(ANNA, task);
+    assert_eq!(story.kernel.complete(ANNA, task, late, true), Err(Stale), "given back");
+    story.lease(ANNA, 1);
+    assert_eq!(story.kernel.complete(ANNA, task, late, true), Err(Stale), "an older attempt");
+    let attempt = story.kernel.attempt(task);
+    assert_eq!(story.kernel.complete(BERT, task, attempt, true), Err(Stale), "another worker");
+    assert_eq!(story.kernel.fail(BERT, task, attempt), Err(Stale));
+    assert_eq!(story.kernel.give_back(BERT, task, attempt), Err(Stale));
+    assert_eq!(story.kernel.state(task), TaskState::Leased);
+    story.complete(ANNA, &[task]);
+    assert_eq!(story.kernel.complete(ANNA, task, attempt, true), Err(Stale), "twice");
+    assert_eq!(story.kernel.statistics().stale_reports, 6);
+}
+
+#[test]
+fn k4_attempts_go_on_when_a_slot_is_used_again() {
+    let mut story = Story::new();
+    let first = story.submit(&[&[]], &[])[0];
+    story.lease(ANNA, 1);
+    let old = story.kernel.attempt(first);
+    story.complete(ANNA, &[first]);
+    story.freed();
+    let second = story.submit(&[&[]], &[])[0];
+    assert_eq!(second, first);
+    story.lease(ANNA, 1);
+    assert!(story.kernel.attempt(second) > old);
+    assert_eq!(story.kernel.complete(ANNA, second, old, true), Err(Stale));
+}
+
+#[test]
+fn k4_a_lost_worker_is_not_heard_again() {
+    let mut story = Story::new();
+    let tasks = story.submit(&[&[], &[0], &[], &[]], &[]);
+    story.lease(ANNA, 3);
+    let mut lost = Vec::new();
+    let expected: Vec<_> = story.kernel.leases_of(ANNA).collect();
+    story.kernel.lose_worker(ANNA, &mut lost);
+    story.check();
+    assert_eq!(lost, expected);
+    assert_eq!(story.kernel.complete(ANNA, tasks[0], lost[0].1, false), Err(Stale));
+    story.kernel.add_worker(ANNA);
+    assert_eq!(story.kernel.complete(ANNA, tasks[0], lost[0].1, false), Err(Stale), "a new one by the same number");
+    assert_eq!(story.lease(BERT, 9), tasks, "its leases come first, in their order");
+    assert_eq!(story.returned(), [], "the caller knows them from the call");
+}
