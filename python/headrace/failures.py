@@ -41,7 +41,7 @@ VERSION_MISMATCH, WORKERS_FAILED = 1, 4
 
 def raised(key: str, record: bytes) -> BaseException:
     """Give the exception that a task raised, from its worker's record."""
-    from headrace.pickling import load_failure
+    from headrace.records import load_failure
 
     try:
         return load_failure(record)

@@ -135,7 +135,7 @@ def recorders(worker: int) -> tuple[Callable[..., bytes], Callable[..., bytes], 
     """Give what records the failures of this worker's tasks: an exception, a bad result, a result that is too large."""
 
     def record_error(key: str, attempt: int, limit: int, error: BaseException) -> bytes:
-        from headrace.pickling import dump_failure
+        from headrace.records import dump_failure
 
         record = dump_failure(error, key, attempt, worker)
         if len(record) <= limit:
