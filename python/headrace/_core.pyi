@@ -75,6 +75,9 @@ class ClientCore:
     def close(self) -> None:
         """End the session, and the embedded broker with its workers."""
 
+    def wait_alone(self) -> None:
+        """Wait, at the end of the interpreter and after `close`, until no other thread is in native code for this session."""
+
     def open_call(self, name: str, key: str | None = None) -> tuple[int, str]:
         """Open a row for a single call of a local session; give its index and its key."""
 

@@ -295,8 +295,16 @@ _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    for client in list(_clients):
-        client.close(wait=False, cancel=True)
+    clients = list(_clients)
+    others = clients and threading.active_count() > 1
+    if others:
+        # Threads that wait are about to raise, and must be back from native code before the interpreter ends.
+        import headrace.failures
+    for client in clients:
+        client._open = False
+        client._engine.stop()
+    for client in clients if others else ():
+        client._core.wait_alone()
 
 
 os.register_at_fork(after_in_child=forget_parent)

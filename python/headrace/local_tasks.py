@@ -122,7 +122,8 @@ class GraphBatch:
         return gone
 
     def execute(self, index: int, inputs: list[Any]) -> Any:
-        return check_result(self.key(index), self._graph._call(index, inputs))
+        fn, (args, kwargs) = self._graph._bind(index, inputs, _pack)
+        return check_result(self.key(index), fn(*args, **kwargs))
 
 
 class CallBatch:
@@ -215,6 +216,10 @@ class Call:
         if type(value) is dict:
             return {self._fill(key, results): self._fill(part, results) for key, part in value.items()}
         return type(value)(self._fill(part, results) for part in value)
+
+
+def _pack(*args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return args, kwargs
 
 
 def _parts(value: Any) -> Iterable[Any]:

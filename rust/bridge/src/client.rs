@@ -13,6 +13,7 @@ mod watches;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use headrace_protocol::client::{CALLS, Client};
 use headrace_runtime::broker::{BrokerConfig, BrokerHandle};
@@ -236,9 +237,16 @@ impl ClientCore {
         self.session.command(|tables| tables.machine().map(Client::close));
         let handle = self.broker.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(handle) = handle {
-            py.detach(|| handle.join());
+            self.session.detach(py, || handle.join());
         }
         self.session.print_logs(py);
+    }
+
+    /// Waits, at the end of the interpreter and after `close`, until no other thread is in native code for this session.
+    fn wait_alone(&self, py: Python<'_>) {
+        if !self.session.is_forked() {
+            self.session.wait_alone(py, Duration::from_secs(1));
+        }
     }
 
     // For the engine of a local session.

@@ -3,7 +3,7 @@
 //!
 //! `state` is locked for moments, and Python never runs meanwhile: a finalizer could want the same lock. So whatever leaves
 //! the tables is dropped outside.
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -42,6 +42,9 @@ pub(crate) struct Session {
     state: Mutex<State>,
     /// The graphs of runs that somebody holds, for the keys of their tasks.
     graphs: Mutex<FxHashMap<u32, Py<Graph>>>,
+    /// Threads that are in native code without the interpreter lock, and will want it back. Relaxed: the count is only
+    /// looked at by a thread that asks again and again.
+    away: AtomicUsize,
     source: Source,
 }
 
@@ -92,6 +95,7 @@ impl Session {
             generation: GENERATION.load(Ordering::Relaxed),
             state: Mutex::new(State { tables, watches: Watches::default() }),
             graphs: Mutex::default(),
+            away: AtomicUsize::new(0),
             source,
         }
     }
@@ -162,7 +166,8 @@ impl Session {
         }
         loop {
             let left = deadline.left();
-            let found = py.detach(|| self.sleep(interest, left.map_or(SLICE, |left| left.min(SLICE)), &mut look));
+            let slice = left.map_or(SLICE, |left| left.min(SLICE));
+            let found = self.detach(py, || self.sleep(interest, slice, &mut look));
             self.print_logs(py);
             self.drop_discarded();
             if found.is_some() || left.is_some_and(|left| left.is_zero()) {
@@ -170,6 +175,35 @@ impl Session {
             }
             py.check_signals()?;
         }
+    }
+
+    /// Runs without the interpreter lock.
+    pub(crate) fn detach<R: Send>(&self, py: Python<'_>, run: impl FnOnce() -> R + Send) -> R {
+        struct Away<'a>(&'a AtomicUsize);
+        impl Drop for Away<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        self.away.fetch_add(1, Ordering::Relaxed);
+        let _away = Away(&self.away);
+        py.detach(run)
+    }
+
+    /// Waits until no other thread sleeps on behalf of this session, which must be over, and lets those that did return
+    /// to their callers; at most `timeout`. The interpreter's end stops threads that ask for its lock, and a native frame
+    /// does not survive that.
+    pub(crate) fn wait_alone(&self, py: Python<'_>, timeout: Duration) {
+        /// Time for a thread to raise an error.
+        const RETURN: Duration = Duration::from_millis(50);
+        let is_alone = || self.away.load(Ordering::Relaxed) == 0;
+        let until = Instant::now() + timeout;
+        py.detach(|| {
+            while !is_alone() && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            std::thread::sleep(RETURN);
+        });
     }
 
     /// Drains, looks, sleeps for at most `slice`, and does so again: one step of [`Session::wait`].
@@ -215,7 +249,7 @@ impl Session {
     pub(crate) fn drain(&self, py: Python<'_>) -> PyResult<()> {
         self.check_process(py)?;
         if let Source::Broker(end) = &self.source {
-            py.detach(|| drain(end, &mut self.lock()));
+            self.detach(py, || drain(end, &mut self.lock()));
             self.print_logs(py);
         }
         Ok(())
