@@ -11,7 +11,7 @@ import threading
 import time
 
 import headrace
-from comparison import LEAST_SHARE, shares
+from comparison import check_shares, shares
 from figures import at_most
 from workloads import count_to
 
@@ -22,12 +22,12 @@ PAIRS = 10
 
 def test_lock_burning_client_thread(client, record):
     number = iterations_for(TASK_S)
-    ratios, inside_s, outside_s = [], [], []
+    ratios, inside_s, outside_s, least_shares = [], [], [], []
     for _ in range(PAIRS):
         with BurningProcess():
-            outside_s.append(elapsed_s(client, number))
+            outside_s.append(elapsed_s(client, number, least_shares))
         with BurningThread():
-            inside_s.append(elapsed_s(client, number))
+            inside_s.append(elapsed_s(client, number, least_shares))
         ratios.append(inside_s[-1] / outside_s[-1])
     record(
         at_most(
@@ -37,12 +37,12 @@ def test_lock_burning_client_thread(client, record):
             bar=1.10,
             measured=f"{statistics.median(inside_s) * 1e3:.0f} ms",
             reference=f"other process {statistics.median(outside_s) * 1e3:.0f} ms",
-            detail=f"2 × {TASKS_PER_WORKER:,} tasks of {TASK_S * 1e6:.0f} µs, median of {PAIRS} pairs",
+            detail=f"2 × {TASKS_PER_WORKER:,} tasks of {TASK_S * 1e6:.0f} µs; {check_shares(least_shares)}",
         )
     )
 
 
-def elapsed_s(client, number):
+def elapsed_s(client, number, least_shares):
     """One run by the broker's clock."""
     tags = range(2 * TASKS_PER_WORKER)
     graph = headrace.Graph()
@@ -50,7 +50,7 @@ def elapsed_s(client, number):
     run = client.submit(graph)
     assert run.wait()
     assert run.results() == list(tags)
-    assert min(shares(run)) >= LEAST_SHARE
+    least_shares.append(min(shares(run)))
     return run.statistics().elapsed_s
 
 

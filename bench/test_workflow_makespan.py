@@ -1,7 +1,6 @@
-"""How near does the makespan of a real workflow come to what no schedule can beat?
+"""How near does the makespan of a real workflow come to list scheduling with free dispatch?
 
-Each trace is scaled so that the larger of its two lower bounds (critical path; work divided by workers) is 2 s. The bar
-is what greedy list scheduling guarantees with free dispatch: the path, and the rest of the work divided by the workers.
+Each trace is scaled so that the larger of its two lower bounds (critical path; work divided by workers) is 2 s.
 """
 
 import os
@@ -13,6 +12,7 @@ import headrace
 from figures import at_most
 from headrace.cli.workflow import critical_path_s, sequentially, work_s
 from headrace.formats.wfformat import read
+from list_scheduling import makespan_s
 from machine_card import REPOSITORY
 
 DEFAULT = REPOSITORY.parent / "shared" / "data" / "wfinstances"
@@ -32,15 +32,15 @@ def test_makespan_of_a_workflow(client, record, path):
     run = client.submit(graph, keep=list(flow))
     assert run.wait()
     assert run.results() == list(sequentially(flow).values())
-    makespan_s = run.statistics().elapsed_s
-    guaranteed_s = (path_s + (work_s(flow) - path_s) / WORKERS) * scale
+    elapsed_s = run.statistics().elapsed_s
+    ideal_s = makespan_s({name: (parents, seconds * scale) for name, (parents, seconds) in flow.items()}, WORKERS)
     figure = at_most(
-        f"workflow {path.name.split('-')[0]}, {len(flow):,} tasks, against greedy list scheduling's guarantee",
-        [makespan_s / guaranteed_s],
+        f"workflow {path.name.split('-')[0]}, {len(flow):,} tasks, against list scheduling",
+        [elapsed_s / ideal_s],
         "×",
-        bar=1.0,
-        measured=f"{makespan_s:.3f} s",
-        reference=f"guarantee {guaranteed_s:.3f} s",
-        detail=f"{makespan_s / LOWER_BOUND_S:.3f} times the lower bound of {LOWER_BOUND_S:g} s",
+        bar=1.10,
+        measured=f"{elapsed_s:.3f} s",
+        reference=f"list scheduling {ideal_s:.3f} s",
+        detail=f"{elapsed_s / LOWER_BOUND_S:.3f} times the lower bound of {LOWER_BOUND_S:g} s",
     )
     record(figure)
