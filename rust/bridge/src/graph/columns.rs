@@ -1,6 +1,4 @@
 //! The tasks of a graph as columns: one entry a task, no object. Nothing here knows Python.
-use std::sync::Arc;
-
 use rustc_hash::FxHashMap;
 
 use headrace_wire::{ANY_WORKER, BlobsBuf, EXTERNAL};
@@ -58,8 +56,11 @@ pub(crate) struct Columns {
     pub(crate) options: Vec<Options>,
     /// Tasks with a key of their own, ascending.
     pub(crate) key_index: Vec<u32>,
-    keys: Vec<Arc<str>>,
-    by_key: FxHashMap<Arc<str>, u32>,
+    /// Their keys.
+    pub(crate) keys: BlobsBuf,
+    key_starts: Vec<usize>,
+    /// The task of each of the first keys, as far as anybody asked.
+    by_key: FxHashMap<Box<str>, u32>,
     /// Where the arguments and the predecessors of each task start, as far as anybody asked.
     starts: Vec<(usize, usize)>,
 }
@@ -123,27 +124,31 @@ impl Columns {
     }
 
     /// Gives the task that was appended last a key of its own, which must be free.
-    pub(crate) fn name_last(&mut self, key: Arc<str>) {
-        let index = self.len() as u32 - 1;
-        self.key_index.push(index);
-        self.keys.push(Arc::clone(&key));
-        self.by_key.insert(key, index);
+    pub(crate) fn name_last(&mut self, key: &str) {
+        self.key_index.push(self.len() as u32 - 1);
+        self.key_starts.push(self.keys.bytes.len());
+        self.keys.push(key.as_bytes());
     }
 
     /// The key that this task was given, if it does not go by its default.
-    pub(crate) fn own_key(&self, index: u32) -> Option<&Arc<str>> {
-        self.key_index.binary_search(&index).ok().map(|position| &self.keys[position])
+    pub(crate) fn own_key(&self, index: u32) -> Option<&str> {
+        let position = self.key_index.binary_search(&index).ok()?;
+        Some(self.key_at(position))
+    }
+
+    fn key_at(&self, position: usize) -> &str {
+        let start = self.key_starts[position];
+        let bytes = &self.keys.bytes[start..start + self.keys.lens[position] as usize];
+        std::str::from_utf8(bytes).expect("keys are entered as texts")
     }
 
     /// The task that was given this key.
-    pub(crate) fn by_own_key(&self, key: &str) -> Option<u32> {
+    pub(crate) fn by_own_key(&mut self, key: &str) -> Option<u32> {
+        for position in self.by_key.len()..self.key_index.len() {
+            let entry = (self.key_at(position).into(), self.key_index[position]);
+            self.by_key.insert(entry.0, entry.1);
+        }
         self.by_key.get(key).copied()
-    }
-
-    pub(crate) fn keys(&self) -> BlobsBuf {
-        let mut keys = BlobsBuf::default();
-        self.keys.iter().for_each(|key| keys.push(key.as_bytes()));
-        keys
     }
 
     /// The predecessors of one task.

@@ -1,6 +1,4 @@
 //! Keys: `name-index` unless a task was given its own; unique within a graph.
-use std::sync::Arc;
-
 use super::GraphData;
 
 /// Splits `name-index`, if it is written as the default key of a task would be.
@@ -20,7 +18,7 @@ impl GraphData {
     }
 
     /// The task with this key.
-    pub(crate) fn index_of(&self, key: &str) -> Option<u32> {
+    pub(crate) fn index_of(&mut self, key: &str) -> Option<u32> {
         self.columns.by_own_key(key).or_else(|| {
             let (name, index) = parse_default(key)?;
             let exists = (index as usize) < self.columns.len() && self.columns.own_key(index).is_none();
@@ -42,8 +40,8 @@ impl GraphData {
     }
 
     /// Gives the task that was appended last its own key, which was seen to be free.
-    pub(super) fn name_last(&mut self, key: Arc<str>) {
-        if let Some((name, index)) = parse_default(&key)
+    pub(super) fn name_last(&mut self, key: &str) {
+        if let Some((name, index)) = parse_default(key)
             && index as usize >= self.columns.len()
         {
             self.reserved.entry(index).or_default().push(name.into());

@@ -36,7 +36,6 @@ pub(crate) struct FunctionColumns {
 pub(crate) struct SubmissionColumns {
     priority: Vec<u32>,
     worker: Vec<u32>,
-    keys: BlobsBuf,
     external_run: Vec<u32>,
     external_index: Vec<u32>,
 }
@@ -46,18 +45,28 @@ impl GraphData {
     #[inline]
     pub(super) fn push(&mut self, py: Python<'_>, entry: Entry, encoder: &mut Encoder) -> PyResult<u32> {
         self.make_room(py, entry, 1)?;
-        let deps = encoder.cited.deps();
-        let index = if encoder.cited.externals().is_empty() {
-            self.columns.push(entry.function, entry.option_row, deps, &encoder.out)
-        } else {
-            let deps = self.relocate(deps.to_vec());
-            self.externals.extend(encoder.cited.take_externals());
-            self.columns.push(entry.function, entry.option_row, &deps, &encoder.out)
-        };
+        let index = self.enter(entry, encoder);
         if let Some(key) = entry.key {
-            self.name_last(Arc::clone(&self.functions.keys[key as usize]));
+            self.name_last(&Arc::clone(&self.functions.keys[key as usize]));
         }
         Ok(index)
+    }
+
+    /// Appends the task that `encoder` holds under a key that was seen to be free.
+    pub(super) fn push_named(&mut self, entry: Entry, encoder: &mut Encoder, key: &str) {
+        self.enter(entry, encoder);
+        self.name_last(key);
+    }
+
+    #[inline]
+    fn enter(&mut self, entry: Entry, encoder: &mut Encoder) -> u32 {
+        let deps = encoder.cited.deps();
+        if encoder.cited.externals().is_empty() {
+            return self.columns.push(entry.function, entry.option_row, deps, &encoder.out);
+        }
+        let deps = self.relocate(deps.to_vec());
+        self.externals.extend(encoder.cited.take_externals());
+        self.columns.push(entry.function, entry.option_row, &deps, &encoder.out)
     }
 
     /// Appends the tasks of a batch whose externals are the graph's own; the answer is the index of the first.
@@ -68,7 +77,7 @@ impl GraphData {
         self.make_room(py, entry, batch.len())?;
         let first = self.columns.append(entry.function, entry.option_row, batch);
         if let Some(key) = entry.key {
-            self.name_last(Arc::clone(&self.functions.keys[key as usize]));
+            self.name_last(&Arc::clone(&self.functions.keys[key as usize]));
         }
         Ok(first)
     }
@@ -82,16 +91,18 @@ impl GraphData {
 
     /// Checks that `count` more tasks fit and that their keys are free.
     #[inline]
-    pub(super) fn make_room(&self, py: Python<'_>, entry: Entry, count: usize) -> PyResult<()> {
+    pub(super) fn make_room(&mut self, py: Python<'_>, entry: Entry, count: usize) -> PyResult<()> {
         let first = self.columns.len();
         if first + count > TASKS_MAX {
             return Err(graph_error(py, "a graph holds at most 2,147,483,647 tasks"));
         }
-        let taken = match entry.key.map(|key| &self.functions.keys[key as usize]) {
+        let taken = match entry.key {
             None if self.reserved.is_empty() => return Ok(()),
             None => self.default_key_taken(entry.function, first, first + count),
-            Some(key) if count > 1 || self.index_of(key).is_some() => Some(key.to_string()),
-            Some(_) => None,
+            Some(key) => {
+                let key = Arc::clone(&self.functions.keys[key as usize]);
+                (count > 1 || self.index_of(&key).is_some()).then(|| key.to_string())
+            }
         };
         match taken {
             None => Ok(()),
@@ -105,7 +116,6 @@ impl GraphData {
         SubmissionColumns {
             priority: options.iter().map(|options| options.priority as u32).collect(),
             worker: options.iter().map(|options| options.worker).collect(),
-            keys: self.columns.keys(),
             external_run: self.externals.iter().map(|external| external.run).collect(),
             external_index: self.externals.iter().map(|external| external.index).collect(),
         }
@@ -139,7 +149,7 @@ impl GraphData {
             priority: U32s::from(&columns.priority),
             worker: U32s::from(&columns.worker),
             key_index: U32s::from(&tasks.key_index),
-            keys: columns.keys.as_blobs(),
+            keys: tasks.keys.as_blobs(),
             keep: U32s::from(keep),
         }
     }
@@ -161,8 +171,8 @@ impl GraphData {
             let function = self.columns.task_function[old as usize];
             culled.columns.push(function, row, &deps, self.columns.args_of(old));
             match self.columns.own_key(old) {
-                Some(key) => culled.name_last(Arc::clone(key)),
-                None if new as u32 != old => culled.name_last(self.key_of(old).into()),
+                Some(key) => culled.name_last(key),
+                None if new as u32 != old => culled.name_last(&self.key_of(old)),
                 None => {}
             }
         }
