@@ -125,7 +125,7 @@ impl Kernel {
     }
 
     /// Leases a task that is in no queue any more.
-    fn grant(&mut self, worker: WorkerId, leases: u32, task: TaskIndex, fresh: &mut Vec<TaskIndex>) -> Leased {
+    pub(crate) fn grant(&mut self, worker: WorkerId, leases: u32, task: TaskIndex, fresh: &mut Vec<TaskIndex>) -> Leased {
         let board = &mut self.board;
         board.set_state(task, TaskState::Leased);
         board.lists.push(&mut board.ties, leases, task, End::Back);

@@ -19,6 +19,7 @@ mod batch;
 mod check;
 mod chunk;
 mod error;
+mod frontier;
 mod graph;
 mod growth;
 mod ids;
