@@ -205,7 +205,6 @@ impl Broker {
             columns.args.push(ledger.args(lease.task.0));
         }
         worker.open_frame(leased.len() as u32);
-        worker.start_failures = 0;
         let mut bytes = Vec::new();
         columns.message(frame, &worker.dead).encode(&mut bytes);
         worker.dead.clear();

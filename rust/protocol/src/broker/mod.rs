@@ -175,7 +175,7 @@ impl Broker {
                 self.handle_report(worker, frame, &report, now_ns);
             }
             (Some(Peer::Worker(_) | Peer::Client(_)), Message::Heartbeat(_)) => {}
-            (Some(_), Message::Goodbye(goodbye)) => self.handle_goodbye(peer, goodbye.text, now_ns),
+            (Some(_), Message::Goodbye(goodbye)) => self.handle_goodbye(peer, &goodbye, now_ns),
             (Some(_), _) => self.refuse(peer, "a message that this peer may not send"),
         }
     }

@@ -77,12 +77,17 @@ impl Broker {
         None
     }
 
-    pub(super) fn handle_goodbye(&mut self, peer: PeerId, text: &str, now_ns: u64) {
+    pub(super) fn handle_goodbye(&mut self, peer: PeerId, goodbye: &Goodbye<'_>, now_ns: u64) {
         match self.peers.get(&peer) {
             Some(Peer::Client(_)) => self.handle_disconnect(peer, now_ns),
             Some(&Peer::Worker(worker)) => {
                 // Its process ends by itself; what it said belongs to the post-mortem.
-                self.workers[worker as usize].keep_stderr(text.as_bytes());
+                let process = &mut self.workers[worker as usize];
+                process.keep_stderr(goodbye.text.as_bytes());
+                if goodbye.reason == GoodbyeReason::WorkersFailed as u8 {
+                    // It is connected, but could not become what the client is: a setup that raises, say.
+                    process.start_failures += 1;
+                }
             }
             Some(Peer::Cut) | None => {}
         }

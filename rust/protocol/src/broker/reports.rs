@@ -22,7 +22,9 @@ impl Broker {
             let verdict = Verdict::try_from(*verdict).expect("the decoder admits known verdicts only");
             self.take_entry(number, Entry { task, attempt, verdict, value: Payload::within(frame, blob) }, now_ns);
         }
-        self.workers[number as usize].progress_ns = now_ns;
+        let worker = &mut self.workers[number as usize];
+        worker.progress_ns = now_ns;
+        worker.start_failures = 0;
         self.settle_cascades(now_ns);
     }
 

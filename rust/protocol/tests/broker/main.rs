@@ -449,6 +449,29 @@ fn workers_that_cannot_start_make_the_broker_give_up() {
 }
 
 #[test]
+fn workers_that_refuse_to_work_make_the_broker_give_up() {
+    let mut story = Story::new(1);
+    story.submit(1, &[&[]], &[0]);
+    for _ in 0..3 {
+        let peer = story.peer(0);
+        story.send(
+            peer,
+            &Message::Goodbye(headrace_wire::Goodbye {
+                reason: GoodbyeReason::WorkersFailed as u8,
+                text: "RuntimeError: no database here",
+            }),
+        );
+        story.exit(0, Exit::Code(3), None);
+        story.pass_ns(1_000_000_000);
+        if story.turn().iter().any(|said| matches!(said, Said::Goodbye { text, .. } if text.contains("no database"))) {
+            return;
+        }
+        story.connect_worker(0);
+    }
+    panic!("the broker goes on for ever");
+}
+
+#[test]
 fn a_large_graph_starts_before_all_of_it_is_in() {
     let mut story = Story::new(2);
     let tasks: u32 = 70_000;
