@@ -34,7 +34,7 @@ pub enum Action {
         /// Incarnation token, which its HELLO must repeat.
         incarnation: u64,
     },
-    /// Raise KeyboardInterrupt in the task that the worker runs, if it is still this attempt.
+    /// Raise KeyboardInterrupt in the task that the worker runs, if it is this attempt; once, however often it is asked.
     Interrupt {
         /// Worker number.
         worker: u32,

@@ -186,7 +186,7 @@ impl Broker {
             self.admit_rest(now_ns);
         }
         self.start_due_workers(now_ns);
-        self.kill_stubborn_workers(now_ns);
+        self.press_interrupts(now_ns);
         if now_ns >= self.heartbeat_due_ns {
             self.send_heartbeats(now_ns);
         }
@@ -213,7 +213,7 @@ impl Broker {
         }
         let workers = self.workers.iter().filter_map(|worker| match worker.life {
             Life::Down { respawn_ns } => Some(respawn_ns),
-            _ => worker.interrupted.iter().map(|asked| asked.kill_ns).min(),
+            _ => worker.interrupted.iter().map(|asked| asked.retry_ns.min(asked.kill_ns)).min(),
         });
         workers.chain([self.heartbeat_due_ns]).chain(self.recall_due_ns).min()
     }

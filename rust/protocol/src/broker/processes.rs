@@ -1,6 +1,6 @@
 //! Worker processes: started, heard, lost, started again.
 
-use super::workers::{Life, START_FAILURES_MAX};
+use super::workers::{INTERRUPT_RETRY_NS, Life, START_FAILURES_MAX};
 use super::{Action, Broker, HEARTBEAT_NS, PeerId, worker_id};
 use headrace_kernel::{Attempt, TaskIndex};
 use headrace_wire::{Death, Heartbeat, Log, Message, Outcome};
@@ -148,11 +148,18 @@ impl Broker {
         }
     }
 
-    pub(super) fn kill_stubborn_workers(&mut self, now_ns: u64) {
+    /// Interrupts cancelled attempts once more, and kills the workers that ignored it for too long.
+    pub(super) fn press_interrupts(&mut self, now_ns: u64) {
         for worker in &mut self.workers {
+            let number = worker.number;
             if worker.interrupted.iter().any(|asked| asked.kill_ns <= now_ns) {
                 worker.interrupted.clear();
-                self.actions.push_back(Action::Kill { worker: worker.number });
+                self.actions.push_back(Action::Kill { worker: number });
+            }
+            for asked in worker.interrupted.iter_mut().filter(|asked| asked.retry_ns <= now_ns) {
+                asked.retry_ns = now_ns + INTERRUPT_RETRY_NS;
+                let (task, attempt) = (asked.task, asked.attempt);
+                self.actions.push_back(Action::Interrupt { worker: number, task, attempt });
             }
         }
     }

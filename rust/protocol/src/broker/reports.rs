@@ -1,6 +1,6 @@
 //! REPORT: what became of leases, and what follows from it.
 
-use super::workers::{Entry, Interrupted};
+use super::workers::{Entry, INTERRUPT_RETRY_NS, Interrupted};
 use super::{Action, Broker, Frame, Payload, worker_id};
 use headrace_kernel::{Attempt, HowEnded, Returned, TaskIndex};
 use headrace_wire::{CancelReason, Message, Outcome, Report, Revoke, Verdict};
@@ -231,12 +231,12 @@ impl Broker {
     /// A cancelled attempt is dropped if it has not started, and interrupted if it has. Its worker gets no new work until
     /// it says that the attempt is over.
     fn stop_attempt(&mut self, number: u32, task: u32, attempt: u32, now_ns: u64) {
-        let kill_ns = now_ns + self.config.grace_ns;
+        let (retry_ns, kill_ns) = (now_ns + INTERRUPT_RETRY_NS, now_ns + self.config.grace_ns);
         let worker = &mut self.workers[number as usize];
         if worker.peer().is_none() {
             return;
         }
-        worker.interrupted.push(Interrupted { task, attempt, kill_ns });
+        worker.interrupted.push(Interrupted { task, attempt, retry_ns, kill_ns });
         self.drop_lease(number, task, attempt);
         self.actions.push_back(Action::Interrupt { worker: number, task, attempt });
     }

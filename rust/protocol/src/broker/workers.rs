@@ -17,6 +17,8 @@ pub(crate) const FRAME_TASKS_START: u32 = 8;
 const RESPAWN_PAUSE_NS: u64 = 100_000_000;
 /// Starts in a row that may fail before the broker gives up.
 pub(crate) const START_FAILURES_MAX: u32 = 3;
+/// Pause before an interrupt is tried again.
+pub(crate) const INTERRUPT_RETRY_NS: u64 = 10_000_000;
 /// Bytes of a worker's standard error that are kept for post-mortems.
 const STDERR_TAIL_BYTES: usize = 4_096;
 
@@ -41,6 +43,8 @@ pub(crate) enum Life {
 pub(crate) struct Interrupted {
     pub(crate) task: u32,
     pub(crate) attempt: u32,
+    /// When the interrupt is tried again: the attempt may have been about to start when the first one came.
+    pub(crate) retry_ns: u64,
     /// When the process is killed if the attempt has not stopped.
     pub(crate) kill_ns: u64,
 }

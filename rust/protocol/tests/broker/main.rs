@@ -302,6 +302,21 @@ fn a_cancelled_lease_is_revoked_and_its_worker_waits_for_the_end_of_it() {
 }
 
 #[test]
+fn an_interrupt_is_tried_again_until_the_attempt_is_over() {
+    let mut story = Story::new(1);
+    story.submit(1, &[&[]], &[0]);
+    let got = story.leases()[0].1[0];
+    story.cancel(1, &[]);
+    story.turn();
+    story.pass_ns(10_000_000);
+    let again = Said::Interrupt { worker: 0, task: got.task, attempt: got.attempt };
+    assert_eq!(story.turn(), [again]);
+    story.report(0, &[(got, Verdict::Cancelled, b"")]);
+    story.pass_ns(10_000_000);
+    assert_eq!(story.turn(), []);
+}
+
+#[test]
 fn an_attempt_that_ignores_its_interrupt_costs_its_worker_the_life() {
     let mut story = Story::new(1);
     story.submit(1, &[&[]], &[0]);
