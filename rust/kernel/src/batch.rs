@@ -107,6 +107,7 @@ impl Kernel {
         }
     }
 
+    #[inline]
     fn next_follower(
         &mut self,
         worker: WorkerId,
@@ -125,7 +126,14 @@ impl Kernel {
     }
 
     /// Leases a task that is in no queue any more.
-    pub(crate) fn grant(&mut self, worker: WorkerId, leases: u32, task: TaskIndex, fresh: &mut Vec<TaskIndex>) -> Leased {
+    #[inline]
+    pub(crate) fn grant(
+        &mut self,
+        worker: WorkerId,
+        leases: u32,
+        task: TaskIndex,
+        fresh: &mut Vec<TaskIndex>,
+    ) -> Leased {
         let board = &mut self.board;
         board.set_state(task, TaskState::Leased);
         board.lists.push(&mut board.ties, leases, task, End::Back);
@@ -145,12 +153,9 @@ impl Kernel {
     }
 
     /// Whether a consumer of a leased task is not leased. One that is leased is so to the same worker (K2).
-    fn has_consumer_elsewhere(&mut self, task: TaskIndex) -> bool {
-        let mut elsewhere = false;
-        self.graph.each_consumer_back(&mut self.board.tasks, task, |entry, _| {
-            elsewhere |= entry.state == TaskState::Waiting;
-        });
-        elsewhere
+    #[inline]
+    fn has_consumer_elsewhere(&self, task: TaskIndex) -> bool {
+        self.graph.any_consumer(&self.board.tasks, task, |consumer| consumer.state == TaskState::Waiting)
     }
 }
 

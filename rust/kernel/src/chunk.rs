@@ -86,9 +86,11 @@ impl Chunk<'_> {
                     }
                     producer.named_by = task;
                     producer.consumers += 1;
-                    ordered &= dependency < task;
-                    if dependency == task {
-                        return Err(GraphError::SelfDependency { task });
+                    if dependency >= task {
+                        ordered = false;
+                        if dependency == task {
+                            return Err(GraphError::SelfDependency { task });
+                        }
                     }
                 } else {
                     external.name(task, dependency)?;

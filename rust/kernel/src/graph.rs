@@ -40,6 +40,8 @@ pub(crate) struct Rows {
     pub(crate) alive: u32,
     /// Tasks that may still need their edges; the rows are dropped when none does.
     pub(crate) unreleased: u32,
+    /// Length of the longest row of chunks, each hanging on the one before, that ends here.
+    pub(crate) depth: u32,
 }
 
 /// An edge to a producer in an older chunk. It stands in a ring of the producer's consumers in order of submission, and in a
@@ -157,25 +159,46 @@ impl Graph {
         task: TaskIndex,
         mut visit: impl FnMut(&mut Task, TaskIndex),
     ) {
-        let span = self.spans[task.at()];
+        let span = &self.spans[task.at()];
         if span.late != NONE {
-            let mut id = span.late;
-            loop {
-                let Link { prev, .. } = self.links[id as usize];
-                let Link { consumer, .. } = self.links[prev as usize];
-                visit(&mut tasks[consumer.at()], consumer);
-                if prev == span.late {
-                    break;
-                }
-                id = prev;
-            }
+            self.each_linked_back(tasks, span.late, &mut visit);
         }
-        for &consumer in self.row(&span).iter().rev() {
+        for &consumer in self.row(span).iter().rev() {
             let entry = &mut tasks[consumer.at()];
             if entry.chunk == span.chunk {
                 visit(entry, consumer);
             }
         }
+    }
+
+    #[cold]
+    fn each_linked_back(&self, tasks: &mut [Task], head: u32, visit: &mut impl FnMut(&mut Task, TaskIndex)) {
+        let mut id = head;
+        loop {
+            id = self.links[id as usize].prev;
+            let consumer = self.links[id as usize].consumer;
+            visit(&mut tasks[consumer.at()], consumer);
+            if id == head {
+                return;
+            }
+        }
+    }
+
+    /// Whether some consumer is as asked for.
+    #[inline]
+    pub(crate) fn any_consumer(&self, tasks: &[Task], task: TaskIndex, is: impl Fn(&Task) -> bool) -> bool {
+        let span = &self.spans[task.at()];
+        let own = |consumer: &TaskIndex| {
+            let entry = &tasks[consumer.at()];
+            entry.chunk == span.chunk && is(entry)
+        };
+        self.row(span).iter().any(own)
+            || (span.late != NONE && self.linked(task).any(|consumer| is(&tasks[consumer.at()])))
+    }
+
+    /// How long a row of chunks ends in the chunk of a task.
+    pub(crate) fn depth_mut(&mut self, task: TaskIndex) -> &mut u32 {
+        &mut self.chunks[self.spans[task.at()].chunk as usize].depth
     }
 
     /// The number of edges at a task, both sides.
@@ -197,11 +220,24 @@ impl Graph {
 
     /// Lets the producers of a task go: unlinks it from those in older chunks, and drops the rows of its chunk once nobody
     /// in the chunk needs them.
+    #[inline]
     pub(crate) fn release(&mut self, task: TaskIndex) {
         let span = &mut self.spans[task.at()];
-        let mut id = std::mem::replace(&mut span.bonds, NONE);
         span.preds_len = 0;
-        let chunk = span.chunk as usize;
+        let chunk = span.chunk;
+        if span.bonds != NONE {
+            self.unlink(task);
+        }
+        let rows = &mut self.chunks[chunk as usize];
+        rows.unreleased -= 1;
+        if rows.unreleased == 0 {
+            self.drop_rows(chunk);
+        }
+    }
+
+    /// Takes a task out of the rings of its producers in older chunks.
+    fn unlink(&mut self, task: TaskIndex) {
+        let mut id = std::mem::replace(&mut self.spans[task.at()].bonds, NONE);
         while id != NONE {
             let Link { producer, next, prev, sibling, .. } = self.links[id as usize];
             self.links[prev as usize].next = next;
@@ -213,17 +249,18 @@ impl Graph {
             self.free_links.push(id);
             id = sibling;
         }
-        let rows = &mut self.chunks[chunk];
-        rows.unreleased -= 1;
-        if rows.unreleased == 0 {
-            self.edges -= rows.preds.len() as u64;
-            self.row_bytes -= rows.bytes();
-            rows.preds = Vec::new();
-            rows.succs = Vec::new();
-        }
+    }
+
+    fn drop_rows(&mut self, chunk: u32) {
+        let rows = &mut self.chunks[chunk as usize];
+        self.edges -= rows.preds.len() as u64;
+        self.row_bytes -= rows.bytes();
+        rows.preds = Vec::new();
+        rows.succs = Vec::new();
     }
 
     /// Forgets a freed task. Its chunk must not outlive the last of its tasks.
+    #[inline]
     pub(crate) fn free(&mut self, task: TaskIndex) {
         let span = &mut self.spans[task.at()];
         span.succs_len = 0;

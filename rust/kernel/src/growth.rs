@@ -5,6 +5,7 @@ use crate::error::GraphError;
 use crate::graph::{Rows, Span};
 use crate::ids::{Attempt, Handle, NONE, TaskIndex};
 use crate::kernel::{HowEnded, Kernel};
+use crate::lifetime::CHECKPOINT_DEPTH;
 use crate::lists::End;
 use crate::ready::Rank;
 use crate::state::{Flag, Task, TaskState, Ties};
@@ -104,7 +105,7 @@ impl Kernel {
             }));
         }
         let alive = slots.len() as u32;
-        let number = self.graph.add_rows(Rows { preds, succs, alive, unreleased: alive });
+        let number = self.graph.add_rows(Rows { preds, succs, alive, unreleased: alive, depth: 0 });
         let (mut preds_at, mut succs_at) = (0, 0);
         for (local, &slot) in slots.iter().enumerate() {
             let preds_len = chunk.dep_counts[local];
@@ -137,8 +138,10 @@ impl Kernel {
         self.board.counts[TaskState::Waiting as usize] += slots.len() as u64;
     }
 
-    /// Hangs the tasks on their external predecessors.
+    /// Hangs the tasks on their external predecessors. They become checkpoints where the depth, counted in chunks, passes a
+    /// multiple of [`CHECKPOINT_DEPTH`] between such a predecessor and them.
     fn link_external(&mut self, chunk: &Chunk<'_>, slots: &[TaskIndex]) {
+        let (mut shallowest, mut depth) = (u32::MAX, 0);
         let mut rest = chunk.deps;
         for (&slot, &count) in slots.iter().zip(chunk.dep_counts) {
             let (deps, tail) = rest.split_at(count as usize);
@@ -150,6 +153,10 @@ impl Kernel {
                 let ties = &mut self.board.ties[producer.at()];
                 ties.pending += 1;
                 ties.lineage += 1;
+                if !ties.has(Flag::Released) {
+                    let above = *self.graph.depth_mut(producer);
+                    (shallowest, depth) = (shallowest.min(above), depth.max(above.saturating_add(1)));
+                }
                 let done = self.board.tasks[producer.at()].state == TaskState::Done;
                 let entry = &mut self.board.tasks[slot.at()];
                 entry.missing -= u32::from(done);
@@ -157,6 +164,10 @@ impl Kernel {
                     entry.count_lease(u64::from(worker.0));
                 }
             }
+        }
+        *self.graph.depth_mut(slots[0]) = depth;
+        if depth / CHECKPOINT_DEPTH > shallowest / CHECKPOINT_DEPTH {
+            slots.iter().for_each(|slot| self.board.ties[slot.at()].set(Flag::Checkpoint));
         }
     }
 

@@ -135,7 +135,7 @@ impl Kernel {
             return Err(Stale);
         }
         self.board.lists.remove(&mut self.board.ties, task);
-        self.board.set_state_counted(task, TaskState::Done);
+        self.board.set_ended(task, TaskState::Done);
         self.operations += 1 + self.graph.degree(task);
         let (number, advanced) = (u64::from(worker.0), &mut self.scratch);
         self.graph.each_consumer_back(&mut self.board.tasks, task, |entry, consumer| {
@@ -147,8 +147,10 @@ impl Kernel {
                 }
             }
         });
-        for consumer in advanced.drain(..) {
-            self.board.advance(consumer);
+        if !advanced.is_empty() {
+            for consumer in advanced.drain(..) {
+                self.board.advance(consumer);
+            }
         }
         self.result_made(task, secured);
         Ok(())
@@ -174,7 +176,7 @@ impl Kernel {
             return;
         }
         self.board.leave(task);
-        self.board.set_state_counted(task, TaskState::Failed);
+        self.board.set_ended(task, TaskState::Failed);
         self.let_go_of_inputs(task);
         self.end_consumers(task, HowEnded::Skipped { root: task });
         self.end_descendants();
@@ -347,12 +349,12 @@ impl Kernel {
         self.board.leave(task);
         match how {
             HowEnded::Skipped { root } => {
-                self.board.set_state_counted(task, TaskState::Skipped);
+                self.board.set_ended(task, TaskState::Skipped);
                 let generation = self.board.generations[root.at()];
                 let ties = &mut self.board.ties[task.at()];
                 (ties.next, ties.prev) = (root.0, generation);
             }
-            HowEnded::Cancelled => self.board.set_state_counted(task, TaskState::Cancelled),
+            HowEnded::Cancelled => self.board.set_ended(task, TaskState::Cancelled),
         }
         self.ended.push(Ended { task, how, leased_to });
         self.let_go_of_inputs(task);

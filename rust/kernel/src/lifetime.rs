@@ -3,9 +3,10 @@
 //!
 //! A result that the caller has (*secured*) cannot be lost, so its ancestors are not needed for it. They are kept all the
 //! same while a consumer may still run: the result dies before that consumer's own is secured, and then only running the
-//! task again could bring it back. In an endless row of secured tasks that would keep everything, so from a depth of
-//! [`DEPTH_MAX`] on a secured result becomes a *checkpoint*: its ancestors go at once, and in turn it lives until no consumer
-//! may run again. A secured result whose ancestors went before a late consumer arrived lives on in the same way.
+//! task again could bring it back. In an endless row of chunks, each hanging on the one before, that would keep everything.
+//! So every [`CHECKPOINT_DEPTH`] chunks the results are *checkpoints*: once secured, their ancestors go at once, and in turn
+//! they live until no consumer may run again. A secured result whose ancestors went before a late consumer arrived lives on
+//! in the same way.
 //!
 //! Letting ancestors go is left to [`Kernel::drain_freed`], so that the completion that ends a run of a million tasks does
 //! not wait for the funeral.
@@ -128,20 +129,21 @@ impl Kernel {
     }
 
     /// A task that just became done has a result: lets go of its inputs, and finds out whether anybody wants it.
+    #[inline]
     pub(crate) fn result_made(&mut self, task: TaskIndex, secured: bool) {
         let Kernel { graph, board, life, .. } = self;
-        let mut depth = 0;
         let all_ties = &mut board.ties[..];
         for &producer in graph.predecessors(task) {
             let ties = &mut all_ties[producer.at()];
-            depth = depth.max(ties.depth_below());
             ties.pending -= 1;
             if !ties.held() {
                 life.result_unheld(ties, producer);
             }
         }
         let ties = &mut all_ties[task.at()];
-        ties.result_made(depth, secured);
+        if secured {
+            ties.set(Flag::Secured);
+        }
         if !ties.held() {
             life.result_unheld(ties, task);
         } else if secured && ties.result_needs_no_inputs() {
@@ -167,8 +169,8 @@ impl Kernel {
     fn revive(&mut self, task: TaskIndex, lost: &mut Vec<TaskIndex>) {
         let Kernel { graph, board, operations, .. } = self;
         *operations += 1 + graph.degree(task);
-        board.set_state_counted(task, TaskState::Waiting);
-        board.ties[task.at()].clear_flags();
+        board.set_not_ended(task, TaskState::Waiting);
+        board.ties[task.at()].clear_end();
         for &producer in graph.predecessors(task) {
             let ties = &mut board.ties[producer.at()];
             ties.pending += 1;
@@ -200,6 +202,7 @@ impl Kernel {
     }
 
     /// Lets go of what a task that has ended does not need any more: what its producers keep for it, then its slot.
+    #[inline]
     fn settle(&mut self, task: TaskIndex) {
         let Kernel { graph, board, life, operations, .. } = self;
         *operations += 1;
@@ -232,11 +235,11 @@ impl Kernel {
             life.holders_left(board, task); // The end of a checkpoint.
             return;
         }
-        ties.clear_flags();
+        ties.clear_end();
         board.tasks[task.at()].chunk = NONE;
         let generation = &mut board.generations[task.at()];
         *generation = generation.wrapping_add(1);
-        board.set_state_counted(task, TaskState::Free);
+        board.set_not_ended(task, TaskState::Free);
         graph.free(task);
         life.freed.push(task);
     }
@@ -282,23 +285,17 @@ impl Lifetime {
 }
 
 impl Ties {
-    /// The depth of a done consumer, as far as this task goes.
-    #[inline]
-    fn depth_below(&self) -> u16 {
-        if self.has(Flag::Released) { 0 } else { self.depth.saturating_add(1) }
-    }
-
     /// Whether a done task will not run again, so that its inputs need not be made again for it.
     #[inline]
     fn result_needs_no_inputs(&self) -> bool {
         let (dead, secured) = (self.has(Flag::Dead), self.has(Flag::Secured));
-        (dead || secured) && (self.lineage == 0 || (!dead && self.depth >= DEPTH_MAX))
+        (dead || secured) && (self.lineage == 0 || (!dead && self.has(Flag::Checkpoint)))
     }
 }
 
-/// From this depth on a secured result becomes a checkpoint: enough that checkpoints are rare, few enough that what an
-/// endless row keeps is small.
-const DEPTH_MAX: u16 = 1_024;
+/// Chunks from one checkpoint to the next: enough that checkpoints are rare, few enough that what an endless row keeps is
+/// small.
+pub(crate) const CHECKPOINT_DEPTH: u32 = 1_024;
 
 /// Tasks looked at by one call of [`Kernel::drain_freed`]: about two milliseconds.
 const SETTLED_MAX: usize = 1 << 15;

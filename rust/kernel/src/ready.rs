@@ -65,12 +65,19 @@ impl Board {
         entry.state = state;
     }
 
-    /// A task ended, or is needed again, or is freed.
+    /// A task that had not ended ends.
     #[inline]
-    pub(crate) fn set_state_counted(&mut self, task: TaskIndex, state: TaskState) {
-        let entry = &self.tasks[task.at()];
-        self.counts[entry.state.counted_as() as usize] -= 1;
-        self.counts[state.counted_as() as usize] += 1;
+    pub(crate) fn set_ended(&mut self, task: TaskIndex, state: TaskState) {
+        self.counts[TaskState::Waiting as usize] -= 1;
+        self.counts[state as usize] += 1;
+        self.set_state(task, state);
+    }
+
+    /// A task that had ended is needed again, or is freed.
+    #[inline]
+    pub(crate) fn set_not_ended(&mut self, task: TaskIndex, state: TaskState) {
+        self.counts[self.tasks[task.at()].state as usize] -= 1;
+        self.counts[state as usize] += 1;
         self.set_state(task, state);
     }
 

@@ -8,10 +8,17 @@ pub(crate) struct FreeSlots {
 }
 
 impl FreeSlots {
+    #[inline]
     pub(crate) fn insert(&mut self, slot: u32) {
         debug_assert!(!self.contains(slot));
         self.len += 1;
-        let mut bit = slot as usize;
+        match self.levels[0].get_mut(slot as usize / WORD) {
+            Some(word) if *word != 0 => *word |= 1 << (slot as usize % WORD),
+            _ => self.insert_in_empty_word(slot as usize),
+        }
+    }
+
+    fn insert_in_empty_word(&mut self, mut bit: usize) {
         for level in &mut self.levels {
             let word = bit / WORD;
             if word >= level.len() {

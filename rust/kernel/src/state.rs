@@ -68,12 +68,6 @@ impl TaskState {
         matches!(self, Waiting | Ready | Leased)
     }
 
-    /// All states of tasks that have not ended are counted together.
-    #[inline]
-    pub(crate) const fn counted_as(self) -> TaskState {
-        if self.is_pending() { Waiting } else { self }
-    }
-
     /// Whether [`TRANSITIONS`] has the edge.
     pub fn may_become(self, next: TaskState) -> bool {
         TRANSITIONS.iter().any(|&(from, to, _)| from == self && to == next)
@@ -114,8 +108,6 @@ pub(crate) struct Ties {
     /// Neighbour in that list; once skipped, the slot of the root.
     pub(crate) next: u32,
     pub(crate) attempt: Attempt,
-    /// Once done: length of the longest row of ancestors that would run again with it, saturating.
-    pub(crate) depth: u16,
     flags: u8,
 }
 
@@ -176,17 +168,7 @@ impl Task {
 impl Ties {
     /// The ties of a new task; attempts go on where the slot's last task left them (K4).
     pub(crate) fn new(consumers: u32, attempt: Attempt) -> Self {
-        Ties {
-            pending: consumers,
-            holds: 0,
-            lineage: consumers,
-            list: NONE,
-            prev: NONE,
-            next: NONE,
-            attempt,
-            depth: 0,
-            flags: 0,
-        }
+        Ties { pending: consumers, holds: 0, lineage: consumers, list: NONE, prev: NONE, next: NONE, attempt, flags: 0 }
     }
 
     #[inline]
@@ -199,16 +181,10 @@ impl Ties {
         self.flags |= flag as u8;
     }
 
+    /// The task runs again, or its slot is free.
     #[inline]
-    pub(crate) fn clear_flags(&mut self) {
-        self.flags = 0;
-    }
-
-    /// The task is done.
-    #[inline]
-    pub(crate) fn result_made(&mut self, depth: u16, secured: bool) {
-        self.depth = depth;
-        self.flags = if secured { Flag::Secured as u8 } else { 0 };
+    pub(crate) fn clear_end(&mut self) {
+        self.flags &= Flag::Checkpoint as u8;
     }
 
     /// Whether somebody holds the result (K5).
@@ -218,7 +194,7 @@ impl Ties {
     }
 }
 
-/// One bit of a task; all are clear in a task that has not ended.
+/// One bit of a task; all but the last are clear in a task that has not ended.
 #[derive(Clone, Copy)]
 #[repr(u8)]
 pub(crate) enum Flag {
@@ -228,6 +204,8 @@ pub(crate) enum Flag {
     Dead = 2,
     /// Its predecessors were let go: it will never run again.
     Released = 4,
+    /// Once secured, its result is kept in place of its ancestors (lifetime.rs has the reason).
+    Checkpoint = 8,
 }
 
 const _: () = assert!(size_of::<Task>() == 32 && size_of::<Ties>() == 32);
