@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from headrace.futures import Future as Future
     from headrace.refs import Ref as Ref
     from headrace.runs import Run as Run
+    from headrace.sorting import TopologicalSorter as TopologicalSorter
 
 #: Where each name lives that is imported when it is first used.
 _LAZY = {
@@ -54,6 +55,7 @@ _LAZY = {
     "Future": "headrace.futures",
     "Ref": "headrace.refs",
     "Run": "headrace.runs",
+    "TopologicalSorter": "headrace.sorting",
     "run": "headrace.client",
     **dict.fromkeys(
         [
@@ -87,7 +89,7 @@ _LAZY = {
     ),
 }
 
-__all__ = ["Graph", "Node", "Nodes", "Task", "TopologicalSorter", "__version__", "current", "task", *_LAZY]
+__all__ = ["Graph", "Node", "Nodes", "Task", "__version__", "current", "task", *_LAZY]
 
 
 def __getattr__(name: str) -> Any:

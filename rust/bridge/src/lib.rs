@@ -9,6 +9,7 @@ mod graph;
 mod kernel;
 mod node;
 mod nodes;
+mod toposort;
 mod worker;
 
 /// The native half of headrace.
@@ -18,6 +19,7 @@ mod _core {
 
     use crate::fastcall::install;
     use crate::graph::Add;
+    use crate::toposort::{SorterAdd, SorterDone};
 
     #[pymodule_export]
     use crate::client::{ClientCore, ExternalRef, RunCore, forget_parent};
@@ -32,11 +34,16 @@ mod _core {
     #[pymodule_export]
     use crate::nodes::Nodes;
     #[pymodule_export]
+    use crate::toposort::Sorter;
+    #[pymodule_export]
     use crate::worker::Worker;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-        install::<Add>(&module.py().get_type::<Graph>())?;
+        let py = module.py();
+        install::<Add>(&py.get_type::<Graph>())?;
+        install::<SorterAdd>(&py.get_type::<Sorter>())?;
+        install::<SorterDone>(&py.get_type::<Sorter>())?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

@@ -1,0 +1,362 @@
+//! graphlib's TopologicalSorter on the kernel: nodes are any hashable objects, and the caller is the only worker.
+use std::ffi::CStr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use headrace_kernel::{Chunk, ClassId, Classes, GraphError, Kernel, Priorities, TaskIndex, WorkerId};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyList, PyTuple};
+
+use crate::codec::Passed;
+use crate::fastcall::FastMethod;
+
+const CLASS: ClassId = ClassId(0);
+const CALLER: WorkerId = WorkerId(0);
+
+/// Orders nodes so that each comes after its predecessors: graphlib's interface on the Rust kernel. Base of
+/// `headrace.TopologicalSorter`.
+#[pyclass(frozen, subclass, generic, weakref, module = "headrace._core", name = "TopologicalSorter")]
+pub(crate) struct Sorter {
+    /// Node to its number.
+    numbers: Py<PyDict>,
+    /// Nodes by their numbers.
+    nodes: Py<PyList>,
+    /// Python never runs while this is locked.
+    state: Mutex<State>,
+}
+
+enum State {
+    /// Nodes are added: predecessor relations as (node, predecessor), as often as they were given.
+    Open(Vec<(u32, u32)>),
+    /// Nodes are passed out.
+    Prepared(Prepared),
+}
+
+struct Prepared {
+    kernel: Kernel,
+    /// Task of each node; [`BLOCKED`] behind a cycle.
+    task_of: Vec<u32>,
+    /// Node of each task.
+    node_of: Vec<u32>,
+    standing: Vec<Standing>,
+    passed_out: usize,
+    finished: usize,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Standing {
+    NotReady,
+    PassedOut,
+    Done,
+}
+
+/// The task of a node that can never become ready.
+const BLOCKED: u32 = u32::MAX;
+
+#[pymethods]
+impl Sorter {
+    #[new]
+    #[pyo3(signature = (graph = None))]
+    fn new<'py>(py: Python<'py>, graph: Option<&Bound<'py, PyAny>>) -> PyResult<Self> {
+        let sorter = Self {
+            numbers: PyDict::new(py).unbind(),
+            nodes: PyList::empty(py).unbind(),
+            state: Mutex::new(State::Open(Vec::new())),
+        };
+        if let Some(graph) = graph.filter(|graph| !graph.is_none()) {
+            for item in graph.call_method0("items")?.try_iter()? {
+                let (node, predecessors): (Bound<'py, PyAny>, Bound<'py, PyAny>) = item?.extract()?;
+                let predecessors = predecessors.try_iter()?.collect::<PyResult<Vec<_>>>()?;
+                sorter.add(&node, &predecessors)?;
+            }
+        }
+        Ok(sorter)
+    }
+
+    /// Check for cycles; from now on nodes are passed out and none can be added.
+    fn prepare(&self, py: Python<'_>) -> PyResult<()> {
+        let count = self.nodes.bind(py).len();
+        let cycle = {
+            let mut state = self.lock();
+            let State::Open(edges) = &*state else {
+                return Err(PyValueError::new_err("cannot prepare() more than once"));
+            };
+            let (prepared, cycle) = Prepared::new(count, edges);
+            *state = State::Prepared(prepared);
+            cycle
+        };
+        if cycle.is_empty() { Ok(()) } else { Err(self.cycle_error(py, &cycle)) }
+    }
+
+    /// Give every node that has become ready since the last call.
+    fn get_ready<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let ready = self.prepared(|prepared| prepared.pass_out())?;
+        let nodes = self.nodes.bind(py);
+        let nodes = ready.into_iter().map(|number| nodes.get_item(number as usize)).collect::<PyResult<Vec<_>>>()?;
+        PyTuple::new(py, nodes)
+    }
+
+    /// Say whether more nodes are to come, or some that were passed out are not done.
+    fn is_active(&self) -> PyResult<bool> {
+        self.prepared(|prepared| prepared.finished < prepared.passed_out || prepared.kernel.ready_len(CLASS) > 0)
+    }
+
+    fn __bool__(&self) -> PyResult<bool> {
+        self.is_active()
+    }
+}
+
+impl Sorter {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn prepared<R>(&self, look: impl FnOnce(&mut Prepared) -> R) -> PyResult<R> {
+        match &mut *self.lock() {
+            State::Prepared(prepared) => Ok(look(prepared)),
+            State::Open(_) => Err(PyValueError::new_err("prepare() must be called first")),
+        }
+    }
+
+    fn add<'py>(&self, node: &Bound<'py, PyAny>, predecessors: &[Bound<'py, PyAny>]) -> PyResult<()> {
+        if let State::Prepared(_) = &*self.lock() {
+            return Err(PyValueError::new_err("Nodes cannot be added after a call to prepare()"));
+        }
+        let (numbers, nodes) = (self.numbers.bind(node.py()), self.nodes.bind(node.py()));
+        let number = number(numbers, nodes, node)?;
+        for predecessor in predecessors {
+            let predecessor = self::number(numbers, nodes, predecessor)?;
+            if let State::Open(edges) = &mut *self.lock() {
+                edges.push((number, predecessor));
+            }
+        }
+        Ok(())
+    }
+
+    fn done(&self, nodes: &[Bound<'_, PyAny>]) -> PyResult<()> {
+        self.prepared(|_| ())?;
+        for node in nodes {
+            let Some(number) = self.numbers.bind(node.py()).get_item(node)? else {
+                return Err(PyValueError::new_err(format!("node {} was not added using add()", node.repr()?)));
+            };
+            let number = number.extract::<u32>()? as usize;
+            let problem = match self.prepared(|prepared| prepared.finish(number))? {
+                Standing::PassedOut => continue,
+                Standing::NotReady => "was not passed out (still not ready)",
+                Standing::Done => "was already marked done",
+            };
+            return Err(PyValueError::new_err(format!("node {} {problem}", node.repr()?)));
+        }
+        self.prepared(Prepared::let_go)
+    }
+
+    /// A `graphlib.CycleError` with the nodes of a cycle, each a predecessor of the next.
+    fn cycle_error(&self, py: Python<'_>, cycle: &[u32]) -> PyErr {
+        static CYCLE_ERROR: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let error = || -> PyResult<PyErr> {
+            let nodes = PyList::empty(py);
+            for &number in cycle.iter().chain(cycle.first()) {
+                nodes.append(self.nodes.bind(py).get_item(number as usize)?)?;
+            }
+            let class = CYCLE_ERROR.import(py, "graphlib", "CycleError")?;
+            Ok(PyErr::from_value(class.call1(("nodes are in a cycle", nodes))?))
+        };
+        error().unwrap_or_else(|error| error)
+    }
+}
+
+/// The number of a node, which is new if it was never seen.
+fn number<'py>(numbers: &Bound<'py, PyDict>, nodes: &Bound<'py, PyList>, node: &Bound<'py, PyAny>) -> PyResult<u32> {
+    if let Some(number) = numbers.get_item(node)? {
+        return number.extract();
+    }
+    let number = nodes.len() as u32;
+    numbers.set_item(node, number)?;
+    nodes.append(node)?;
+    Ok(number)
+}
+
+impl Prepared {
+    /// Readies `count` nodes; the answer has the nodes of a cycle, each a predecessor of the next, if there is one.
+    fn new(count: usize, edges: &[(u32, u32)]) -> (Self, Vec<u32>) {
+        let rows = Rows::new(count, edges);
+        let mut prepared = Self {
+            kernel: Kernel::new(),
+            task_of: vec![BLOCKED; count],
+            node_of: Vec::new(),
+            standing: vec![Standing::NotReady; count],
+            passed_out: 0,
+            finished: 0,
+        };
+        prepared.kernel.add_worker(CALLER);
+        let everything: Vec<u32> = (0..count as u32).collect();
+        let cycle = match prepared.submit(&rows, &everything) {
+            Ok(()) => return (prepared, Vec::new()),
+            Err(GraphError::SelfDependency { task }) => vec![task],
+            Err(GraphError::Cycle { tasks }) => tasks,
+            Err(other) => unreachable!("rows are well-formed: {other}"),
+        };
+        prepared.submit(&rows, &rows.unblocked()).expect("what no cycle blocks has no cycle");
+        (prepared, cycle)
+    }
+
+    /// Submits these nodes, none of which needs another one.
+    fn submit(&mut self, rows: &Rows, nodes: &[u32]) -> Result<(), GraphError> {
+        let mut local = vec![BLOCKED; rows.starts.len() - 1];
+        nodes.iter().zip(0..).for_each(|(&node, number)| local[node as usize] = number);
+        let mut chunk_deps = Vec::with_capacity(rows.predecessors.len());
+        let mut dep_counts = Vec::with_capacity(nodes.len());
+        for &node in nodes {
+            dep_counts.push(rows.of(node).len() as u32);
+            chunk_deps.extend(rows.of(node).iter().map(|&predecessor| local[predecessor as usize]));
+        }
+        let chunk = Chunk {
+            dep_counts: &dep_counts,
+            deps: &chunk_deps,
+            external: &[],
+            class: Classes::One(CLASS),
+            priority: Priorities::One(0),
+            keep: &[],
+        };
+        let mut tasks = Vec::new();
+        self.kernel.submit(&chunk, &mut tasks)?;
+        // The kernel is fresh, so that the tasks are numbered from 0.
+        self.node_of = vec![0; tasks.len()];
+        for (&node, task) in nodes.iter().zip(tasks) {
+            self.task_of[node as usize] = task.0;
+            self.node_of[task.0 as usize] = node;
+        }
+        Ok(())
+    }
+
+    fn pass_out(&mut self) -> Vec<u32> {
+        let mut leased = Vec::new();
+        self.kernel.lease_ready(CALLER, CLASS, &mut leased);
+        self.passed_out += leased.len();
+        let nodes = leased.into_iter().map(|(task, _)| self.node_of[task.0 as usize]).collect::<Vec<_>>();
+        nodes.iter().for_each(|&node| self.standing[node as usize] = Standing::PassedOut);
+        nodes
+    }
+
+    /// Marks a node as done if it stood as passed out; the answer is how it stood.
+    fn finish(&mut self, node: usize) -> Standing {
+        let before = self.standing[node];
+        if before == Standing::PassedOut {
+            let task = TaskIndex(self.task_of[node]);
+            let attempt = self.kernel.attempt(task);
+            self.kernel.complete(CALLER, task, attempt, true).expect("what was passed out is leased");
+            self.standing[node] = Standing::Done;
+            self.finished += 1;
+        }
+        before
+    }
+
+    /// Lets the kernel forget what is done.
+    fn let_go(&mut self) {
+        self.kernel.drain_dead(|_| ());
+        self.kernel.drain_freed(|_| ());
+    }
+}
+
+/// The predecessors of each node, each once.
+struct Rows {
+    starts: Vec<u32>,
+    predecessors: Vec<u32>,
+}
+
+impl Rows {
+    fn new(count: usize, edges: &[(u32, u32)]) -> Self {
+        let mut starts = vec![0_u32; count + 1];
+        edges.iter().for_each(|&(node, _)| starts[node as usize + 1] += 1);
+        (0..count).for_each(|node| starts[node + 1] += starts[node]);
+        let mut places = starts.clone();
+        let mut all = vec![0_u32; edges.len()];
+        for &(node, predecessor) in edges {
+            let place = &mut places[node as usize];
+            all[*place as usize] = predecessor;
+            *place += 1;
+        }
+        let mut rows = Self { starts: vec![0], predecessors: Vec::with_capacity(all.len()) };
+        let mut named_by = vec![u32::MAX; count];
+        for node in 0..count {
+            for &predecessor in &all[starts[node] as usize..starts[node + 1] as usize] {
+                if std::mem::replace(&mut named_by[predecessor as usize], node as u32) != node as u32 {
+                    rows.predecessors.push(predecessor);
+                }
+            }
+            rows.starts.push(rows.predecessors.len() as u32);
+        }
+        rows
+    }
+
+    fn of(&self, node: u32) -> &[u32] {
+        &self.predecessors[self.starts[node as usize] as usize..self.starts[node as usize + 1] as usize]
+    }
+
+    /// The nodes that are neither on a cycle nor behind one, ascending.
+    fn unblocked(&self) -> Vec<u32> {
+        let count = self.starts.len() - 1;
+        let mut successors = vec![Vec::new(); count];
+        let mut missing: Vec<usize> = (0..count as u32).map(|node| self.of(node).len()).collect();
+        for node in 0..count as u32 {
+            self.of(node).iter().for_each(|&predecessor| successors[predecessor as usize].push(node));
+        }
+        let mut open: Vec<u32> = (0..count as u32).filter(|&node| missing[node as usize] == 0).collect();
+        let mut free = Vec::new();
+        while let Some(node) = open.pop() {
+            free.push(node);
+            for &successor in &successors[node as usize] {
+                missing[successor as usize] -= 1;
+                if missing[successor as usize] == 0 {
+                    open.push(successor);
+                }
+            }
+        }
+        free.sort_unstable();
+        free
+    }
+}
+
+/// `TopologicalSorter.add`.
+pub(crate) struct SorterAdd;
+
+impl FastMethod for SorterAdd {
+    type Class = Sorter;
+    const NAME: &CStr = c"add";
+    const DOC: &CStr = c"add(node, /, *predecessors)\n--\n\nAdd a node and its predecessors, new ones included.
+
+Called again with the same node, it adds to its predecessors.
+
+Raises:
+    TypeError: a node cannot be hashed.
+    ValueError: `prepare` was called before.";
+
+    fn call<'py>(slf: &Bound<'py, Sorter>, passed: Passed<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+        let Some((node, predecessors)) = passed.positional.split_first().filter(|_| passed.names.is_empty()) else {
+            return Err(PyTypeError::new_err("add() takes a node and its predecessors, all by position"));
+        };
+        slf.get().add(node, predecessors)?;
+        Ok(slf.py().None().into_bound(slf.py()))
+    }
+}
+
+/// `TopologicalSorter.done`.
+pub(crate) struct SorterDone;
+
+impl FastMethod for SorterDone {
+    type Class = Sorter;
+    const NAME: &CStr = c"done";
+    const DOC: &CStr = c"done(*nodes)\n--\n\nMark nodes that `get_ready` gave as done.
+
+Raises:
+    ValueError: a node was not added, not passed out, or is done already; or `prepare` was not called.";
+
+    fn call<'py>(slf: &Bound<'py, Sorter>, passed: Passed<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+        if !passed.names.is_empty() {
+            return Err(PyTypeError::new_err("done() takes nodes by position"));
+        }
+        slf.get().done(passed.positional)?;
+        Ok(slf.py().None().into_bound(slf.py()))
+    }
+}
