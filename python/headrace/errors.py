@@ -21,10 +21,14 @@ class HeadraceError(Exception):
 
 
 class TaskError(HeadraceError):
-    """A task raised an exception that cannot travel; this is its text.
+    """A task raised an exception that cannot travel; this is its text. A note says what is in the way.
 
     Make the exception picklable to get it as it was: one that takes other arguments than it passes to
-    `super().__init__` needs a `__reduce__`.
+    `super().__init__` needs a `__reduce__`. It must also take less than 1 MiB, and be of a class that the client can
+    import or that is defined in `__main__` or a notebook.
+
+    `SystemExit`, `KeyboardInterrupt`, `GeneratorExit` and `asyncio.CancelledError` fail the task that raises them, and
+    arrive as this: raised in the client, they would end more than the task.
 
     Attributes:
         key: the task.

@@ -53,9 +53,11 @@ def raised(key: str, record: bytes) -> BaseException:
 
 def note(error: BaseException, task: Current) -> BaseException:
     """Mark an exception that a task raised in this process with the task."""
-    text = f"headrace: raised by task {task.key!r}, attempt {task.attempt}, worker {task.worker}"
+    from headrace.records import add_note, whose
+
+    text = whose(task.key, task.attempt, task.worker)
     if text not in getattr(error, "__notes__", ()):
-        error.add_note(text)
+        add_note(error, text)
     return error
 
 

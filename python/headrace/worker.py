@@ -137,13 +137,7 @@ def recorders(worker: int) -> tuple[Callable[..., bytes], Callable[..., bytes], 
     def record_error(key: str, attempt: int, limit: int, error: BaseException) -> bytes:
         from headrace.records import dump_failure
 
-        record = dump_failure(error, key, attempt, worker)
-        if len(record) <= limit:
-            return record
-        from headrace.errors import TaskError
-
-        text = f"task {key!r} raised {type(error).__name__}, which takes {len(record):,} bytes; the limit is {limit:,}"
-        return dump_failure(TaskError(text, type_name=type(error).__name__), key, attempt, worker)
+        return dump_failure(error, key, attempt, worker, limit)
 
     def record_result(key: str, attempt: int, limit: int, error: BaseException, result: object) -> bytes:
         return record_error(key, attempt, limit, result_error(key, error, result))
