@@ -107,6 +107,7 @@ pub struct Broker {
     columns: LeaseColumns,
     leased: Vec<Leased>,
     shutting_down: bool,
+    given_up: bool,
     /// Whether the kernel has more slots to free than fit into one turn.
     freeing: bool,
 }
@@ -141,6 +142,7 @@ impl Broker {
             columns: LeaseColumns::default(),
             leased: Vec::new(),
             shutting_down: false,
+            given_up: false,
             freeing: false,
         };
         broker.start_due_workers(now_ns);
@@ -216,6 +218,11 @@ impl Broker {
             _ => worker.interrupted.iter().map(|asked| asked.retry_ns.min(asked.kill_ns)).min(),
         });
         workers.chain([self.heartbeat_due_ns]).chain(self.recall_due_ns).min()
+    }
+
+    /// Whether no work can be done any more: workers cannot be started, and every client has been told.
+    pub fn has_given_up(&self) -> bool {
+        self.given_up
     }
 
     /// Counts since the start.

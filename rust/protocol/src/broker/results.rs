@@ -151,6 +151,7 @@ impl Broker {
 
     /// Tells every client that no work can be done any more.
     pub(super) fn give_up(&mut self, text: &str) {
+        self.given_up = true;
         let clients: Vec<PeerId> = self
             .peers
             .iter()

@@ -460,6 +460,7 @@ fn workers_that_cannot_start_make_the_broker_give_up() {
         panic!("a goodbye, not {said:?}")
     };
     assert_eq!(*reason, GoodbyeReason::WorkersFailed as u8);
+    assert!(story.broker.has_given_up());
     assert!(text.contains("exited with code 3") && text.contains("no module named nonsense"), "{text}");
 }
 

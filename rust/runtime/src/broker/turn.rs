@@ -58,13 +58,14 @@ impl Loop {
         }
     }
 
-    /// Runs until the client is gone, then ends the workers.
+    /// Runs until the client is gone or no work can be done, then ends the workers.
     pub(super) fn run(mut self) {
-        while !self.client_gone {
+        loop {
             self.turn();
-            if !self.client_gone {
-                self.sleep();
+            if self.client_gone || self.machine.has_given_up() {
+                break;
             }
+            self.sleep();
         }
         self.shut_down();
     }
