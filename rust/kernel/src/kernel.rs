@@ -180,7 +180,7 @@ impl Kernel {
         self.let_go_of_inputs(task);
         self.end_consumers(task, HowEnded::Skipped { root: task });
         self.end_descendants();
-        self.life.loose.push(task);
+        self.life.loose.push_back(task);
     }
 
     /// Cancels each of these tasks that has not ended, and all its descendants (K6).
@@ -332,7 +332,7 @@ impl Kernel {
     /// Lists every task that ended in a cascade, once, in the order of the cascades.
     pub fn drain_ended(&mut self, mut f: impl FnMut(Ended)) {
         for ended in self.ended.drain(..) {
-            self.life.loose.push(ended.task);
+            self.life.loose.push_back(ended.task);
             f(ended);
         }
         self.ended_visited = 0;

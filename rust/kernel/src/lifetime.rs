@@ -11,6 +11,8 @@
 //! Letting ancestors go is left to [`Kernel::drain_freed`], so that the completion that ends a run of a million tasks does
 //! not wait for the funeral.
 
+use std::collections::VecDeque;
+
 use crate::ids::{NONE, TaskIndex};
 use crate::kernel::Kernel;
 use crate::lists::End;
@@ -23,8 +25,9 @@ use crate::state::{Flag, TaskState, Ties};
 pub(crate) struct Lifetime {
     /// Results that died and were not drained.
     dead: Vec<TaskIndex>,
-    /// Tasks to look at: their inputs or slots may have become needless. May name a task twice, or one that lives on.
-    pub(crate) loose: Vec<TaskIndex>,
+    /// Tasks to look at: their inputs or slots may have become needless. May name a task twice, or one that lives on. First
+    /// in, first out, so that a finished graph is let go row by row, as it lies in memory.
+    pub(crate) loose: VecDeque<TaskIndex>,
     /// Freed slots that were not drained.
     freed: Vec<TaskIndex>,
     pub(crate) free: FreeSlots,
@@ -62,7 +65,7 @@ impl Kernel {
     pub fn secure(&mut self, task: TaskIndex) {
         if self.state(task) == TaskState::Done {
             self.board.ties[task.at()].set(Flag::Secured);
-            self.life.loose.push(task);
+            self.life.loose.push_back(task);
         }
     }
 
@@ -115,7 +118,7 @@ impl Kernel {
     pub fn drain_freed(&mut self, mut f: impl FnMut(TaskIndex)) -> bool {
         let mut left = SETTLED_MAX;
         while left > 0 && self.ended.is_empty() && self.life.dead.is_empty() {
-            let Some(task) = self.life.loose.pop() else { break };
+            let Some(task) = self.life.loose.pop_front() else { break };
             self.settle(task);
             left -= 1;
         }
@@ -147,7 +150,7 @@ impl Kernel {
         if !ties.held() {
             life.result_unheld(ties, task);
         } else if secured && ties.result_needs_no_inputs() {
-            life.loose.push(task);
+            life.loose.push_back(task);
         }
     }
 
@@ -222,7 +225,7 @@ impl Kernel {
                 let lineage = &mut ties[producer.at()].lineage;
                 *lineage -= 1;
                 if *lineage == 0 {
-                    life.loose.push(producer);
+                    life.loose.push_back(producer);
                 }
             }
             graph.release(task);
@@ -266,7 +269,7 @@ impl Lifetime {
         let ties = &mut board.ties[task.at()];
         match board.tasks[task.at()].state {
             TaskState::Done if !ties.has(Flag::Dead) => self.result_unheld(ties, task),
-            state if state.is_terminal() && ties.lineage == 0 => self.loose.push(task),
+            state if state.is_terminal() && ties.lineage == 0 => self.loose.push_back(task),
             _ => {}
         }
     }
@@ -275,7 +278,7 @@ impl Lifetime {
     #[inline]
     fn result_unheld(&mut self, ties: &mut Ties, task: TaskIndex) {
         if ties.lineage == 0 {
-            self.loose.push(task);
+            self.loose.push_back(task);
         } else if ties.has(Flag::Released) {
             return; // A checkpoint: consumers that may run again could not get this result in any other way.
         }
