@@ -7,6 +7,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PyTuple};
+use smallvec::SmallVec;
 
 use crate::codec::Passed;
 use crate::fastcall::FastMethod;
@@ -40,7 +41,8 @@ struct Prepared {
     /// Node of each task.
     node_of: Vec<u32>,
     standing: Vec<Standing>,
-    passed_out: usize,
+    /// Nodes in the order in which they were passed out.
+    passed_out: Vec<u32>,
     finished: usize,
 }
 
@@ -59,19 +61,18 @@ impl Sorter {
     #[new]
     #[pyo3(signature = (graph = None))]
     fn new<'py>(py: Python<'py>, graph: Option<&Bound<'py, PyAny>>) -> PyResult<Self> {
-        let sorter = Self {
-            numbers: PyDict::new(py).unbind(),
-            nodes: PyList::empty(py).unbind(),
-            state: Mutex::new(State::Open(Vec::new())),
-        };
+        let (numbers, nodes) = (PyDict::new(py), PyList::empty(py));
+        let mut edges = Vec::new();
         if let Some(graph) = graph.filter(|graph| !graph.is_none()) {
             for item in graph.call_method0("items")?.try_iter()? {
                 let (node, predecessors): (Bound<'py, PyAny>, Bound<'py, PyAny>) = item?.extract()?;
-                let predecessors = predecessors.try_iter()?.collect::<PyResult<Vec<_>>>()?;
-                sorter.add(&node, &predecessors)?;
+                let node = number(&numbers, &nodes, &node)?;
+                for predecessor in predecessors.try_iter()? {
+                    edges.push((node, number(&numbers, &nodes, &predecessor?)?));
+                }
             }
         }
-        Ok(sorter)
+        Ok(Self { numbers: numbers.unbind(), nodes: nodes.unbind(), state: Mutex::new(State::Open(edges)) })
     }
 
     /// Check for cycles; from now on nodes are passed out and none can be added.
@@ -99,7 +100,7 @@ impl Sorter {
 
     /// Say whether more nodes are to come, or some that were passed out are not done.
     fn is_active(&self) -> PyResult<bool> {
-        self.prepared(|prepared| prepared.finished < prepared.passed_out || prepared.kernel.ready_len(CLASS) > 0)
+        self.prepared(|prepared| prepared.finished < prepared.passed_out.len() || prepared.kernel.ready_len(CLASS) > 0)
     }
 
     fn __bool__(&self) -> PyResult<bool> {
@@ -120,35 +121,48 @@ impl Sorter {
     }
 
     fn add<'py>(&self, node: &Bound<'py, PyAny>, predecessors: &[Bound<'py, PyAny>]) -> PyResult<()> {
+        let late = || PyValueError::new_err("Nodes cannot be added after a call to prepare()");
         if let State::Prepared(_) = &*self.lock() {
-            return Err(PyValueError::new_err("Nodes cannot be added after a call to prepare()"));
+            return Err(late());
         }
         let (numbers, nodes) = (self.numbers.bind(node.py()), self.nodes.bind(node.py()));
-        let number = number(numbers, nodes, node)?;
+        let node = number(numbers, nodes, node)?;
+        let mut edges = SmallVec::<[(u32, u32); 8]>::new();
         for predecessor in predecessors {
-            let predecessor = self::number(numbers, nodes, predecessor)?;
-            if let State::Open(edges) = &mut *self.lock() {
-                edges.push((number, predecessor));
-            }
+            edges.push((node, number(numbers, nodes, predecessor)?));
+        }
+        match &mut *self.lock() {
+            State::Open(all) => all.extend(edges),
+            State::Prepared(_) => return Err(late()),
         }
         Ok(())
     }
 
-    fn done(&self, nodes: &[Bound<'_, PyAny>]) -> PyResult<()> {
-        self.prepared(|_| ())?;
+    /// Marks nodes as done, up to the first that cannot be.
+    fn done<'py>(&self, nodes: &[Bound<'py, PyAny>]) -> PyResult<()> {
+        let Some(py) = nodes.first().map(|node| node.py()) else { return self.prepared(|_| ()) };
+        let all = self.nodes.bind(py);
+        // Most callers hand nodes back in the order in which they got them: no need to hash those.
+        let mut expected = self.prepared(|prepared| prepared.expected(nodes.len()))?.into_iter();
+        let mut numbers = SmallVec::<[u32; 8]>::with_capacity(nodes.len());
+        let mut unknown = None;
         for node in nodes {
-            let Some(number) = self.numbers.bind(node.py()).get_item(node)? else {
-                return Err(PyValueError::new_err(format!("node {} was not added using add()", node.repr()?)));
-            };
-            let number = number.extract::<u32>()? as usize;
-            let problem = match self.prepared(|prepared| prepared.finish(number))? {
-                Standing::PassedOut => continue,
-                Standing::NotReady => "was not passed out (still not ready)",
-                Standing::Done => "was already marked done",
-            };
-            return Err(PyValueError::new_err(format!("node {} {problem}", node.repr()?)));
+            let next = expected.next().filter(|&number| all.get_item(number as usize).is_ok_and(|next| next.is(node)));
+            match next.map_or_else(|| known(self.numbers.bind(py), node), |number| Ok(Some(number)))? {
+                Some(number) => numbers.push(number),
+                None => {
+                    unknown = Some(node);
+                    break;
+                }
+            }
         }
-        self.prepared(Prepared::let_go)
+        if let Some((position, problem)) = self.prepared(|prepared| prepared.finish_all(&numbers))? {
+            return Err(PyValueError::new_err(format!("node {} {problem}", nodes[position].repr()?)));
+        }
+        match unknown {
+            None => Ok(()),
+            Some(node) => Err(PyValueError::new_err(format!("node {} was not added using add()", node.repr()?))),
+        }
     }
 
     /// A `graphlib.CycleError` with the nodes of a cycle, each a predecessor of the next.
@@ -168,13 +182,17 @@ impl Sorter {
 
 /// The number of a node, which is new if it was never seen.
 fn number<'py>(numbers: &Bound<'py, PyDict>, nodes: &Bound<'py, PyList>, node: &Bound<'py, PyAny>) -> PyResult<u32> {
-    if let Some(number) = numbers.get_item(node)? {
-        return number.extract();
+    if let Some(number) = known(numbers, node)? {
+        return Ok(number);
     }
     let number = nodes.len() as u32;
     numbers.set_item(node, number)?;
     nodes.append(node)?;
     Ok(number)
+}
+
+fn known(numbers: &Bound<'_, PyDict>, node: &Bound<'_, PyAny>) -> PyResult<Option<u32>> {
+    numbers.get_item(node)?.map(|number| number.extract()).transpose()
 }
 
 impl Prepared {
@@ -186,7 +204,7 @@ impl Prepared {
             task_of: vec![BLOCKED; count],
             node_of: Vec::new(),
             standing: vec![Standing::NotReady; count],
-            passed_out: 0,
+            passed_out: Vec::with_capacity(count),
             finished: 0,
         };
         prepared.kernel.add_worker(CALLER);
@@ -233,29 +251,41 @@ impl Prepared {
     fn pass_out(&mut self) -> Vec<u32> {
         let mut leased = Vec::new();
         self.kernel.lease_ready(CALLER, CLASS, &mut leased);
-        self.passed_out += leased.len();
         let nodes = leased.into_iter().map(|(task, _)| self.node_of[task.0 as usize]).collect::<Vec<_>>();
         nodes.iter().for_each(|&node| self.standing[node as usize] = Standing::PassedOut);
+        self.passed_out.extend_from_slice(&nodes);
         nodes
     }
 
-    /// Marks a node as done if it stood as passed out; the answer is how it stood.
-    fn finish(&mut self, node: usize) -> Standing {
-        let before = self.standing[node];
-        if before == Standing::PassedOut {
-            let task = TaskIndex(self.task_of[node]);
-            let attempt = self.kernel.attempt(task);
-            self.kernel.complete(CALLER, task, attempt, true).expect("what was passed out is leased");
-            self.standing[node] = Standing::Done;
-            self.finished += 1;
-        }
-        before
+    /// The next nodes to come back, if they do in the order in which they were passed out.
+    fn expected(&self, count: usize) -> SmallVec<[u32; 8]> {
+        self.passed_out.iter().skip(self.finished).take(count).copied().collect()
     }
 
-    /// Lets the kernel forget what is done.
-    fn let_go(&mut self) {
+    /// Marks nodes as done up to the first that cannot be; the answer is its position, and why.
+    fn finish_all(&mut self, nodes: &[u32]) -> Option<(usize, &'static str)> {
+        let problem = nodes.iter().position(|&node| !self.finish(node as usize)).map(|position| {
+            match self.standing[nodes[position] as usize] {
+                Standing::Done => (position, "was already marked done"),
+                _ => (position, "was not passed out (still not ready)"),
+            }
+        });
+        // The kernel forgets what is done.
         self.kernel.drain_dead(|_| ());
         self.kernel.drain_freed(|_| ());
+        problem
+    }
+
+    fn finish(&mut self, node: usize) -> bool {
+        if self.standing[node] != Standing::PassedOut {
+            return false;
+        }
+        let task = TaskIndex(self.task_of[node]);
+        let attempt = self.kernel.attempt(task);
+        self.kernel.complete(CALLER, task, attempt, true).expect("what was passed out is leased");
+        self.standing[node] = Standing::Done;
+        self.finished += 1;
+        true
     }
 }
 
@@ -270,13 +300,18 @@ impl Rows {
         let mut starts = vec![0_u32; count + 1];
         edges.iter().for_each(|&(node, _)| starts[node as usize + 1] += 1);
         (0..count).for_each(|node| starts[node + 1] += starts[node]);
-        let mut places = starts.clone();
-        let mut all = vec![0_u32; edges.len()];
-        for &(node, predecessor) in edges {
-            let place = &mut places[node as usize];
-            all[*place as usize] = predecessor;
-            *place += 1;
-        }
+        let all = if edges.is_sorted_by_key(|edge| edge.0) {
+            edges.iter().map(|edge| edge.1).collect()
+        } else {
+            let mut places = starts.clone();
+            let mut all: Vec<u32> = vec![0; edges.len()];
+            for &(node, predecessor) in edges {
+                let place = &mut places[node as usize];
+                all[*place as usize] = predecessor;
+                *place += 1;
+            }
+            all
+        };
         let mut rows = Self { starts: vec![0], predecessors: Vec::with_capacity(all.len()) };
         let mut named_by = vec![u32::MAX; count];
         for node in 0..count {
