@@ -264,12 +264,13 @@ def _ending_classes() -> tuple[type[BaseException], ...]:
 def _obstacle(error: BaseException, problem: BaseException) -> str:
     if isinstance(problem, (_NotTheSameError, _TooLongError)):
         return str(problem)
-    try:
-        path, reason = explain(error) or ("", "")
-    except BaseException:
-        path, reason = "", ""
-    if reason:
-        return f"{path}: {reason}" if path else reason
+    if isinstance(problem, Exception):  # what interrupts is not called a second time
+        try:
+            path, reason = explain(error) or ("", "")
+        except BaseException:
+            path, reason = "", ""
+        if reason:
+            return f"{path}: {reason}" if path else reason
     return f"it cannot be made again from its pickle: {_name_and_text(problem)}"
 
 
