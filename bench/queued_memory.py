@@ -9,13 +9,14 @@ import sys
 
 import headrace
 from processor_time import resident_bytes
+from worker_processes import worker_pids
 from workloads import inc
 
 
 def main(tasks: int, edges_per_task: int) -> None:
     """Queue the tasks for workers that are stopped, and weigh the process before and after."""
     with headrace.Client(workers=2) as client:
-        pids = warm_up(client)
+        pids = worker_pids(client, 2)
         graph, last, edges = build(tasks, edges_per_task)
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
@@ -31,15 +32,6 @@ def main(tasks: int, edges_per_task: int) -> None:
     progress = statistics.progress
     assert progress.total - progress.ended == len(graph), f"queued: {progress}"
     print(json.dumps({"grown": after - before, "held": statistics.bytes_held, "tasks": len(graph), "edges": edges}))
-
-
-def warm_up(client: headrace.Client) -> list[int]:
-    """Bring both workers up; their process ids."""
-    graph = headrace.Graph()
-    graph.map(inc, range(1_000))
-    run = client.submit(graph)
-    assert run.wait()
-    return [worker.pid for worker in run.statistics().workers]
 
 
 def build(tasks: int, edges_per_task: int) -> tuple[headrace.Graph, headrace.Node, int]:

@@ -7,17 +7,16 @@ import pytest
 
 from figures import at_most
 from processor_time import processor_time_ns
-from workloads import inc
+from worker_processes import worker_pids
 
 WINDOW_S = 5
+WORKERS = 2
 
 
 @pytest.mark.quick
 def test_idle_processor_time(client, record):
-    graph_less = client.call(inc, 1)
-    assert graph_less.result() == 2
     # This process holds the broker's threads; the benchmark's own thread sleeps through the window.
-    pids = [os.getpid(), *worker_pids(client)]
+    pids = [os.getpid(), *worker_pids(client, WORKERS)]
     time.sleep(0.5)  # let the wardens park
     samples = []
     for _ in range(2):
@@ -25,17 +24,6 @@ def test_idle_processor_time(client, record):
         time.sleep(WINDOW_S)
         samples.append((total_ns(pids) - before) / (time.monotonic_ns() - start) * 100)
     record(at_most("idle broker and 2 workers, together", samples, "% of a core", bar=0.2))
-
-
-def worker_pids(client):
-    """Process ids of the workers, from a run's statistics."""
-    import headrace
-
-    graph = headrace.Graph()
-    graph.add(inc, 0)
-    run = client.submit(graph)
-    assert run.wait()
-    return [worker.pid for worker in run.statistics().workers]
 
 
 def total_ns(pids):

@@ -7,7 +7,7 @@ import sys
 from figures import at_most
 from machine_card import REPOSITORY
 from processor_time import resident_bytes
-from test_idle_cpu import worker_pids
+from worker_processes import worker_pids
 from workloads import inc
 
 BENCH = REPOSITORY / "bench"
@@ -36,7 +36,7 @@ def queued(tasks, edges_per_task):
 
 def test_a_million_calls_leave_memory_flat(client, record):
     warm_up, calls = 100_000, 1_000_000
-    pids = ["self", *worker_pids(client)]
+    pids = ["self", *worker_pids(client, 2)]
     make_calls(client, warm_up)
     before = sum(resident_bytes(pid) for pid in pids)
     make_calls(client, calls)
