@@ -67,6 +67,12 @@ impl Sorter {
             for item in graph.call_method0("items")?.try_iter()? {
                 let (node, predecessors): (Bound<'py, PyAny>, Bound<'py, PyAny>) = item?.extract()?;
                 let node = number(&numbers, &nodes, &node)?;
+                if let Ok(predecessors) = predecessors.cast_exact::<PyList>() {
+                    for predecessor in predecessors.iter() {
+                        edges.push((node, number(&numbers, &nodes, &predecessor)?));
+                    }
+                    continue;
+                }
                 for predecessor in predecessors.try_iter()? {
                     edges.push((node, number(&numbers, &nodes, &predecessor?)?));
                 }
@@ -219,25 +225,27 @@ impl Prepared {
         (prepared, cycle)
     }
 
-    /// Submits these nodes, none of which needs another one.
+    /// Submits these nodes, which need no others.
     fn submit(&mut self, rows: &Rows, nodes: &[u32]) -> Result<(), GraphError> {
-        let mut local = vec![BLOCKED; rows.starts.len() - 1];
-        nodes.iter().zip(0..).for_each(|(&node, number)| local[node as usize] = number);
-        let mut chunk_deps = Vec::with_capacity(rows.predecessors.len());
-        let mut dep_counts = Vec::with_capacity(nodes.len());
-        for &node in nodes {
-            dep_counts.push(rows.of(node).len() as u32);
-            chunk_deps.extend(rows.of(node).iter().map(|&predecessor| local[predecessor as usize]));
-        }
+        let mut local = Vec::new();
+        let dep_counts: Vec<u32> = nodes.iter().map(|&node| rows.of(node).len() as u32).collect();
+        let deps = if nodes.len() == self.task_of.len() {
+            &rows.predecessors
+        } else {
+            let mut position = vec![BLOCKED; self.task_of.len()];
+            nodes.iter().zip(0..).for_each(|(&node, number)| position[node as usize] = number);
+            local.extend(nodes.iter().flat_map(|&node| rows.of(node)).map(|&node| position[node as usize]));
+            &local
+        };
         let chunk = Chunk {
             dep_counts: &dep_counts,
-            deps: &chunk_deps,
+            deps,
             external: &[],
             class: Classes::One(CLASS),
             priority: Priorities::One(0),
             keep: &[],
         };
-        let mut tasks = Vec::new();
+        let mut tasks = Vec::with_capacity(nodes.len());
         self.kernel.submit(&chunk, &mut tasks)?;
         // The kernel is fresh, so that the tasks are numbered from 0.
         self.node_of = vec![0; tasks.len()];
