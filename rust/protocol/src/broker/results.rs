@@ -161,6 +161,7 @@ impl Broker {
         for peer in clients {
             let reason = headrace_wire::GoodbyeReason::WorkersFailed as u8;
             self.send(peer, &Message::Goodbye(headrace_wire::Goodbye { reason, text }));
+            self.actions.push_back(Action::Cut { peer });
         }
         for worker in &mut self.workers {
             if matches!(worker.life, Life::Down { .. }) {
