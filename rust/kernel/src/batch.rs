@@ -101,9 +101,9 @@ impl Kernel {
         }
         self.scratch = fresh;
         for lease in &mut out[first..] {
-            let ties = &self.board.ties[lease.task.at()];
-            lease.hold = ties.pending > 0;
-            lease.report = ties.holds > 0 || (lease.hold && self.has_consumer_elsewhere(lease.task));
+            let task = &self.board.tasks[lease.task.at()];
+            lease.hold = task.pending > 0;
+            lease.report = task.holds > 0 || (lease.hold && self.has_consumer_elsewhere(lease.task));
         }
     }
 
@@ -115,7 +115,7 @@ impl Kernel {
         fresh: &mut Vec<TaskIndex>,
     ) -> Option<TaskIndex> {
         while let Some(task) = fresh.pop() {
-            if classes.contains(&self.board.ranks[task.at()].class) {
+            if classes.contains(&self.board.tasks[task.at()].rank.class) {
                 return Some(task);
             }
             self.board.follow(task, worker.at(), End::Front);
@@ -136,8 +136,8 @@ impl Kernel {
     ) -> Leased {
         let board = &mut self.board;
         board.set_state(task, TaskState::Leased);
-        board.lists.push(&mut board.ties, leases, task, End::Back);
-        self.operations += 1 + self.graph.degree(task);
+        board.lists.push(&mut board.tasks, leases, task, End::Back);
+        self.operations += 1 + board.tasks[task.at()].span.degree();
         let number = u64::from(worker.0);
         self.graph.each_consumer_back(&mut board.tasks, task, |entry, consumer| {
             if entry.state == TaskState::Waiting {
@@ -147,7 +147,7 @@ impl Kernel {
                 }
             }
         });
-        let attempt = &mut board.ties[task.at()].attempt;
+        let attempt = &mut board.tasks[task.at()].attempt;
         attempt.0 += 1;
         Leased { task, attempt: *attempt, report: false, hold: false }
     }
@@ -155,7 +155,9 @@ impl Kernel {
     /// Whether a consumer of a leased task is not leased. One that is leased is so to the same worker (K2).
     #[inline]
     fn has_consumer_elsewhere(&self, task: TaskIndex) -> bool {
-        self.graph.any_consumer(&self.board.tasks, task, |consumer| consumer.state == TaskState::Waiting)
+        self.graph.any_consumer(&self.board.tasks, &self.board.tasks[task.at()], |consumer| {
+            consumer.state == TaskState::Waiting
+        })
     }
 }
 
@@ -189,7 +191,7 @@ impl Seeds {
             Some(queue) => Self::look(kernel, oracle, queue, &mut LOOK_AHEAD.clone()).1,
             None => self.find(kernel, oracle),
         }?;
-        let queue = kernel.board.ties[task.at()].list;
+        let queue = kernel.board.tasks[task.at()].list;
         kernel.board.leave(task);
         let more = !self.only_preferred && kernel.board.lists.get(queue).len > 0;
         self.best = more.then_some(queue);
@@ -230,12 +232,12 @@ impl Seeds {
         left: &mut usize,
     ) -> (Option<TaskIndex>, Option<TaskIndex>) {
         let mut first = None;
-        for task in kernel.board.lists.iter(&kernel.board.ties, queue) {
+        for task in kernel.board.lists.iter(&kernel.board.tasks, queue) {
             if *left == 0 {
                 break;
             }
             *left -= 1;
-            let predecessors = kernel.graph.predecessors(task);
+            let predecessors = kernel.graph.predecessors(&kernel.board.tasks[task.at()]);
             if predecessors.is_empty() || oracle.preference(predecessors, task) != Preference::Other {
                 return (Some(task), Some(task));
             }

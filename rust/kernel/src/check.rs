@@ -30,9 +30,9 @@ impl Kernel {
         let mut places = vec![Place::Nowhere; self.board.tasks.len()];
         let mut enter = |list: u32, place: &dyn Fn(u32) -> Place| {
             let mut len = 0;
-            for task in self.board.lists.iter(&self.board.ties, list) {
+            for task in self.board.lists.iter(&self.board.tasks, list) {
                 ensure(places[task.at()] == Place::Nowhere, || format!("K3: {task:?} stands in two queues"))?;
-                ensure(self.board.ties[task.at()].list == list, || format!("K3: {task:?} does not know its queue"))?;
+                ensure(self.board.tasks[task.at()].list == list, || format!("K3: {task:?} does not know its queue"))?;
                 places[task.at()] = place(len);
                 len += 1;
             }
@@ -102,7 +102,7 @@ impl Kernel {
 
     /// K3: the queue that the state calls for.
     fn check_place(&self, task: TaskIndex, places: &[Place]) -> Result<(), String> {
-        let rank = self.board.ranks[task.at()];
+        let rank = self.board.tasks[task.at()].rank;
         let place = places[task.at()];
         let right = match self.state(task) {
             TaskState::Ready => place == Place::Ready(rank.class.0, rank.priority),
@@ -127,15 +127,15 @@ impl Kernel {
     /// K5: what a task that has ended still needs.
     fn check_end(&self, task: TaskIndex) -> Result<(), String> {
         let state = self.state(task);
-        let ties = &self.board.ties[task.at()];
-        let (dead, secured, released) = (ties.has(Flag::Dead), ties.has(Flag::Secured), ties.has(Flag::Released));
+        let entry = &self.board.tasks[task.at()];
+        let (dead, secured, released) = (entry.has(Flag::Dead), entry.has(Flag::Secured), entry.has(Flag::Released));
         if state.is_pending() {
             return ensure(!dead && !secured && !released, || format!("K5: {task:?} is {state:?} and has ended"));
         }
         if state == TaskState::Done {
-            let wanted = ties.held() || (released && ties.lineage > 0);
+            let wanted = entry.held() || (released && entry.lineage > 0);
             ensure(dead || wanted, || format!("K5: the result of {task:?} lives for nobody"))?;
-            ensure(!dead || ties.pending == 0, || format!("K5: the result of {task:?} died before its consumers"))?;
+            ensure(!dead || entry.pending == 0, || format!("K5: the result of {task:?} died before its consumers"))?;
             ensure(!released || secured || dead, || {
                 format!("K5: {task:?} cannot run again, but its result can be lost")
             })?;
@@ -144,11 +144,11 @@ impl Kernel {
         }
         let loose = || self.life.loose.contains(&task) || self.ended.iter().any(|ended| ended.task == task);
         let needless = match state {
-            TaskState::Done => (dead || secured) && ties.lineage == 0,
+            TaskState::Done => (dead || secured) && entry.lineage == 0,
             _ => true,
         };
         ensure(released || !needless || loose(), || format!("K5: nobody will release {task:?}"))?;
-        let freeable = released && !ties.held() && ties.lineage == 0;
+        let freeable = released && !entry.held() && entry.lineage == 0;
         ensure(!freeable || loose(), || format!("K5: nobody will free {task:?}"))
     }
 
@@ -156,7 +156,7 @@ impl Kernel {
     fn check_uses(&self) -> Result<(), String> {
         let mut uses = vec![(0_u32, 0_u32); self.board.tasks.len()];
         for consumer in self.live() {
-            let released = self.board.ties[consumer.at()].has(Flag::Released);
+            let released = self.board.tasks[consumer.at()].has(Flag::Released);
             ensure(!released || self.predecessors(consumer).is_empty(), || format!("K5: {consumer:?} has edges left"))?;
             for &producer in self.predecessors(consumer) {
                 ensure(self.state(producer) != TaskState::Free, || {
@@ -170,8 +170,8 @@ impl Kernel {
             }
         }
         for task in self.live() {
-            let ties = &self.board.ties[task.at()];
-            let kept = (ties.pending, ties.lineage);
+            let entry = &self.board.tasks[task.at()];
+            let kept = (entry.pending, entry.lineage);
             let found = uses[task.at()];
             ensure(kept == found, || format!("K5: {task:?} counts (pending, lineage) {kept:?}, not {found:?}"))?;
             let successors = self.successors(task).count();
@@ -190,7 +190,7 @@ impl Kernel {
         for task in self.live() {
             let (alive, unreleased) = chunks.entry(self.board.tasks[task.at()].chunk).or_default();
             *alive += 1;
-            *unreleased += u32::from(!self.board.ties[task.at()].has(Flag::Released));
+            *unreleased += u32::from(!self.board.tasks[task.at()].has(Flag::Released));
         }
         for (&chunk, &found) in &chunks {
             let kept = self.graph.chunk_counts(chunk);
@@ -199,8 +199,8 @@ impl Kernel {
         for slot in
             (0..self.board.tasks.len() as u32).map(TaskIndex).filter(|&slot| self.state(slot) == TaskState::Free)
         {
-            let (task, ties) = (&self.board.tasks[slot.at()], &self.board.ties[slot.at()]);
-            ensure(task.chunk == NONE && ties.list == NONE, || format!("K1: free {slot:?} is still somewhere"))?;
+            let entry = &self.board.tasks[slot.at()];
+            ensure(entry.chunk == NONE && entry.list == NONE, || format!("K1: free {slot:?} is still somewhere"))?;
             ensure(self.life.knows_free(slot), || format!("K1: free {slot:?} is lost"))?;
         }
         Ok(())

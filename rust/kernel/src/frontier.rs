@@ -26,7 +26,7 @@ impl Kernel {
     fn first_ready(&self, class: ClassId) -> Option<TaskIndex> {
         let place = self.board.ready.place(class)?;
         let (_, queue) = self.board.ready.levels(place).next()?;
-        self.board.lists.iter(&self.board.ties, queue).next()
+        self.board.lists.iter(&self.board.tasks, queue).next()
     }
 }
 

@@ -1,13 +1,11 @@
 //! Where the edges live: packed rows for what one chunk brought, linked ones for what a later chunk hung on an older task.
 
 use crate::ids::{NONE, TaskIndex};
-use crate::ready::Board;
 use crate::state::{Flag, Task};
 
 /// All edges. An edge inside a chunk costs eight bytes: a slot in the row of its consumer and one in that of its producer.
 #[derive(Clone, Default)]
 pub(crate) struct Graph {
-    spans: Vec<Span>,
     chunks: Vec<Rows>,
     free_chunks: Vec<u32>,
     links: Vec<Link>,
@@ -16,13 +14,12 @@ pub(crate) struct Graph {
     row_bytes: usize,
 }
 
-/// Where the edges of one task are.
+/// Where the edges of one task are: parts of its chunk's rows, and the ends of its links.
 #[derive(Clone, Copy)]
 pub(crate) struct Span {
-    pub(crate) chunk: u32,
-    pub(crate) preds_at: u32,
+    preds_at: u32,
     pub(crate) preds_len: u32,
-    pub(crate) succs_at: u32,
+    succs_at: u32,
     pub(crate) succs_len: u32,
     /// First of its linked consumers.
     late: u32,
@@ -56,9 +53,15 @@ struct Link {
 }
 
 impl Span {
-    pub(crate) fn new(chunk: u32, preds: (u32, u32), succs: (u32, u32)) -> Self {
-        let ((preds_at, preds_len), (succs_at, succs_len)) = (preds, succs);
-        Span { chunk, preds_at, preds_len, succs_at, succs_len, late: NONE, bonds: NONE }
+    /// Places and lengths of the predecessors and the consumers.
+    pub(crate) fn new((preds_at, preds_len): (u32, u32), (succs_at, succs_len): (u32, u32)) -> Self {
+        Span { preds_at, preds_len, succs_at, succs_len, late: NONE, bonds: NONE }
+    }
+
+    /// The number of edges, links to later consumers apart.
+    #[inline]
+    pub(crate) fn degree(&self) -> u64 {
+        u64::from(self.preds_len) + u64::from(self.succs_len)
     }
 }
 
@@ -79,26 +82,11 @@ impl Graph {
         }
     }
 
-    /// Says where the edges of a task are.
-    #[inline]
-    pub(crate) fn set_span(&mut self, task: TaskIndex, span: Span) {
-        if task.at() == self.spans.len() {
-            self.spans.push(span);
-        } else {
-            self.spans[task.at()] = span;
-        }
-    }
-
-    /// Makes room for the spans of new slots.
-    pub(crate) fn reserve(&mut self, slots: usize) {
-        self.spans.reserve(slots);
-    }
-
     /// Hangs a task on a producer in an older chunk.
-    pub(crate) fn link(&mut self, producer: TaskIndex, consumer: TaskIndex) {
+    pub(crate) fn link(&mut self, tasks: &mut [Task], producer: TaskIndex, consumer: TaskIndex) {
         let id = self.free_links.pop().unwrap_or(self.links.len() as u32);
-        let head = self.spans[producer.at()].late;
-        let sibling = self.spans[consumer.at()].bonds;
+        let head = tasks[producer.at()].span.late;
+        let sibling = tasks[consumer.at()].span.bonds;
         let (next, prev) = if head == NONE { (id, id) } else { (head, self.links[head as usize].prev) };
         let link = Link { producer, consumer, next, prev, sibling };
         if id as usize == self.links.len() {
@@ -109,36 +97,35 @@ impl Graph {
         self.links[prev as usize].next = id;
         self.links[next as usize].prev = id;
         if head == NONE {
-            self.spans[producer.at()].late = id;
+            tasks[producer.at()].span.late = id;
         }
-        self.spans[consumer.at()].bonds = id;
+        tasks[consumer.at()].span.bonds = id;
     }
 
     /// The predecessors of a task, in the order of its chunk's column.
     #[inline]
-    pub(crate) fn predecessors(&self, task: TaskIndex) -> &[TaskIndex] {
-        let span = &self.spans[task.at()];
-        if span.preds_len == 0 {
+    pub(crate) fn predecessors(&self, task: &Task) -> &[TaskIndex] {
+        if task.span.preds_len == 0 {
             return &[];
         }
-        let at = span.preds_at as usize;
-        &self.chunks[span.chunk as usize].preds[at..at + span.preds_len as usize]
+        let at = task.span.preds_at as usize;
+        &self.chunks[task.chunk as usize].preds[at..at + task.span.preds_len as usize]
     }
 
     /// The consumers that came with a task's own chunk. Some may be gone, and their slots taken by others.
     #[inline]
-    fn row(&self, span: &Span) -> &[TaskIndex] {
-        if span.succs_len == 0 {
+    fn row(&self, task: &Task) -> &[TaskIndex] {
+        if task.span.succs_len == 0 {
             return &[];
         }
-        let at = span.succs_at as usize;
+        let at = task.span.succs_at as usize;
         // The rows of a chunk go before its last held result does.
-        self.chunks[span.chunk as usize].succs.get(at..at + span.succs_len as usize).unwrap_or_default()
+        self.chunks[task.chunk as usize].succs.get(at..at + task.span.succs_len as usize).unwrap_or_default()
     }
 
     /// The consumers of a task that came with later chunks and may still run.
-    pub(crate) fn linked(&self, task: TaskIndex) -> impl Iterator<Item = TaskIndex> + '_ {
-        let head = self.spans[task.at()].late;
+    fn linked(&self, task: &Task) -> impl Iterator<Item = TaskIndex> + '_ {
+        let head = task.span.late;
         let mut id = head;
         std::iter::from_fn(move || {
             if id == NONE {
@@ -159,13 +146,13 @@ impl Graph {
         task: TaskIndex,
         mut visit: impl FnMut(&mut Task, TaskIndex),
     ) {
-        let span = &self.spans[task.at()];
+        let Task { chunk, span, .. } = tasks[task.at()];
         if span.late != NONE {
             self.each_linked_back(tasks, span.late, &mut visit);
         }
-        for &consumer in self.row(span).iter().rev() {
+        for &consumer in self.row(&tasks[task.at()]).iter().rev() {
             let entry = &mut tasks[consumer.at()];
-            if entry.chunk == span.chunk {
+            if entry.chunk == chunk {
                 visit(entry, consumer);
             }
         }
@@ -186,47 +173,39 @@ impl Graph {
 
     /// Whether some consumer is as asked for.
     #[inline]
-    pub(crate) fn any_consumer(&self, tasks: &[Task], task: TaskIndex, is: impl Fn(&Task) -> bool) -> bool {
-        let span = &self.spans[task.at()];
+    pub(crate) fn any_consumer(&self, tasks: &[Task], task: &Task, is: impl Fn(&Task) -> bool) -> bool {
         let own = |consumer: &TaskIndex| {
             let entry = &tasks[consumer.at()];
-            entry.chunk == span.chunk && is(entry)
+            entry.chunk == task.chunk && is(entry)
         };
-        self.row(span).iter().any(own)
-            || (span.late != NONE && self.linked(task).any(|consumer| is(&tasks[consumer.at()])))
+        self.row(task).iter().any(own)
+            || (task.span.late != NONE && self.linked(task).any(|consumer| is(&tasks[consumer.at()])))
     }
 
-    /// How long a row of chunks ends in the chunk of a task.
-    pub(crate) fn depth_mut(&mut self, task: TaskIndex) -> &mut u32 {
-        &mut self.chunks[self.spans[task.at()].chunk as usize].depth
-    }
-
-    /// The number of edges at a task, both sides.
-    #[inline]
-    pub(crate) fn degree(&self, task: TaskIndex) -> u64 {
-        let span = &self.spans[task.at()];
-        u64::from(span.preds_len) + u64::from(span.succs_len)
+    /// How long a row of chunks ends in this one.
+    pub(crate) fn depth_mut(&mut self, chunk: u32) -> &mut u32 {
+        &mut self.chunks[chunk as usize].depth
     }
 
     /// Consumers that may still run, again or for the first time, in order of submission.
-    pub(crate) fn consumers<'a>(&'a self, board: &'a Board, task: TaskIndex) -> impl Iterator<Item = TaskIndex> + 'a {
-        let span = &self.spans[task.at()];
-        let chunk = span.chunk;
+    pub(crate) fn consumers<'a>(&'a self, tasks: &'a [Task], task: TaskIndex) -> impl Iterator<Item = TaskIndex> + 'a {
+        let task = &tasks[task.at()];
         let own = move |consumer: &TaskIndex| {
-            board.tasks[consumer.at()].chunk == chunk && !board.ties[consumer.at()].has(Flag::Released)
+            let entry = &tasks[consumer.at()];
+            entry.chunk == task.chunk && !entry.has(Flag::Released)
         };
-        self.row(span).iter().copied().filter(own).chain(self.linked(task))
+        self.row(task).iter().copied().filter(own).chain(self.linked(task))
     }
 
     /// Lets the producers of a task go: unlinks it from those in older chunks, and drops the rows of its chunk once nobody
     /// in the chunk needs them.
     #[inline]
-    pub(crate) fn release(&mut self, task: TaskIndex) {
-        let span = &mut self.spans[task.at()];
+    pub(crate) fn release(&mut self, tasks: &mut [Task], task: TaskIndex) {
+        let Task { chunk, ref mut span, .. } = tasks[task.at()];
         span.preds_len = 0;
-        let chunk = span.chunk;
         if span.bonds != NONE {
-            self.unlink(task);
+            let bonds = std::mem::replace(&mut span.bonds, NONE);
+            self.unlink(tasks, bonds);
         }
         let rows = &mut self.chunks[chunk as usize];
         rows.unreleased -= 1;
@@ -236,13 +215,13 @@ impl Graph {
     }
 
     /// Takes a task out of the rings of its producers in older chunks.
-    fn unlink(&mut self, task: TaskIndex) {
-        let mut id = std::mem::replace(&mut self.spans[task.at()].bonds, NONE);
+    fn unlink(&mut self, tasks: &mut [Task], bonds: u32) {
+        let mut id = bonds;
         while id != NONE {
             let Link { producer, next, prev, sibling, .. } = self.links[id as usize];
             self.links[prev as usize].next = next;
             self.links[next as usize].prev = prev;
-            let late = &mut self.spans[producer.at()].late;
+            let late = &mut tasks[producer.at()].span.late;
             if *late == id {
                 *late = if next == id { NONE } else { next };
             }
@@ -259,15 +238,13 @@ impl Graph {
         rows.succs = Vec::new();
     }
 
-    /// Forgets a freed task. Its chunk must not outlive the last of its tasks.
+    /// Forgets a freed task of a chunk; the chunk goes with its last one.
     #[inline]
-    pub(crate) fn free(&mut self, task: TaskIndex) {
-        let span = &mut self.spans[task.at()];
-        span.succs_len = 0;
-        let rows = &mut self.chunks[span.chunk as usize];
+    pub(crate) fn free(&mut self, chunk: u32) {
+        let rows = &mut self.chunks[chunk as usize];
         rows.alive -= 1;
         if rows.alive == 0 {
-            self.free_chunks.push(span.chunk);
+            self.free_chunks.push(chunk);
         }
     }
 
@@ -276,8 +253,7 @@ impl Graph {
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.spans.capacity() * size_of::<Span>()
-            + self.chunks.capacity() * size_of::<Rows>()
+        self.chunks.capacity() * size_of::<Rows>()
             + self.links.capacity() * size_of::<Link>()
             + (self.free_chunks.capacity() + self.free_links.capacity()) * size_of::<u32>()
             + self.row_bytes

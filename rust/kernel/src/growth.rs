@@ -7,8 +7,7 @@ use crate::ids::{Attempt, Handle, NONE, TaskIndex};
 use crate::kernel::{HowEnded, Kernel};
 use crate::lifetime::CHECKPOINT_DEPTH;
 use crate::lists::End;
-use crate::ready::Rank;
-use crate::state::{Flag, Task, TaskState, Ties};
+use crate::state::{Flag, Rank, Task, TaskState};
 
 impl Kernel {
     /// Adds the tasks of a chunk and appends their slots, in order, to `out`.
@@ -39,7 +38,7 @@ impl Kernel {
             self.link_external(chunk, slots);
         }
         for &number in chunk.keep {
-            self.board.ties[slots[number as usize].at()].holds += 1;
+            self.board.tasks[slots[number as usize].at()].holds += 1;
         }
         for (&slot, &count) in slots.iter().zip(chunk.dep_counts) {
             // Nothing inside the chunk is done or leased yet.
@@ -59,7 +58,7 @@ impl Kernel {
 
     fn check_external(&self, chunk: &Chunk<'_>) -> Result<(), GraphError> {
         let usable =
-            |&task: &TaskIndex| self.state(task) != TaskState::Free && !self.board.ties[task.at()].has(Flag::Dead);
+            |&task: &TaskIndex| self.state(task) != TaskState::Free && !self.board.tasks[task.at()].has(Flag::Dead);
         match chunk.external.iter().position(|task| !usable(task)) {
             Some(position) => Err(GraphError::ResultReleased { position: position as u32 }),
             None => Ok(()),
@@ -74,10 +73,6 @@ impl Kernel {
         let wanted = tasks - (out.len() - before);
         out.extend((fresh..fresh + wanted).map(|slot| TaskIndex(slot as u32)));
         self.board.tasks.reserve(wanted);
-        self.board.ties.reserve(wanted);
-        self.board.ranks.reserve(wanted);
-        self.board.generations.resize(fresh + wanted, 0);
-        self.graph.reserve(wanted);
     }
 
     /// Lays out the rows of the chunk and makes its tasks.
@@ -107,10 +102,11 @@ impl Kernel {
         let alive = slots.len() as u32;
         let number = self.graph.add_rows(Rows { preds, succs, alive, unreleased: alive, depth: 0 });
         let (mut preds_at, mut succs_at) = (0, 0);
+        let board = &mut self.board;
         for (local, &slot) in slots.iter().enumerate() {
             let preds_len = chunk.dep_counts[local];
             let succs_len = tally[local].consumers - succs_at;
-            self.graph.set_span(slot, Span::new(number, (preds_at, preds_len), (succs_at, succs_len)));
+            let span = Span::new((preds_at, preds_len), (succs_at, succs_len));
             preds_at += preds_len;
             succs_at += succs_len;
             let class = match chunk.class {
@@ -121,18 +117,12 @@ impl Kernel {
                 Priorities::One(priority) => priority,
                 Priorities::Each(priorities) => priorities[local],
             };
-            let task = Task::new(number, preds_len);
             let rank = Rank { class, priority };
-            let board = &mut self.board;
-            if slot.at() == board.tasks.len() {
-                board.tasks.push(task);
-                board.ties.push(Ties::new(succs_len, Attempt(0)));
-                board.ranks.push(rank);
-            } else {
-                board.tasks[slot.at()] = task;
-                board.ties[slot.at()] = Ties::new(succs_len, board.ties[slot.at()].attempt);
-                board.ranks[slot.at()] = rank;
+            if let Some(old) = board.tasks.get_mut(slot.at()) {
+                *old = Task::new(number, span, rank, (old.attempt, old.generation));
                 board.counts[TaskState::Free as usize] -= 1;
+            } else {
+                board.tasks.push(Task::new(number, span, rank, (Attempt(0), 0)));
             }
         }
         self.board.counts[TaskState::Waiting as usize] += slots.len() as u64;
@@ -148,16 +138,16 @@ impl Kernel {
             rest = tail;
             for &dependency in deps.iter().filter(|&&dependency| dependency & EXTERNAL != 0) {
                 let producer = chunk.external[(dependency & !EXTERNAL) as usize];
-                self.graph.link(producer, slot);
+                self.graph.link(&mut self.board.tasks, producer, slot);
                 let worker = self.board.worker_of(producer);
-                let ties = &mut self.board.ties[producer.at()];
-                ties.pending += 1;
-                ties.lineage += 1;
-                if !ties.has(Flag::Released) {
-                    let above = *self.graph.depth_mut(producer);
+                let entry = &mut self.board.tasks[producer.at()];
+                entry.pending += 1;
+                entry.lineage += 1;
+                if !entry.has(Flag::Released) {
+                    let above = *self.graph.depth_mut(entry.chunk);
                     (shallowest, depth) = (shallowest.min(above), depth.max(above.saturating_add(1)));
                 }
-                let done = self.board.tasks[producer.at()].state == TaskState::Done;
+                let done = entry.state == TaskState::Done;
                 let entry = &mut self.board.tasks[slot.at()];
                 entry.missing -= u32::from(done);
                 if let Some(worker) = worker {
@@ -165,9 +155,9 @@ impl Kernel {
                 }
             }
         }
-        *self.graph.depth_mut(slots[0]) = depth;
+        *self.graph.depth_mut(self.board.tasks[slots[0].at()].chunk) = depth;
         if depth / CHECKPOINT_DEPTH > shallowest / CHECKPOINT_DEPTH {
-            slots.iter().for_each(|slot| self.board.ties[slot.at()].set(Flag::Checkpoint));
+            slots.iter().for_each(|slot| self.board.tasks[slot.at()].set(Flag::Checkpoint));
         }
     }
 
@@ -190,18 +180,20 @@ impl Kernel {
         if !self.board.tasks[task.at()].state.is_pending() {
             return None;
         }
-        self.graph.predecessors(task).iter().find_map(|&producer| match self.board.tasks[producer.at()].state {
-            TaskState::Failed => Some(HowEnded::Skipped { root: producer }),
-            TaskState::Skipped => Some(HowEnded::Skipped { root: self.root(producer) }),
-            TaskState::Cancelled => Some(HowEnded::Cancelled),
-            _ => None,
+        self.graph.predecessors(&self.board.tasks[task.at()]).iter().find_map(|&producer| {
+            match self.board.tasks[producer.at()].state {
+                TaskState::Failed => Some(HowEnded::Skipped { root: producer }),
+                TaskState::Skipped => Some(HowEnded::Skipped { root: self.root(producer) }),
+                TaskState::Cancelled => Some(HowEnded::Cancelled),
+                _ => None,
+            }
         })
     }
 
     /// The failed task because of which a task was skipped; the skipped task itself if the root is gone.
     fn root(&self, skipped: TaskIndex) -> TaskIndex {
-        let ties = &self.board.ties[skipped.at()];
-        let root = Handle { index: TaskIndex(ties.next), generation: ties.prev };
+        let entry = &self.board.tasks[skipped.at()];
+        let root = Handle { index: TaskIndex(entry.next), generation: entry.prev };
         self.resolve(root).unwrap_or(skipped)
     }
 }

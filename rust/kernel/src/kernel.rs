@@ -134,9 +134,9 @@ impl Kernel {
             self.stale_reports += 1;
             return Err(Stale);
         }
-        self.board.lists.remove(&mut self.board.ties, task);
+        self.board.lists.remove(&mut self.board.tasks, task);
         self.board.set_ended(task, TaskState::Done);
-        self.operations += 1 + self.graph.degree(task);
+        self.operations += 1 + self.board.tasks[task.at()].span.degree();
         let (number, advanced) = (u64::from(worker.0), &mut self.scratch);
         self.graph.each_consumer_back(&mut self.board.tasks, task, |entry, consumer| {
             if entry.state == TaskState::Waiting {
@@ -249,7 +249,7 @@ impl Kernel {
 
     /// The attempt of the current lease, or of the last one.
     pub fn attempt(&self, task: TaskIndex) -> Attempt {
-        self.board.ties.get(task.at()).map_or(Attempt(0), |ties| ties.attempt)
+        self.board.tasks.get(task.at()).map_or(Attempt(0), |task| task.attempt)
     }
 
     /// Predecessors of a task that are not done (K2). Costs O(them) for a leased task.
@@ -258,7 +258,7 @@ impl Kernel {
             TaskState::Waiting => self.board.tasks[task.at()].missing,
             TaskState::Leased => {
                 let done = |producer: &&TaskIndex| self.state(**producer) == TaskState::Done;
-                let predecessors = self.graph.predecessors(task);
+                let predecessors = self.graph.predecessors(&self.board.tasks[task.at()]);
                 (predecessors.len() - predecessors.iter().filter(done).count()) as u32
             }
             _ => 0,
@@ -268,13 +268,13 @@ impl Kernel {
     /// The predecessors of a task in the order in which its chunk named them; empty once it cannot run again.
     #[inline]
     pub fn predecessors(&self, task: TaskIndex) -> &[TaskIndex] {
-        if self.state(task) == TaskState::Free { &[] } else { self.graph.predecessors(task) }
+        if self.state(task) == TaskState::Free { &[] } else { self.graph.predecessors(&self.board.tasks[task.at()]) }
     }
 
     /// The consumers of a task that may still run, again or for the first time, in order of submission.
     pub fn successors(&self, task: TaskIndex) -> impl Iterator<Item = TaskIndex> + '_ {
         let there = self.state(task) != TaskState::Free;
-        there.then(|| self.graph.consumers(&self.board, task)).into_iter().flatten()
+        there.then(|| self.graph.consumers(&self.board.tasks, task)).into_iter().flatten()
     }
 
     /// The worker that has the task.
@@ -284,9 +284,9 @@ impl Kernel {
 
     /// The leases of a worker in the order in which it will run them.
     pub fn leases_of(&self, worker: WorkerId) -> impl Iterator<Item = (TaskIndex, Attempt)> + '_ {
-        let ties = &self.board.ties;
-        let leases = self.board.leases(worker).map(|list| self.board.lists.iter(ties, list));
-        leases.into_iter().flatten().map(|task| (task, ties[task.at()].attempt))
+        let tasks = &self.board.tasks[..];
+        let leases = self.board.leases(worker).map(|list| self.board.lists.iter(tasks, list));
+        leases.into_iter().flatten().map(|task| (task, tasks[task.at()].attempt))
     }
 
     /// The number of ready tasks in a class.
@@ -301,7 +301,7 @@ impl Kernel {
 
     /// A name for the task that outlives it.
     pub fn handle(&self, task: TaskIndex) -> Handle {
-        Handle { index: task, generation: self.board.generations.get(task.at()).copied().unwrap_or(0) }
+        Handle { index: task, generation: self.board.tasks.get(task.at()).map_or(0, |task| task.generation) }
     }
 
     /// The task that a handle names, unless it was freed.
@@ -345,14 +345,14 @@ impl Kernel {
 
     /// Ends a task that has not ended, without its descendants.
     pub(crate) fn end(&mut self, task: TaskIndex, how: HowEnded) {
-        let leased_to = self.board.worker_of(task).map(|worker| (worker, self.board.ties[task.at()].attempt));
+        let leased_to = self.board.worker_of(task).map(|worker| (worker, self.board.tasks[task.at()].attempt));
         self.board.leave(task);
         match how {
             HowEnded::Skipped { root } => {
                 self.board.set_ended(task, TaskState::Skipped);
-                let generation = self.board.generations[root.at()];
-                let ties = &mut self.board.ties[task.at()];
-                (ties.next, ties.prev) = (root.0, generation);
+                let generation = self.board.tasks[root.at()].generation;
+                let entry = &mut self.board.tasks[task.at()];
+                (entry.next, entry.prev) = (root.0, generation);
             }
             HowEnded::Cancelled => self.board.set_ended(task, TaskState::Cancelled),
         }
@@ -370,7 +370,7 @@ impl Kernel {
 
     fn end_consumers(&mut self, task: TaskIndex, how: HowEnded) {
         let mut consumers = std::mem::take(&mut self.scratch);
-        consumers.extend(self.graph.consumers(&self.board, task));
+        consumers.extend(self.graph.consumers(&self.board.tasks, task));
         self.operations += 1 + consumers.len() as u64;
         for consumer in consumers.drain(..) {
             if self.board.tasks[consumer.at()].state.is_pending() {
@@ -387,7 +387,7 @@ impl Kernel {
         self.unlease(worker, task);
         while let Some(&Returned { task, .. }) = self.returned.get(visited) {
             visited += 1;
-            self.operations += self.graph.degree(task);
+            self.operations += self.board.tasks[task.at()].span.degree();
             self.graph.each_consumer_back(&mut self.board.tasks, task, |entry, consumer| match entry.state {
                 TaskState::Leased => behind.push(consumer),
                 TaskState::Waiting => {
@@ -410,7 +410,7 @@ impl Kernel {
     pub(crate) fn recount(&mut self, task: TaskIndex) {
         let Kernel { graph, board, operations, .. } = self;
         board.tasks[task.at()].clear_counts();
-        for &producer in graph.predecessors(task) {
+        for &producer in graph.predecessors(&board.tasks[task.at()]) {
             *operations += 1;
             if board.tasks[producer.at()].state != TaskState::Done {
                 board.tasks[task.at()].missing += 1;
@@ -424,7 +424,7 @@ impl Kernel {
     fn unlease(&mut self, worker: WorkerId, task: TaskIndex) {
         self.board.leave(task);
         self.board.set_state(task, TaskState::Waiting);
-        let attempt = self.board.ties[task.at()].attempt;
+        let attempt = self.board.tasks[task.at()].attempt;
         self.returned.push(Returned { task, worker, attempt });
     }
 
@@ -440,9 +440,9 @@ impl Kernel {
     /// The lease queue in which the task stands, if the report matches the lease (K4).
     fn fence(&mut self, worker: WorkerId, task: TaskIndex, attempt: Attempt) -> Result<u32, Stale> {
         if self.state(task) == TaskState::Leased {
-            let ties = &self.board.ties[task.at()];
-            if ties.attempt == attempt && self.board.leases(worker) == Some(ties.list) {
-                return Ok(ties.list);
+            let entry = &self.board.tasks[task.at()];
+            if entry.attempt == attempt && self.board.leases(worker) == Some(entry.list) {
+                return Ok(entry.list);
             }
         }
         self.stale_reports += 1;

@@ -13,12 +13,11 @@
 
 use std::collections::VecDeque;
 
-use crate::ids::{NONE, TaskIndex};
+use crate::ids::TaskIndex;
 use crate::kernel::Kernel;
 use crate::lists::End;
-use crate::ready::Board;
 use crate::slots::FreeSlots;
-use crate::state::{Flag, TaskState, Ties};
+use crate::state::{Flag, Task, TaskState};
 
 /// Who died without the caller's knowledge, and who may be freed.
 #[derive(Clone, Default)]
@@ -37,26 +36,26 @@ impl Kernel {
     /// Adds one hold on a result: a keep set, a ref, a future. It does not bring a dead result back.
     pub fn hold(&mut self, task: TaskIndex) {
         if self.state(task) != TaskState::Free {
-            self.board.ties[task.at()].holds += 1;
+            self.board.tasks[task.at()].holds += 1;
         }
     }
 
     /// Takes one hold away. Nothing happens if there is none.
     pub fn unhold(&mut self, task: TaskIndex) {
-        if self.state(task) == TaskState::Free || self.board.ties[task.at()].holds == 0 {
+        if self.state(task) == TaskState::Free || self.board.tasks[task.at()].holds == 0 {
             return;
         }
-        let ties = &mut self.board.ties[task.at()];
-        ties.holds -= 1;
-        if !ties.held() {
-            self.life.holders_left(&mut self.board, task);
+        let entry = &mut self.board.tasks[task.at()];
+        entry.holds -= 1;
+        if !entry.held() {
+            self.life.unheld(entry, task);
         }
     }
 
     /// Whether the result of a task can be read, now or once the task is done.
     pub fn result_alive(&self, task: TaskIndex) -> bool {
         match self.state(task) {
-            TaskState::Done => !self.board.ties[task.at()].has(Flag::Dead),
+            TaskState::Done => !self.board.tasks[task.at()].has(Flag::Dead),
             state => state.is_pending(),
         }
     }
@@ -64,7 +63,7 @@ impl Kernel {
     /// The result of a task has reached the caller and cannot be lost any more.
     pub fn secure(&mut self, task: TaskIndex) {
         if self.state(task) == TaskState::Done {
-            self.board.ties[task.at()].set(Flag::Secured);
+            self.board.tasks[task.at()].set(Flag::Secured);
             self.life.loose.push_back(task);
         }
     }
@@ -81,8 +80,8 @@ impl Kernel {
         if self.state(task) != TaskState::Done {
             return;
         }
-        let ties = &self.board.ties[task.at()];
-        if ties.has(Flag::Dead) || ties.has(Flag::Secured) {
+        let entry = &self.board.tasks[task.at()];
+        if entry.has(Flag::Dead) || entry.has(Flag::Secured) {
             return;
         }
         let first_returned = self.returned.len();
@@ -94,7 +93,7 @@ impl Kernel {
                 revived.push(task);
             }
         }
-        self.life.dead.retain(|task| self.board.ties[task.at()].has(Flag::Dead));
+        self.life.dead.retain(|task| self.board.tasks[task.at()].has(Flag::Dead));
         self.place_returned(first_returned);
         for &task in revived.iter().rev() {
             if let Some(how) = self.doom(task) {
@@ -123,7 +122,7 @@ impl Kernel {
             left -= 1;
         }
         for task in self.life.freed.drain(..) {
-            if self.board.ties[task.at()].attempt.0 < ATTEMPT_LAST {
+            if self.board.tasks[task.at()].attempt.0 < ATTEMPT_LAST {
                 self.life.free.insert(task.0);
             }
             f(task);
@@ -135,21 +134,21 @@ impl Kernel {
     #[inline]
     pub(crate) fn result_made(&mut self, task: TaskIndex, secured: bool) {
         let Kernel { graph, board, life, .. } = self;
-        let all_ties = &mut board.ties[..];
-        for &producer in graph.predecessors(task) {
-            let ties = &mut all_ties[producer.at()];
-            ties.pending -= 1;
-            if !ties.held() {
-                life.result_unheld(ties, producer);
+        let tasks = &mut board.tasks[..];
+        for &producer in graph.predecessors(&tasks[task.at()]) {
+            let entry = &mut tasks[producer.at()];
+            entry.pending -= 1;
+            if !entry.held() {
+                life.result_unheld(entry, producer);
             }
         }
-        let ties = &mut all_ties[task.at()];
+        let entry = &mut tasks[task.at()];
         if secured {
-            ties.set(Flag::Secured);
+            entry.set(Flag::Secured);
         }
-        if !ties.held() {
-            life.result_unheld(ties, task);
-        } else if secured && ties.result_needs_no_inputs() {
+        if !entry.held() {
+            life.result_unheld(entry, task);
+        } else if secured && entry.needs_no_inputs() {
             life.loose.push_back(task);
         }
     }
@@ -157,12 +156,13 @@ impl Kernel {
     /// A task ended without a result: it does not hold its inputs any more.
     pub(crate) fn let_go_of_inputs(&mut self, task: TaskIndex) {
         let Kernel { graph, board, life, operations, .. } = self;
-        for &producer in graph.predecessors(task) {
+        let tasks = &mut board.tasks[..];
+        for &producer in graph.predecessors(&tasks[task.at()]) {
             *operations += 1;
-            let ties = &mut board.ties[producer.at()];
-            ties.pending -= 1;
-            if !ties.held() {
-                life.holders_left(board, producer);
+            let entry = &mut tasks[producer.at()];
+            entry.pending -= 1;
+            if !entry.held() {
+                life.unheld(entry, producer);
             }
         }
     }
@@ -171,13 +171,13 @@ impl Kernel {
     /// come.
     fn revive(&mut self, task: TaskIndex, lost: &mut Vec<TaskIndex>) {
         let Kernel { graph, board, operations, .. } = self;
-        *operations += 1 + graph.degree(task);
+        *operations += 1 + board.tasks[task.at()].span.degree();
         board.set_not_ended(task, TaskState::Waiting);
-        board.ties[task.at()].clear_end();
-        for &producer in graph.predecessors(task) {
-            let ties = &mut board.ties[producer.at()];
-            ties.pending += 1;
-            if ties.has(Flag::Dead) {
+        board.tasks[task.at()].clear_end();
+        for &producer in graph.predecessors(&board.tasks[task.at()]) {
+            let entry = &mut board.tasks[producer.at()];
+            entry.pending += 1;
+            if entry.has(Flag::Dead) {
                 lost.push(producer);
             }
         }
@@ -209,41 +209,37 @@ impl Kernel {
     fn settle(&mut self, task: TaskIndex) {
         let Kernel { graph, board, life, operations, .. } = self;
         *operations += 1;
-        if !board.tasks[task.at()].state.is_terminal() {
+        let tasks = &mut board.tasks[..];
+        let entry = &mut tasks[task.at()];
+        if !entry.state.is_terminal() {
             return;
         }
-        if !board.ties[task.at()].has(Flag::Released) {
-            let done = board.tasks[task.at()].state == TaskState::Done;
-            if done && !board.ties[task.at()].result_needs_no_inputs() {
+        if !entry.has(Flag::Released) {
+            if !entry.needs_no_inputs() {
                 return;
             }
-            let ties = &mut board.ties[..];
-            ties[task.at()].set(Flag::Released);
-            let predecessors = graph.predecessors(task);
-            *operations += predecessors.len() as u64;
-            for &producer in predecessors {
-                let lineage = &mut ties[producer.at()].lineage;
+            entry.set(Flag::Released);
+            *operations += u64::from(entry.span.preds_len);
+            for &producer in graph.predecessors(&tasks[task.at()]) {
+                let lineage = &mut tasks[producer.at()].lineage;
                 *lineage -= 1;
                 if *lineage == 0 {
                     life.loose.push_back(producer);
                 }
             }
-            graph.release(task);
+            graph.release(tasks, task);
         }
-        let ties = &mut board.ties[task.at()];
-        if ties.held() || ties.lineage > 0 {
+        let entry = &mut tasks[task.at()];
+        if entry.held() || entry.lineage > 0 {
             return;
         }
-        if board.tasks[task.at()].state == TaskState::Done && !ties.has(Flag::Dead) {
-            life.holders_left(board, task); // The end of a checkpoint.
+        if entry.state == TaskState::Done && !entry.has(Flag::Dead) {
+            life.result_unheld(entry, task); // The end of a checkpoint.
             return;
         }
-        ties.clear_end();
-        board.tasks[task.at()].chunk = NONE;
-        let generation = &mut board.generations[task.at()];
-        *generation = generation.wrapping_add(1);
+        graph.free(entry.chunk);
+        entry.vacate();
         board.set_not_ended(task, TaskState::Free);
-        graph.free(task);
         life.freed.push(task);
     }
 
@@ -265,34 +261,34 @@ impl Lifetime {
     }
 
     /// The last hold and the last pending consumer of a task are gone: its result dies, if it has one.
-    pub(crate) fn holders_left(&mut self, board: &mut Board, task: TaskIndex) {
-        let ties = &mut board.ties[task.at()];
-        match board.tasks[task.at()].state {
-            TaskState::Done if !ties.has(Flag::Dead) => self.result_unheld(ties, task),
-            state if state.is_terminal() && ties.lineage == 0 => self.loose.push_back(task),
+    fn unheld(&mut self, entry: &mut Task, task: TaskIndex) {
+        match entry.state {
+            TaskState::Done if !entry.has(Flag::Dead) => self.result_unheld(entry, task),
+            state if state.is_terminal() && entry.lineage == 0 => self.loose.push_back(task),
             _ => {}
         }
     }
 
     /// The same for a task that is done with a result that is alive.
     #[inline]
-    fn result_unheld(&mut self, ties: &mut Ties, task: TaskIndex) {
-        if ties.lineage == 0 {
+    fn result_unheld(&mut self, entry: &mut Task, task: TaskIndex) {
+        if entry.lineage == 0 {
             self.loose.push_back(task);
-        } else if ties.has(Flag::Released) {
+        } else if entry.has(Flag::Released) {
             return; // A checkpoint: consumers that may run again could not get this result in any other way.
         }
-        ties.set(Flag::Dead);
+        entry.set(Flag::Dead);
         self.dead.push(task);
     }
 }
 
-impl Ties {
-    /// Whether a done task will not run again, so that its inputs need not be made again for it.
+impl Task {
+    /// Whether a task that has ended will not run again, so that its inputs need not be made again for it.
     #[inline]
-    fn result_needs_no_inputs(&self) -> bool {
+    fn needs_no_inputs(&self) -> bool {
         let (dead, secured) = (self.has(Flag::Dead), self.has(Flag::Secured));
-        (dead || secured) && (self.lineage == 0 || (!dead && self.has(Flag::Checkpoint)))
+        let safe = (dead || secured) && (self.lineage == 0 || (!dead && self.has(Flag::Checkpoint)));
+        safe || self.state != TaskState::Done
     }
 }
 

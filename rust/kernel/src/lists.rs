@@ -1,7 +1,7 @@
 //! Queues of tasks, linked through the tasks themselves: a task stands in at most one, and leaves it in O(1).
 
 use crate::ids::{NONE, TaskIndex};
-use crate::state::Ties;
+use crate::state::Task;
 
 /// All queues by number.
 #[derive(Clone, Default)]
@@ -52,9 +52,9 @@ impl Lists {
     }
 
     #[inline]
-    pub(crate) fn push(&mut self, ties: &mut [Ties], id: u32, task: TaskIndex, end: End) {
+    pub(crate) fn push(&mut self, tasks: &mut [Task], id: u32, task: TaskIndex, end: End) {
         let list = &mut self.lists[id as usize];
-        debug_assert_eq!(ties[task.at()].list, NONE);
+        debug_assert_eq!(tasks[task.at()].list, NONE);
         let (prev, next) = match end {
             End::Front => (NONE, list.head),
             End::Back => (list.tail, NONE),
@@ -62,45 +62,45 @@ impl Lists {
         if prev == NONE {
             list.head = task.0
         } else {
-            ties[prev as usize].next = task.0
+            tasks[prev as usize].next = task.0
         }
         if next == NONE {
             list.tail = task.0
         } else {
-            ties[next as usize].prev = task.0
+            tasks[next as usize].prev = task.0
         }
         list.len += 1;
-        let entry = &mut ties[task.at()];
+        let entry = &mut tasks[task.at()];
         (entry.list, entry.prev, entry.next) = (id, prev, next);
     }
 
     /// Takes a task out of its queue and returns the queue.
     #[inline]
-    pub(crate) fn remove(&mut self, ties: &mut [Ties], task: TaskIndex) -> u32 {
-        let entry = &mut ties[task.at()];
+    pub(crate) fn remove(&mut self, tasks: &mut [Task], task: TaskIndex) -> u32 {
+        let entry = &mut tasks[task.at()];
         let (id, prev, next) = (entry.list, entry.prev, entry.next);
         (entry.list, entry.prev, entry.next) = (NONE, NONE, NONE);
         let list = &mut self.lists[id as usize];
         if prev == NONE {
             list.head = next
         } else {
-            ties[prev as usize].next = next
+            tasks[prev as usize].next = next
         }
         if next == NONE {
             list.tail = prev
         } else {
-            ties[next as usize].prev = prev
+            tasks[next as usize].prev = prev
         }
         list.len -= 1;
         id
     }
 
     /// The tasks of a queue from its front.
-    pub(crate) fn iter<'a>(&'a self, ties: &'a [Ties], id: u32) -> impl Iterator<Item = TaskIndex> + 'a {
+    pub(crate) fn iter<'a>(&'a self, tasks: &'a [Task], id: u32) -> impl Iterator<Item = TaskIndex> + 'a {
         let mut at = self.lists[id as usize].head;
         std::iter::from_fn(move || {
             let task = (at != NONE).then_some(TaskIndex(at))?;
-            at = ties[task.at()].next;
+            at = tasks[task.at()].next;
             Some(task)
         })
     }

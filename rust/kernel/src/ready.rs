@@ -6,29 +6,17 @@ use std::collections::BTreeMap;
 
 use crate::ids::{ClassId, NONE, TaskIndex, WorkerId};
 use crate::lists::{End, Lists};
-use crate::state::{Task, TaskState, Ties};
+use crate::state::{Rank, Task, TaskState};
 
 /// All tasks with their places: each non-terminal task stands in exactly the queue that its counts call for.
 #[derive(Clone, Default)]
 pub(crate) struct Board {
     pub(crate) tasks: Vec<Task>,
-    pub(crate) ties: Vec<Ties>,
-    /// Class and priority of each task; apart because only a change of queue needs them.
-    pub(crate) ranks: Vec<Rank>,
-    /// How many tasks each slot held before.
-    pub(crate) generations: Vec<u32>,
     pub(crate) lists: Lists,
     pub(crate) ready: Ready,
     pub(crate) workers: Vec<Option<Worker>>,
     /// Tasks per state; those that have not ended all count as waiting.
     pub(crate) counts: [u64; TaskState::ALL.len()],
-}
-
-/// What places a task among the ready ones.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Rank {
-    pub(crate) class: ClassId,
-    pub(crate) priority: i32,
 }
 
 /// The queues of one worker.
@@ -97,9 +85,9 @@ impl Board {
         let entry = &self.tasks[task.at()];
         if entry.missing == 0 {
             self.set_state(task, TaskState::Ready);
-            let rank = self.ranks[task.at()];
+            let rank = self.tasks[task.at()].rank;
             let queue = self.ready.queue(&mut self.lists, rank);
-            self.lists.push(&mut self.ties, queue, task, end);
+            self.lists.push(&mut self.tasks, queue, task, end);
             let place = self.lists.get(queue).owner;
             self.ready.places[place as usize].len += 1;
         } else {
@@ -115,12 +103,12 @@ impl Board {
     /// Takes a task out of the queue in which it stands, if any.
     #[inline]
     pub(crate) fn leave(&mut self, task: TaskIndex) {
-        if self.ties[task.at()].list == NONE {
+        if self.tasks[task.at()].list == NONE {
             return;
         }
-        let list = self.lists.remove(&mut self.ties, task);
+        let list = self.lists.remove(&mut self.tasks, task);
         if self.tasks[task.at()].state == TaskState::Ready {
-            self.ready.left(&mut self.lists, self.ranks[task.at()], list);
+            self.ready.left(&mut self.lists, self.tasks[task.at()].rank, list);
         }
     }
 
@@ -130,7 +118,7 @@ impl Board {
         if self.tasks[task.at()].missing == 0 {
             self.leave(task);
             self.place(task, End::Front);
-        } else if self.ties[task.at()].list == NONE {
+        } else if self.tasks[task.at()].list == NONE {
             self.place(task, End::Front);
         }
     }
@@ -147,7 +135,7 @@ impl Board {
         if self.tasks[task.at()].state != TaskState::Leased {
             return None;
         }
-        Some(WorkerId(self.lists.get(self.ties[task.at()].list).owner))
+        Some(WorkerId(self.lists.get(self.tasks[task.at()].list).owner))
     }
 
     /// The first follower of a worker in a class.
@@ -160,18 +148,13 @@ impl Board {
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.tasks.capacity() * size_of::<Task>()
-            + self.ties.capacity() * size_of::<Ties>()
-            + self.ranks.capacity() * size_of::<Rank>()
-            + self.generations.capacity() * size_of::<u32>()
-            + self.lists.bytes()
-            + self.ready.bytes()
+        self.tasks.capacity() * size_of::<Task>() + self.lists.bytes() + self.ready.bytes()
     }
 
     /// Makes a waiting task a follower of a worker.
     pub(crate) fn follow(&mut self, task: TaskIndex, worker: usize, end: End) {
         let Some(followers) = self.workers[worker].as_mut().map(|worker| &mut worker.followers) else { return };
-        let class = self.ranks[task.at()].class;
+        let class = self.tasks[task.at()].rank.class;
         let list = match followers.iter().find(|entry| entry.0 == class) {
             Some(&(_, list)) => list,
             None => {
@@ -189,7 +172,7 @@ impl Board {
                 list
             }
         };
-        self.lists.push(&mut self.ties, list, task, end);
+        self.lists.push(&mut self.tasks, list, task, end);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The states of a task (K1) and what the kernel knows about one task.
 
-use crate::ids::{Attempt, NONE};
+use crate::graph::Span;
+use crate::ids::{Attempt, ClassId, NONE};
 
 /// Where a task stands (K1).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -74,11 +75,12 @@ impl TaskState {
     }
 }
 
-/// What stands before a task: half a cache line, because every lease and completion touches the consumers of its task.
-///
-/// The counts are kept while the task waits. They stand still while it is leased, and are made anew if it comes back.
+/// One task, in three parts of half a cache line each, by who touches it.
 #[derive(Clone)]
+#[repr(C, align(32))]
 pub(crate) struct Task {
+    // What stands before the task: touched when a predecessor is leased or completed. The counts are kept while the task
+    // waits. They stand still while it is leased, and are made anew if it comes back.
     /// Σ worker number over the predecessors that are leased (K2).
     workers_sum: u64,
     /// Σ (worker number)² over them; with the sum it tells in O(1) whether all are with one worker.
@@ -90,11 +92,9 @@ pub(crate) struct Task {
     /// The chunk with the edges; tells a consumer from a later task in its slot.
     pub(crate) chunk: u32,
     pub(crate) state: TaskState,
-}
+    flags: u8,
 
-/// What hangs on a task: the other half, touched when a consumer ends.
-#[derive(Clone)]
-pub(crate) struct Ties {
+    // What hangs on the task: touched when a consumer ends.
     /// Consumers that have not ended: each holds the result (K5).
     pub(crate) pending: u32,
     /// Holds by keep sets, refs and futures (K5).
@@ -107,15 +107,46 @@ pub(crate) struct Ties {
     pub(crate) prev: u32,
     /// Neighbour in that list; once skipped, the slot of the root.
     pub(crate) next: u32,
+    /// Goes on where the slot's last task left it (K4).
     pub(crate) attempt: Attempt,
-    flags: u8,
+    /// How many tasks the slot held before.
+    pub(crate) generation: u32,
+
+    // What only the task's own events need.
+    pub(crate) span: Span,
+    pub(crate) rank: Rank,
+}
+
+/// What places a task among the ready ones.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Rank {
+    pub(crate) class: ClassId,
+    pub(crate) priority: i32,
 }
 
 impl Task {
-    /// A new task.
-    pub(crate) fn new(chunk: u32, predecessors: u32) -> Self {
-        let state = TaskState::Waiting;
-        Task { workers_sum: 0, workers_squares: 0, missing: predecessors, leased: 0, chunk, state }
+    /// A new task in a slot that had so many attempts and generations before.
+    #[inline]
+    pub(crate) fn new(chunk: u32, span: Span, rank: Rank, (attempt, generation): (Attempt, u32)) -> Self {
+        Task {
+            workers_sum: 0,
+            workers_squares: 0,
+            missing: span.preds_len,
+            leased: 0,
+            chunk,
+            state: TaskState::Waiting,
+            flags: 0,
+            pending: span.succs_len,
+            holds: 0,
+            lineage: span.succs_len,
+            list: NONE,
+            prev: NONE,
+            next: NONE,
+            attempt,
+            generation,
+            span,
+            rank,
+        }
     }
 
     /// Forgets all counts, to make them anew.
@@ -163,13 +194,6 @@ impl Task {
         let worker = self.workers_sum / u64::from(self.leased);
         self.follows(worker).then_some(worker)
     }
-}
-
-impl Ties {
-    /// The ties of a new task; attempts go on where the slot's last task left them (K4).
-    pub(crate) fn new(consumers: u32, attempt: Attempt) -> Self {
-        Ties { pending: consumers, holds: 0, lineage: consumers, list: NONE, prev: NONE, next: NONE, attempt, flags: 0 }
-    }
 
     #[inline]
     pub(crate) fn has(&self, flag: Flag) -> bool {
@@ -181,10 +205,17 @@ impl Ties {
         self.flags |= flag as u8;
     }
 
-    /// The task runs again, or its slot is free.
-    #[inline]
+    /// The task runs again.
     pub(crate) fn clear_end(&mut self) {
         self.flags &= Flag::Checkpoint as u8;
+    }
+
+    /// The slot is free.
+    #[inline]
+    pub(crate) fn vacate(&mut self) {
+        self.flags = 0;
+        self.chunk = NONE;
+        self.generation = self.generation.wrapping_add(1);
     }
 
     /// Whether somebody holds the result (K5).
@@ -208,4 +239,4 @@ pub(crate) enum Flag {
     Checkpoint = 8,
 }
 
-const _: () = assert!(size_of::<Task>() == 32 && size_of::<Ties>() == 32);
+const _: () = assert!(size_of::<Task>() == 96);
