@@ -165,7 +165,8 @@ class Client:
 
     def __del__(self) -> None:
         if getattr(self, "_open", False) and not self._core.forked:
-            warnings.warn(f"unclosed {self!r}; what has not ended is cancelled", ResourceWarning, source=self)
+            text = f"unclosed {self!r}; what has not ended is cancelled"
+            warnings.warn(text, ResourceWarning, stacklevel=1, source=self)  # there is no caller to blame
             self.close(wait=False, cancel=True)
 
     def __repr__(self) -> str:
@@ -299,7 +300,7 @@ def _close_all() -> None:
     others = clients and threading.active_count() > 1
     if others:
         # Threads that wait are about to raise, and must be back from native code before the interpreter ends.
-        import headrace.failures
+        import headrace.failures  # noqa: F401
     for client in clients:
         client._open = False
         client._engine.stop()

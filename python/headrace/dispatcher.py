@@ -25,11 +25,11 @@ class Dispatcher:
         self._last = 0
         self._thread: threading.Thread | None = None
 
-    def watch(
-        self, fn: Callable[[], object], run: int, index: int | None = None, seen: int | None = None
-    ) -> None:
-        """Call `fn` once on the dispatcher's thread: after the end of a task, or of a run if `index` is None, or, given
-        `seen`, once more than that many endings of the run's tasks have come. If that is so already, call it here.
+    def watch(self, fn: Callable[[], object], run: int, index: int | None = None, seen: int | None = None) -> None:
+        """Call `fn` once, on the dispatcher's thread, after an event; here and now if that has happened already.
+
+        The event is the end of call `index`; the end of `run` if there is no index; or, given `seen`, that more than so
+        many endings of the run's tasks have come.
         """
         with self._lock:
             self._last += 1

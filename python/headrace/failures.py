@@ -63,7 +63,9 @@ def note(error: BaseException, task: Current) -> BaseException:
 
 def undecodable(key: str, error: BaseException) -> HeadraceError:
     """Give the error for a result whose bytes cannot be turned into an object here."""
-    failure = TaskError(f"the result of task {key!r} cannot be unpickled here: {type(error).__name__}: {error}", key=key)
+    failure = TaskError(
+        f"the result of task {key!r} cannot be unpickled here: {type(error).__name__}: {error}", key=key
+    )
     failure.__cause__ = error
     return failure
 

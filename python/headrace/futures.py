@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Future(ExternalRef, concurrent.futures.Future, Generic[T]):
+class Future(ExternalRef, concurrent.futures.Future[T], Generic[T]):
     """The result of one call: a `concurrent.futures.Future` that can also be awaited, or passed on by reference.
 
     Whoever asks waits by itself, in native code. Only a callback, or a waiter of the standard library's own kind
@@ -65,7 +65,7 @@ class Future(ExternalRef, concurrent.futures.Future, Generic[T]):
             self = None  # type: ignore[assignment]  # or the traceback would keep the future, and its result, alive
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Wait for the call and give what it raised, or None. Raises `TimeoutError` and `CancelledError` as `result`."""
+        """Wait for the call and give what it raised, or None. Raises `TimeoutError` and `CancelledError` itself."""
         self._wait(timeout)
         if self._state == CANCELLED_AND_NOTIFIED:
             raise self._exception  # type: ignore[misc]
@@ -106,7 +106,8 @@ class Future(ExternalRef, concurrent.futures.Future, Generic[T]):
         import asyncio  # 30 ms, and loaded already by whoever awaits
 
         try:
-            return (yield from asyncio.wrap_future(self).__await__())
+            value: T = yield from asyncio.wrap_future(self).__await__()
+            return value
         except asyncio.CancelledError:
             # Either the call was cancelled, which is an answer, or the task that waits for it, which is not.
             task = asyncio.current_task()

@@ -83,7 +83,7 @@ def interpreter_flags() -> list[str]:
 
 
 def worker_environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """Give the environment of a worker: ours, one thread per numeric library unless the user said else, then `extra`."""
+    """Give the environment of a worker: ours, one thread per numeric library unless it says else, then `extra`."""
     for name, value in extra.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise UsageError(f"env must map str to str, not {name!r} to {value!r}")

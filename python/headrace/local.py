@@ -91,7 +91,9 @@ class Local:
         """Start a call; in mode "sync", finish it."""
         call = Call(self.core.session, fn, args, kwargs)
         if call.worker is not None and call.worker >= self._count:
-            raise NoSuitableWorker(f"{call.name!r} is pinned to worker {call.worker}; workers are 0 to {self._count - 1}")
+            raise NoSuitableWorker(
+                f"{call.name!r} is pinned to worker {call.worker}; workers are 0 to {self._count - 1}"
+            )
         with self._lock:
             self._follow_holds()
             inputs = [self._batches[run].slot(index) for run, index in call.inputs]
@@ -157,12 +159,13 @@ class Local:
         """Run tasks until the end; body of a worker thread."""
         while True:
             with self._lock:
+                lease = None
                 while not self._stopped and (lease := self._lease(worker)) is None:
                     self._work.wait()
-                if self._stopped:
-                    return
+            if lease is None:
+                return
             self._run(lease)
-            del lease  # or a sleeping worker would keep the inputs and the result alive
+            del lease  # or a sleeping worker would keep the inputs alive
 
     def _work_here(self) -> None:
         """Run everything that is ready, in mode "sync"."""

@@ -100,28 +100,34 @@ class GraphBatch:
         self._known = len(slots)
 
     def slot(self, index: int) -> int:
+        """Give the kernel's number of a task that it still knows."""
         slot = self._slots[index]
         assert slot is not None, "a result that is held is known to the kernel"
         return slot
 
     def slots(self) -> Iterator[int]:
+        """Give the kernel's numbers of all tasks that it still knows."""
         return (slot for slot in self._slots if slot is not None)
 
     def forget(self, index: int) -> bool:
+        """Note that the kernel does not know a task any more. Say whether it knows none."""
         self._slots[index] = None
         self._known -= 1
         return not self._known
 
     def keeps(self, index: int) -> bool:
+        """Say whether somebody may read the result of a task."""
         return index in self.kept
 
     def let_go(self, index: int | None) -> Iterable[int]:
+        """Let go of one result that is kept, or of all; give those that were."""
         gone = list(self.kept) if index is None else [index] if index in self.kept else []
         for kept in gone:
             del self.kept[kept]
         return gone
 
     def execute(self, index: int, inputs: list[Any]) -> Any:
+        """Run a task, given the results of its predecessors."""
         fn, (args, kwargs) = self._graph._bind(index, inputs, _pack)
         return check_result(self.key(index), fn(*args, **kwargs))
 
@@ -142,25 +148,32 @@ class CallBatch:
         self.total += 1
 
     def slot(self, index: int) -> int:
+        """Give the kernel's number of a task that it still knows."""
         return self._calls[index][0]
 
     def slots(self) -> Iterator[int]:
+        """Give the kernel's numbers of all tasks that it still knows."""
         return (slot for slot, _ in list(self._calls.values()))
 
     def forget(self, index: int) -> bool:
+        """Note that the kernel does not know a task any more. Say whether it knows none."""
         del self._calls[index]
         return False
 
     def keeps(self, index: int) -> bool:
+        """Say whether somebody may read the result of a task."""
         return True
 
     def let_go(self, index: int | None) -> Iterable[int]:
+        """Let go of one result that is kept, or of all; give those that were."""
         return () if index is None or index not in self._calls else (index,)
 
     def key(self, index: int) -> str:
+        """Give the key of a task."""
         return self._calls[index][1].key or ""
 
     def execute(self, index: int, inputs: list[Any]) -> Any:
+        """Run a task, given the results of its predecessors."""
         return check_result(self.key(index), self._calls[index][1].execute(inputs))
 
 
@@ -179,7 +192,7 @@ class Call:
         for ref in self._cited.values():
             if ref.session != session:
                 raise UsageError(
-                    f"call({self.name}): {ref!r} belongs to another client: pass the value itself, or use the same client"
+                    f"call({self.name}): {ref!r} belongs to another client; pass the value itself or use that client"
                 )
         self.inputs = list(self._cited)
 

@@ -50,7 +50,7 @@ def choose_display() -> Display:
 
 
 def describe(statistics: RunStatistics) -> str:
-    """Say in one line how far a run is: `8,100 of 10,000 ended (2 failed), 64 running, 1,836 ready, 410,000 tasks/s`."""
+    """Say in one line how far a run is: `8,100 of 10,000 ended (2 failed), 64 running, 1,836 ready, 9,000 tasks/s`."""
     return ", ".join([_ended(statistics.progress), *_under_way(statistics.progress), _rate(statistics)])
 
 
@@ -86,14 +86,13 @@ class TerminalDisplay:
         self._live.__exit__(kind, error, trace)
 
     def show(self, statistics: RunStatistics) -> None:
+        """Draw the line anew."""
         from rich.progress_bar import ProgressBar
         from rich.table import Table
 
         progress = statistics.progress
         row = Table.grid(padding=(0, 1), expand=False)
-        row.add_row(
-            ProgressBar(total=max(progress.total, 1), completed=progress.ended, width=24), describe(statistics)
-        )
+        row.add_row(ProgressBar(total=max(progress.total, 1), completed=progress.ended, width=24), describe(statistics))
         self._live.update(row, refresh=True)
 
 
@@ -112,6 +111,7 @@ class NotebookDisplay:
         """Leave the last state on the page."""
 
     def show(self, statistics: RunStatistics) -> None:
+        """Replace the block."""
         from IPython.display import HTML, display
 
         block = HTML(html("headrace", statistics))  # type: ignore[no-untyped-call]
@@ -137,6 +137,7 @@ class LineDisplay:
             print(f"headrace: {describe(self._last)}", file=sys.stderr)
 
     def show(self, statistics: RunStatistics) -> None:
+        """Remember the state for the end."""
         self._last = statistics
 
 

@@ -115,7 +115,7 @@ class Run(RunCore):
         """Give what was told of the run, and for the rest what the broker said last."""
         from headrace.statistics import RunStatistics
 
-        last = self._last or RunStatistics(self._tasks, *[0] * 6, 0.0, 0.0)
+        last = self._last or RunStatistics(self._tasks, 0, 0, 0, 0, 0, 0, 0.0, 0.0)
         told = self._counts()
         if told is None:
             return last

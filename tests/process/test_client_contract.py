@@ -7,9 +7,10 @@ import operator
 import threading
 import warnings
 
-import headrace as hr
 import pytest
 from client_tasks import Sour, add, dig, double_all, fail, inc, slowly, total, touch, wait_for, who_am_i
+
+import headrace as hr
 
 TIMEOUT_S = 20
 
@@ -30,7 +31,7 @@ def diamond():
     return graph, top, left, right, bottom
 
 
-# -- results -------------------------------------------------------------------------------------------------------------
+# -- results -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_run_keeps_its_sinks_by_default(client, diamond):
@@ -116,7 +117,7 @@ def test_nodes_and_keys_of_other_graphs_are_refused(client, diamond):
     assert run.wait(TIMEOUT_S)
 
 
-# -- waiting -------------------------------------------------------------------------------------------------------------
+# -- waiting -----------------------------------------------------------------------------------------------------------
 
 
 def test_waits_end_at_their_timeout(client, tmp_path, request):
@@ -172,7 +173,7 @@ def test_two_threads_submit_at_once(client):
     assert answers == [2] * 200
 
 
-# -- failures ------------------------------------------------------------------------------------------------------------
+# -- failures ----------------------------------------------------------------------------------------------------------
 
 
 def test_the_original_exception_is_raised_with_a_note(client):
@@ -238,7 +239,7 @@ def test_a_cancelled_run_ends_with_its_reason(client, tmp_path):
     assert run.result(first) == str(started), "cancelling what has ended changes nothing"
 
 
-# -- as they are completed -----------------------------------------------------------------------------------------------
+# -- as they are completed ---------------------------------------------------------------------------------------------
 
 
 def test_completions_come_once_each_and_go_on_after_an_error(client):
@@ -302,7 +303,7 @@ def test_a_released_run_says_so(client):
     assert client.call(inc, ref).result(timeout=TIMEOUT_S) == 3
 
 
-# -- single calls --------------------------------------------------------------------------------------------------------
+# -- single calls ------------------------------------------------------------------------------------------------------
 
 
 def test_a_call_is_a_future_of_the_standard_library(client):
@@ -467,7 +468,7 @@ def test_a_generator_as_a_result_fails_its_task(client):
         client.call(generate).result(timeout=TIMEOUT_S)
 
 
-# -- event loops ---------------------------------------------------------------------------------------------------------
+# -- event loops -------------------------------------------------------------------------------------------------------
 
 
 def test_everything_can_be_awaited(client):
@@ -516,7 +517,7 @@ async def _awaited(future):
     return await future
 
 
-# -- telling -------------------------------------------------------------------------------------------------------------
+# -- telling -----------------------------------------------------------------------------------------------------------
 
 
 def test_reprs_tell_state_and_counts(client):

@@ -9,9 +9,10 @@ import textwrap
 import time
 from pathlib import Path
 
-import headrace as hr
 import pytest
 from client_tasks import big, inc, kill_itself, leave, slowly, speak, touch, wait_for, who_am_i
+
+import headrace as hr
 
 TIMEOUT_S = 30
 HERE = Path(__file__).parent
@@ -31,11 +32,17 @@ def run_script(text, **options):
 
 
 def worker_pids(client):
-    """Process ids of the workers."""
-    return [worker.pid for worker in client.submit(hr.Graph()).statistics().workers]
+    """Process ids of the workers, once all are up."""
+    run = client.submit(hr.Graph())
+    deadline = time.monotonic() + TIMEOUT_S
+    while time.monotonic() < deadline:
+        pids = [worker.pid for worker in run.statistics().workers]
+        if all(pids):
+            return pids
+    raise AssertionError("not all workers came up")
 
 
-# -- deaths --------------------------------------------------------------------------------------------------------------
+# -- deaths ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_task_that_leaves_its_worker_fails_alone(client):
@@ -45,7 +52,7 @@ def test_a_task_that_leaves_its_worker_fails_alone(client):
     fine = graph.map(inc, range(500))
     run = client.submit(graph)
     with pytest.raises(hr.WorkerDied) as caught:
-        run.result(below, timeout=TIMEOUT_S) if False else client.submit(graph, keep=[bad]).result(timeout=TIMEOUT_S)
+        client.submit(graph, keep=[bad]).result(timeout=TIMEOUT_S)
     error = caught.value
     assert (error.key, error.exit_code, error.signal, error.attempts) == ("leave-0", 3, None, 3)
     assert f"(pid {error.pid}) which exited with code 3" in str(error)
@@ -89,7 +96,7 @@ def test_a_result_above_the_limit_fails_its_task():
         embedded.RESULT_BYTES_MAX = limit
 
 
-# -- running calls -------------------------------------------------------------------------------------------------------
+# -- running calls -----------------------------------------------------------------------------------------------------
 
 
 def test_a_running_call_is_interrupted(client, tmp_path):
@@ -115,7 +122,7 @@ def test_functions_of_main_travel_by_value():
     assert script.stdout == "42 40\n[41, 42]\n"
 
 
-# -- output --------------------------------------------------------------------------------------------------------------
+# -- output ------------------------------------------------------------------------------------------------------------
 
 
 def test_lines_of_tasks_arrive_whole_and_marked(client, capfd):
@@ -131,7 +138,7 @@ def test_lines_of_tasks_arrive_whole_and_marked(client, capfd):
     assert [line[11:] for line in err.splitlines()] == ["ONE", "TWO"]
 
 
-# -- start ---------------------------------------------------------------------------------------------------------------
+# -- start -------------------------------------------------------------------------------------------------------------
 
 
 def test_workers_are_prepared_as_asked():
@@ -186,7 +193,7 @@ def test_a_setup_that_fails_says_so():
     assert "no database here" in script.stdout + script.stderr
 
 
-# -- end -----------------------------------------------------------------------------------------------------------------
+# -- end ---------------------------------------------------------------------------------------------------------------
 
 
 def test_leaving_waits_for_what_was_submitted(tmp_path):
@@ -207,12 +214,18 @@ def test_leaving_waits_for_what_was_submitted(tmp_path):
 
 def test_an_exception_cancels_what_was_submitted(tmp_path):
     start = time.monotonic()
-    with pytest.raises(ZeroDivisionError), hr.Client(workers=1) as client:
-        future = client.call(wait_for, str(tmp_path / "never"))
-        raise ZeroDivisionError
+    futures = []
+
+    def submit_and_fail():
+        with hr.Client(workers=1) as client:
+            futures.append(client.call(wait_for, str(tmp_path / "never")))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        submit_and_fail()
     assert time.monotonic() - start < TIMEOUT_S / 2
     with pytest.raises(hr.CancelledError):
-        future.result()
+        futures[0].result()
 
 
 def test_a_closed_client_takes_nothing_more():
@@ -223,7 +236,7 @@ def test_a_closed_client_takes_nothing_more():
     for use in (lambda: client.submit(hr.Graph()), lambda: client.call(inc, 1), client.__enter__):
         with pytest.raises(hr.UsageError, match="closed"):
             use()
-    assert not any(os.path.exists(f"/proc/{pid}") for pid in pids if pid)
+    assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)
 
 
 def test_closing_without_waiting_goes_on_in_the_background(tmp_path):
@@ -253,12 +266,15 @@ def test_results_that_never_came_say_why(tmp_path):
 
 
 def test_a_client_that_is_collected_complains_and_ends():
-    client = hr.Client(workers=1)
-    pids = worker_pids(client)
+    pids = []
+
+    def forget():
+        client = hr.Client(workers=1)
+        pids.extend(worker_pids(client))
+
     with pytest.warns(ResourceWarning, match="unclosed <Client: 1 worker"):
-        del client
-        gc.collect()
-    assert not any(os.path.exists(f"/proc/{pid}") for pid in pids if pid)
+        forget()
+    assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)
 
 
 def test_runs_and_futures_keep_their_client():
@@ -279,7 +295,7 @@ def test_a_program_may_end_without_closing():
         from client_tasks import inc, slowly
         client = hr.Client(workers=2)
         future = client.call(slowly, 60)
-        print(client.call(inc, 1).result(), *[w.pid for w in client.submit(hr.Graph()).statistics().workers])
+        print(client.call(inc, 1).result(), *[w.pid for w in client.submit(hr.Graph()).statistics().workers if w.pid])
     """)
     assert script.stderr == ""
     answer, *pids = script.stdout.split()
@@ -320,7 +336,7 @@ def test_a_forked_child_is_told_and_harms_nobody(client):
     assert client.call(inc, 5).result(timeout=TIMEOUT_S) == 6
 
 
-# -- Ctrl-C --------------------------------------------------------------------------------------------------------------
+# -- Ctrl-C ------------------------------------------------------------------------------------------------------------
 
 WAITS = {
     "result": "run.result(nodes[0])",
@@ -362,7 +378,7 @@ with hr.Client(workers=2, mode={mode!r}) as client:
     assert not any(os.path.exists(f"/proc/{pid}") for pid in pids if pid != "0")
 
 
-# -- much ----------------------------------------------------------------------------------------------------------------
+# -- much --------------------------------------------------------------------------------------------------------------
 
 
 def test_a_hundred_thousand_tasks_come_back_right(client):
