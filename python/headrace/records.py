@@ -181,7 +181,7 @@ class _Packer:
         except _TooLongError:
             raise
         except Exception:  # it holds what only cloudpickle can take along
-            import cloudpickle  # type: ignore[import-untyped]
+            import cloudpickle
 
             pickle = self._dump_by(cloudpickle.Pickler, error, bytes_max)
         if error is not self.raised:
@@ -246,7 +246,7 @@ class _Bounded(io.BytesIO):
 def _dump_class(kind: type, classes: dict[str, bytes]) -> str:
     # A class that came from the client has an id there. Loading its pickle there once more would replace what it holds
     # by copies: methods with other globals, counters as they were.
-    import cloudpickle.cloudpickle as by_value  # type: ignore[import-untyped]
+    from cloudpickle import cloudpickle as by_value
 
     name: str = by_value._get_or_create_tracker_id(kind)
     if name not in classes:
@@ -374,7 +374,7 @@ class _Unpickler(_pickle.Unpickler):
     def persistent_load(self, pid: int | str) -> Any:
         if isinstance(pid, int):
             return self._errors[pid]
-        import cloudpickle.cloudpickle as by_value
+        from cloudpickle import cloudpickle as by_value
 
         known = by_value._DYNAMIC_CLASS_TRACKER_BY_ID.get(pid)
         return _pickle.loads(self._classes[pid]) if known is None else known

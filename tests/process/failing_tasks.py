@@ -157,7 +157,3 @@ def fail_for_ever(path):
 
 def lock():
     return threading.Lock()
-
-
-def fail_by_next():
-    return next(iter(()))

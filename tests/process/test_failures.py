@@ -138,8 +138,9 @@ def test_the_end_of_the_stack(client):
     assert type(failure(client, fail_deep)) is RecursionError
 
 
-def test_an_exception_of_no_kind_that_is_expected(client):
-    assert type(failure(client, raises, Unruly("x"))) is Unruly
+@pytest.mark.parametrize("error", [Unruly("x"), StopIteration(5), StopAsyncIteration(6)], ids=repr)
+def test_an_exception_of_no_kind_that_is_expected(client, error):
+    assert repr(failure(client, raises, error)) == repr(error)
 
 
 # -- text in its place -------------------------------------------------------------------------------------------------
