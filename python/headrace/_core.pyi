@@ -1,14 +1,196 @@
 """The native half of headrace. Names that start with an underscore are for the package's own Python."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from os import PathLike
-from typing import Any, Generic, TypeVar, final, overload
+from types import GenericAlias
+from typing import Any, Generic, Self, TypeVar, final, overload
+
+from _typeshed import SupportsItems
+from typing_extensions import disjoint_base
 
 from headrace.graph import Graph as _PythonGraph
 
 _T = TypeVar("_T")
+_T_co = TypeVar("_T_co", covariant=True)
 
-# -- client --------------------------------------------------------------------------------------------------------------
+__version__: str
+
+# -- graph -------------------------------------------------------------------------------------------------------------
+
+@final
+class Node(Generic[_T_co]):
+    """The handle to one task of a graph. It may stand anywhere in the arguments of later tasks, and in `keep`.
+
+    Two nodes are equal if they stand for the same task.
+    """
+
+    @property
+    def key(self) -> str:
+        """The key of the task: `name-index`, or the one given by the option `key`."""
+
+    @property
+    def index(self) -> int:
+        """Index of the task within its graph."""
+
+    @property
+    def graph(self) -> _PythonGraph:
+        """The graph."""
+
+    @property
+    def predecessors(self) -> list[Node[Any]]:
+        """The tasks that this one needs, each once, as nodes of the same graph."""
+
+    def __iter__(self) -> Iterator[Node[Any]]: ...
+    def __copy__(self) -> Self: ...
+    def __deepcopy__(self, _memo: object, /) -> Self: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+    def __class_getitem__(cls, key: Any) -> GenericAlias: ...
+
+@final
+class Nodes(Sequence[Node[_T_co]]):
+    """An immutable sequence of nodes of one graph.
+
+    It may stand wherever a list of nodes may: in arguments (the function gets the list of their results), in `map`,
+    `reduce` and `keep`.
+    """
+
+    @property
+    def graph(self) -> _PythonGraph:
+        """The graph."""
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys of the tasks, in order."""
+
+    def index(self, node: object) -> int:  # type: ignore[override]
+        """The position of a node; `ValueError` if it is not there."""
+
+    def count(self, node: object) -> int:
+        """How often a node is there: once or not at all."""
+
+    @overload
+    def __getitem__(self, place: int, /) -> Node[_T_co]: ...
+    @overload
+    def __getitem__(self, place: slice, /) -> Nodes[_T_co]: ...
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Node[_T_co]]: ...
+    def __contains__(self, node: object, /) -> bool: ...
+    def __copy__(self) -> Self: ...
+    def __deepcopy__(self, _memo: object, /) -> Self: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+    def __class_getitem__(cls, key: Any) -> GenericAlias: ...
+
+@disjoint_base
+class Graph:
+    """Base of `headrace.Graph`."""
+
+    def __new__(cls, *, by_reference: bool = False) -> Self: ...
+    def add(self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> Node[_T]:
+        """Add the task `fn(*args, **kwargs)` and return its node.
+
+        Args:
+            fn: the function, or a task object with options.
+            *args: for the function. Nodes of this graph may stand anywhere in them, at any depth.
+            **kwargs: for the function, likewise.
+
+        Raises:
+            ArgumentNotPicklable: the function or an argument cannot travel; the text names the attribute at fault.
+            GraphError: a node belongs to another graph, or the key is taken.
+            UsageError: `fn` cannot be called, or is async.
+
+        Cost: 0.1 to 0.2 microseconds for small arguments; a pickle for what has no short form.
+        """
+
+    def map(self, fn: Callable[..., _T], /, *iterables: Iterable[Any], **constants: Any) -> Nodes[_T]:
+        """Add one task for each step through the iterables together, and return the nodes.
+
+        Args:
+            fn: the function, or a task object with options.
+            *iterables: stepped through together, and equally long; what they yield are the positional arguments.
+            **constants: keyword arguments that every task gets. One longer than 64 KiB becomes a task of its own, so
+                that it travels once.
+
+        Raises:
+            ArgumentNotPicklable: the function or an argument cannot travel; the text names the attribute at fault.
+            GraphError: the iterables are not equally long, or one is a str, bytes, dict, set or node. Then nothing was
+                added.
+
+        Cost: as `add`, less a call a task; 0.01 microseconds for a `range`.
+        """
+
+    @property
+    def by_reference(self) -> bool:
+        """Whether arguments stay the objects that they are."""
+
+    @property
+    def nodes(self) -> Nodes[Any]:
+        """All tasks in the order in which they were added."""
+
+    @property
+    def sinks(self) -> Nodes[Any]:
+        """The tasks that no other task needs."""
+
+    def __len__(self) -> int: ...
+    def __bool__(self) -> bool: ...
+    def __iter__(self) -> Iterator[Node[Any]]: ...
+    def __getitem__(self, key: Hashable, /) -> Node[Any]: ...
+    def __contains__(self, item: object, /) -> bool: ...
+    def _reduce(
+        self, step: Callable[..., _T], nodes: Iterable[Node[Any]], arity: int, initial: tuple[Any] | None = None
+    ) -> Node[_T]: ...
+    def _fill(self, mapping: dict[Any, Any]) -> None: ...
+    def _cull(self, graph: Graph, nodes: object) -> None: ...
+    def _counts(self) -> tuple[int, int, int, int]: ...
+    def _keep(self, keep: object = None) -> list[int]: ...
+    def _predecessors(self, index: int) -> list[int]: ...
+    def _name(self, index: int) -> str: ...
+    def _key(self, index: int) -> str: ...
+    def _inputs(self, index: int) -> list[Any]: ...
+    def _bind(self, index: int, inputs: Sequence[Any], pack: Callable[..., _T]) -> tuple[Callable[..., Any], _T]: ...
+
+@disjoint_base
+class TopologicalSorter(Generic[_T]):
+    """Base of `headrace.TopologicalSorter`."""
+
+    def __new__(cls, graph: SupportsItems[_T, Iterable[_T]] | None = None) -> Self: ...
+    def add(self, node: _T, /, *predecessors: _T) -> None:
+        """Add a node and its predecessors, new ones included.
+
+        Called again with the same node, it adds to its predecessors.
+
+        Raises:
+            TypeError: a node cannot be hashed.
+            ValueError: `prepare` was called before.
+        """
+
+    def prepare(self) -> None:
+        """Check for cycles; from now on nodes are passed out and none can be added."""
+
+    def get_ready(self) -> tuple[_T, ...]:
+        """Give every node that has become ready since the last call."""
+
+    def done(self, *nodes: _T) -> None:
+        """Mark nodes that `get_ready` gave as done.
+
+        Raises:
+            ValueError: a node was not added, not passed out, or is done already; or `prepare` was not called.
+        """
+
+    def is_active(self) -> bool:
+        """Say whether more nodes are to come, or some that were passed out are not done."""
+
+    def __bool__(self) -> bool: ...
+    def __class_getitem__(cls, key: Any) -> GenericAlias: ...
+
+def try_pickle(value: object) -> BaseException | None:
+    """Pickle `value` as an argument would be and throw the pickle away; give the error, if there is one."""
+
+def cite(reference: object) -> tuple[Any, ...]:
+    """Give what the `__reduce__` of a future or ref answers; an error where it is no part of an argument."""
+
+def _dep(k: int) -> Any: ...
+
+# -- client ------------------------------------------------------------------------------------------------------------
 
 _State = tuple[
     tuple[int, int, int, int, int, int, int],
@@ -76,7 +258,7 @@ class ClientCore:
         """End the session, and the embedded broker with its workers."""
 
     def wait_alone(self) -> None:
-        """Wait, at the end of the interpreter and after `close`, until no other thread is in native code for this session."""
+        """Wait, after `close` at the interpreter's end, until no other thread is in native code for this session."""
 
     def open_call(self, name: str, key: str | None = None) -> tuple[int, str]:
         """Open a row for a single call of a local session; give its index and its key."""
@@ -90,6 +272,7 @@ class ClientCore:
     def take_hold_changes(self) -> list[tuple[int, int | None, int]]:
         """Give the changes of what is held since the last call, as (run, index, change)."""
 
+@disjoint_base
 class RunCore:
     """A submitted graph. Base of `headrace.Run`."""
 
@@ -109,7 +292,7 @@ class RunCore:
         """Give the result of a kept task; wait for it at most `timeout` seconds."""
 
     def results(self, timeout: float | None = None) -> list[Any]:
-        """Give the results of all kept tasks in the order of `keep`; wait for them at most `timeout` seconds together."""
+        """Give the results of all kept tasks in the order of `keep`; wait at most `timeout` seconds for all of them."""
 
     def done(self) -> bool:
         """Say whether every task has ended."""
@@ -131,6 +314,7 @@ class RunCore:
     def _hold(self, node: object) -> tuple[int, str]: ...
     def _release_one(self, index: int) -> None: ...
 
+@disjoint_base
 class ExternalRef:
     """A result of a session, held while this object lives. Base of futures and refs."""
 

@@ -4,6 +4,8 @@ Three groups: what became of a task (`TaskError`, `UpstreamFailed`, `TaskTimeout
 machinery (`InfraError`), and what the caller should write otherwise (`UsageError`). A task's own exception is none of
 them: it is raised as the instance that the task raised.
 """
+# Errors are named by what happened; a suffix would add nothing.
+# ruff: noqa: N818
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ class HeadraceError(Exception):
     """The base of every error that headrace raises by itself."""
 
 
-# -- what became of a task -----------------------------------------------------------------------------------------------
+# -- what became of a task ---------------------------------------------------------------------------------------------
 
 
 class TaskError(HeadraceError):
@@ -88,7 +90,7 @@ class TaskTimeout(HeadraceError, TimeoutError):
         self.worker = worker
 
 
-# -- what became of the machinery ----------------------------------------------------------------------------------------
+# -- what became of the machinery --------------------------------------------------------------------------------------
 
 
 class InfraError(HeadraceError):
@@ -188,7 +190,7 @@ class NoSuitableWorker(InfraError):
         self.key = key
 
 
-# -- what the caller should write otherwise ------------------------------------------------------------------------------
+# -- what the caller should write otherwise ----------------------------------------------------------------------------
 
 
 class UsageError(HeadraceError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from headrace import _core
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from headrace._core import Node
 
 T = TypeVar("T")
+
+Sequence.register(_core.Nodes)
 
 _MISSING: Any = object()
 
@@ -66,8 +69,9 @@ class Graph(_core.Graph):
         step: Any = fn
         if arity > 2 and callable(plain):
             step = Task(Fold(plain), options)
-        nodes = nodes if isinstance(nodes, _core.Nodes) or not hasattr(nodes, "__iter__") else list(nodes)
-        if not len(nodes):
+        if not isinstance(nodes, (_core.Nodes, _core.Node)):
+            nodes = list(nodes)
+        if isinstance(nodes, Sequence) and not nodes:
             if initial is _MISSING:
                 raise GraphError("reduce() of no nodes needs an initial value")
             step = Task(constant, options)
@@ -123,7 +127,8 @@ class Graph(_core.Graph):
 
     def __repr__(self) -> str:
         tasks, edges, functions, sinks = self._counts()
-        return f"<Graph: {_count(tasks, 'task')}, {_count(edges, 'edge')}, {_count(functions, 'function')}, {_count(sinks, 'sink')}>"
+        counts = (_count(tasks, "task"), _count(edges, "edge"), _count(functions, "function"), _count(sinks, "sink"))
+        return f"<Graph: {', '.join(counts)}>"
 
     def _repr_html_(self) -> str:
         names = ("tasks", "edges", "functions", "sinks")

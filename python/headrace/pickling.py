@@ -13,7 +13,7 @@ from headrace.task import Task
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# -- functions -----------------------------------------------------------------------------------------------------------
+# -- functions ---------------------------------------------------------------------------------------------------------
 
 #: Code flags of functions that return before they have done anything.
 _CO_COROUTINE, _CO_ASYNC_GENERATOR = 0x80, 0x200
@@ -79,7 +79,7 @@ def describe(
         raise UsageError(f"{verb}() takes a function to run, not {type(fn).__name__}: {_short(fn)}")
     if _is_async(fn):
         raise UsageError(
-            f"{verb}({function_name(fn)}): async functions cannot be tasks; pass a plain function that calls asyncio.run"
+            f"{verb}({function_name(fn)}): an async function cannot be a task; give a plain one that calls asyncio.run"
         )
     options = fn._options if isinstance(fn, Task) else {}
     plain = fn.__wrapped__ if isinstance(fn, Task) else fn
@@ -93,11 +93,11 @@ def _is_async(fn: Any) -> bool:
         fn = fn.func
     fn = getattr(fn, "__wrapped__", fn) if isinstance(fn, Task) else fn
     fn = getattr(fn, "__func__", fn)
-    code = getattr(fn, "__code__", None) or getattr(getattr(type(fn), "__call__", None), "__code__", None)
+    code = getattr(fn, "__code__", None) or getattr(type(fn).__call__, "__code__", None)
     return bool(code and code.co_flags & (_CO_COROUTINE | _CO_ASYNC_GENERATOR))
 
 
-# -- arguments and results -----------------------------------------------------------------------------------------------
+# -- arguments and results ---------------------------------------------------------------------------------------------
 
 #: Most pickles that are tried to find the part at fault.
 _TRIALS_MAX = 2_000

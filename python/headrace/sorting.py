@@ -18,8 +18,8 @@ class TopologicalSorter(_core.TopologicalSorter[T]):
     Args:
         graph: a mapping from each node to its predecessors; more can be added by `add`.
 
-    `prepare` raises `graphlib.CycleError` if there is a cycle; the second of its `args` is the list of the cycle's nodes,
-    each a predecessor of the next, the first and the last the same.
+    `prepare` raises `graphlib.CycleError` if there is a cycle; the second of its `args` lists the nodes of one, each a
+    predecessor of the next, the first and the last the same.
     """
 
     __slots__ = ()

@@ -68,10 +68,11 @@ class Task(Generic[P, R]):
         """Give a copy of this task object with some options changed.
 
         Args:
-            key: key of the task, unique in its graph; by default `name-index`.
-            priority: tasks with a higher one run first; by default 0.
-            worker: number of the worker that must run it; by default any may.
-            nout: number of items into which unpacking its node splits the result.
+            **options: any of these.
+                key: key of the task, unique in its graph; by default `name-index`.
+                priority: tasks with a higher one run first; by default 0.
+                worker: number of the worker that must run it; by default any may.
+                nout: number of items into which unpacking its node splits the result.
 
         Raises:
             UsageError: an option is unknown or has a value that it cannot have.
@@ -113,7 +114,7 @@ def task(fn: Any = None, /, **options: Any) -> Any:
 
     Args:
         fn: the function. Any callable may be given to `add`, `map` and `call` as it is; only options need this.
-        options: see `Task.options`.
+        **options: see `Task.options`.
 
     Raises:
         UsageError: an option is unknown or has a value that it cannot have, or `fn` cannot be called.

@@ -47,7 +47,7 @@ def hop_us(client: Client, workers: int) -> float:
     nodes = [graph.add(links[0], None)]
     for hop in range(hops):
         nodes.append(graph.add(links[(hop + 1) % len(links)], nodes[-1]))
-    stamps_ns = client.submit(graph, keep=nodes).results()
+    stamps_ns: list[int] = client.submit(graph, keep=nodes).results()
     return statistics.median(after - before for before, after in pairwise(stamps_ns)) / 1e3
 
 

@@ -25,7 +25,7 @@ WORDS = tuple(_VOCABULARY.split())
 OCCURRENCES_MAX = 23
 
 
-def build(pages: int) -> tuple[Graph, Node]:
+def build(pages: int) -> tuple[Graph, Node[dict[str, int]]]:
     """Build the graph: `3 * pages - 1` tasks.
 
     Args:

@@ -156,11 +156,13 @@ pub(crate) struct Add;
 impl FastMethod for Add {
     type Class = Graph;
     const NAME: &CStr = c"add";
-    const DOC: &CStr = c"add(fn, /, *args, **kwargs)\n--\n\nAdd the task `fn(*args, **kwargs)` and return its node.
+    const DOC: &CStr =
+        c"add($self, fn, /, *args, **kwargs)\n--\n\nAdd the task `fn(*args, **kwargs)` and return its node.
 
 Args:
     fn: the function, or a task object with options.
-    args, kwargs: all belong to the function. Nodes of this graph may stand anywhere in them, at any depth.
+    *args: for the function. Nodes of this graph may stand anywhere in them, at any depth.
+    **kwargs: for the function, likewise.
 
 Raises:
     ArgumentNotPicklable: the function or an argument cannot travel; the text names the attribute at fault.
@@ -206,8 +208,21 @@ impl Graph {
         Self { data: Mutex::default(), last: LastEntry::default(), objects: by_reference.then(Objects::default) }
     }
 
-    /// Adds one task for each step through the iterables together.
-    #[pyo3(signature = (*args, **constants))]
+    /// Add one task for each step through the iterables together, and return the nodes.
+    ///
+    /// Args:
+    ///     fn: the function, or a task object with options.
+    ///     *iterables: stepped through together, and equally long; what they yield are the positional arguments.
+    ///     **constants: keyword arguments that every task gets. One longer than 64 KiB becomes a task of its own, so
+    ///         that it travels once.
+    ///
+    /// Raises:
+    ///     ArgumentNotPicklable: the function or an argument cannot travel; the text names the attribute at fault.
+    ///     GraphError: the iterables are not equally long, or one is a str, bytes, dict, set or node. Then nothing was
+    ///         added.
+    ///
+    /// Cost: as `add`, less a call a task; 0.01 microseconds for a `range`.
+    #[pyo3(signature = (*args, **constants), text_signature = "($self, fn, /, *iterables, **constants)")]
     fn map<'py>(
         slf: &Bound<'py, Self>,
         args: &Bound<'py, PyTuple>,

@@ -1,7 +1,7 @@
 //! Nodes: an immutable sequence of handles to tasks of one graph.
 use std::hash::{Hash, Hasher};
 
-use pyo3::exceptions::{PyIndexError, PyTypeError};
+use pyo3::exceptions::{PyIndexError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PySlice, PyTuple};
 use rustc_hash::FxHasher;
@@ -19,8 +19,10 @@ enum Indices {
     List(Box<[u32]>),
 }
 
-/// An immutable sequence of nodes of one graph. It may stand wherever a list of nodes may: in arguments (the function
-/// gets the list of their results), in `map`, `reduce` and `keep`.
+/// An immutable sequence of nodes of one graph.
+///
+/// It may stand wherever a list of nodes may: in arguments (the function gets the list of their results), in `map`,
+/// `reduce` and `keep`.
 #[pyclass(frozen, generic, sequence, module = "headrace")]
 pub(crate) struct Nodes {
     graph: Py<Graph>,
@@ -67,6 +69,20 @@ impl Nodes {
 
     fn node(&self, py: Python<'_>, position: usize) -> PyResult<Py<Node>> {
         Py::new(py, Node::new(self.graph.bind(py), self.at(position)))
+    }
+
+    fn position(&self, node: &Bound<'_, PyAny>) -> Option<usize> {
+        let node = node.cast_exact::<Node>().ok()?.get();
+        if node.graph_address() != self.graph_address() {
+            return None;
+        }
+        match &self.indices {
+            Indices::Range { first, len } => {
+                let position = node.index().checked_sub(*first)?;
+                (position < *len).then_some(position as usize)
+            }
+            Indices::List(list) => list.iter().position(|&index| index == node.index()),
+        }
     }
 
     fn slice(&self, py: Python<'_>, slice: &Bound<'_, PySlice>) -> PyResult<Self> {
@@ -123,14 +139,17 @@ impl Nodes {
     }
 
     fn __contains__(&self, node: &Bound<'_, PyAny>) -> bool {
-        node.cast_exact::<Node>().is_ok_and(|node| {
-            let node = node.get();
-            node.graph_address() == self.graph_address()
-                && match &self.indices {
-                    Indices::Range { first, len } => (*first..first + len).contains(&node.index()),
-                    Indices::List(list) => list.contains(&node.index()),
-                }
-        })
+        self.position(node).is_some()
+    }
+
+    /// The position of a node; `ValueError` if it is not there.
+    fn index(&self, node: &Bound<'_, PyAny>) -> PyResult<usize> {
+        self.position(node).ok_or_else(|| PyValueError::new_err("the node is not in these Nodes"))
+    }
+
+    /// How often a node is there: once or not at all.
+    fn count(&self, node: &Bound<'_, PyAny>) -> usize {
+        usize::from(self.position(node).is_some())
     }
 
     fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {

@@ -367,7 +367,7 @@ pub(crate) struct SorterAdd;
 impl FastMethod for SorterAdd {
     type Class = Sorter;
     const NAME: &CStr = c"add";
-    const DOC: &CStr = c"add(node, /, *predecessors)\n--\n\nAdd a node and its predecessors, new ones included.
+    const DOC: &CStr = c"add($self, node, /, *predecessors)\n--\n\nAdd a node and its predecessors, new ones included.
 
 Called again with the same node, it adds to its predecessors.
 
@@ -390,7 +390,7 @@ pub(crate) struct SorterDone;
 impl FastMethod for SorterDone {
     type Class = Sorter;
     const NAME: &CStr = c"done";
-    const DOC: &CStr = c"done(*nodes)\n--\n\nMark nodes that `get_ready` gave as done.
+    const DOC: &CStr = c"done($self, /, *nodes)\n--\n\nMark nodes that `get_ready` gave as done.
 
 Raises:
     ValueError: a node was not added, not passed out, or is done already; or `prepare` was not called.";
