@@ -360,7 +360,7 @@ fn whatever_happens_every_value_is_right_and_nothing_is_left() {
         |name| std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")));
     let (first, seeds) = match number("HEADRACE_SEED") {
         Some(seed) => (seed, 1),
-        None => (0, number("HEADRACE_SEEDS").unwrap_or(400)),
+        None => (0, number("HEADRACE_SEEDS").unwrap_or(600)),
     };
     for seed in first..first + seeds {
         if let Err(panic) = std::panic::catch_unwind(|| check_seed(seed)) {

@@ -153,6 +153,7 @@ impl Broker {
             worker.progress_ns = now_ns;
         }
         let frame = worker.next_frame();
+        let mut void: Vec<(u32, u32)> = Vec::new();
         columns.clear();
         for lease in leased.iter() {
             let slot = ledger.slot_mut(lease.task.0);
@@ -163,9 +164,10 @@ impl Broker {
             let slot = *slot;
             let run = runs[slot.run as usize].as_mut().expect("a live task's run is in the table");
             if slot.done {
-                // Its result was lost with a worker.
+                // It runs again, because its result was lost or has died too early; what is left of that is void.
                 ledger.slot_mut(lease.task.0).done = false;
                 run.counts.done -= 1;
+                void.extend(ledger.drop_value(lease.task.0).into_iter().map(|holder| (holder, lease.task.0)));
             }
             run.counts.leased += 1;
             run.first_lease_ns.get_or_insert(now_ns);
@@ -205,6 +207,10 @@ impl Broker {
             columns.args.push(ledger.args(lease.task.0));
         }
         worker.open_frame(leased.len() as u32);
+        for (holder, task) in void {
+            workers[holder as usize].dead.push(task);
+        }
+        let worker = &mut workers[number as usize];
         let mut bytes = Vec::new();
         columns.message(frame, &worker.dead).encode(&mut bytes);
         worker.dead.clear();

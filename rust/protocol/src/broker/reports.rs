@@ -82,7 +82,11 @@ impl Broker {
         match verdict {
             Verdict::Done | Verdict::DoneHeld | Verdict::Value => self.apply_done(number, task, verdict, value, now_ns),
             Verdict::Failed => self.note_failed(task, Outcome::Failed, value.bytes(), now_ns),
-            Verdict::Returned | Verdict::Cancelled => self.regain_inputs(task),
+            Verdict::Returned | Verdict::Cancelled => {
+                self.regain_inputs(task);
+                // At once: an input of those that came back with it may stand further on in the same report.
+                self.settle_returned();
+            }
         }
     }
 
@@ -170,23 +174,23 @@ impl Broker {
             }
             self.note_ended(slot.run, now_ns);
         }
-        // Making an input again may bring further leases back.
-        loop {
-            let mut returned = Vec::new();
-            self.kernel.drain_returned(|lease| returned.push(lease));
-            if returned.is_empty() {
-                break;
-            }
-            self.settle_returned(&returned);
-        }
+        self.settle_returned();
         self.settle_dead_and_freed();
     }
 
-    fn settle_returned(&mut self, returned: &[Returned]) {
-        for lease in returned {
-            self.unlease(lease.worker.0, lease.task.0);
-            self.drop_lease(lease.worker.0, lease.task.0, lease.attempt.0);
-            self.regain_inputs(lease.task.0);
+    /// Follows up leases that came back with another one. Making an input again may bring further ones back.
+    fn settle_returned(&mut self) {
+        loop {
+            let mut returned: Vec<Returned> = Vec::new();
+            self.kernel.drain_returned(|lease| returned.push(lease));
+            if returned.is_empty() {
+                return;
+            }
+            for lease in returned {
+                self.unlease(lease.worker.0, lease.task.0);
+                self.drop_lease(lease.worker.0, lease.task.0, lease.attempt.0);
+                self.regain_inputs(lease.task.0);
+            }
         }
     }
 
