@@ -166,8 +166,8 @@ class Client:
     def __del__(self) -> None:
         if getattr(self, "_open", False) and not self._core.forked:
             text = f"unclosed {self!r}; what has not ended is cancelled"
-            warnings.warn(text, ResourceWarning, stacklevel=1, source=self)  # there is no caller to blame
             self.close(wait=False, cancel=True)
+            warnings.warn(text, ResourceWarning, stacklevel=1, source=self)  # there is no caller to blame
 
     def __repr__(self) -> str:
         return f"<Client: {self._describe()}>"

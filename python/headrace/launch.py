@@ -99,7 +99,7 @@ def boot_record(preload: Sequence[str], setup: Callable[[], object] | None) -> b
     elif callable(setup):
         from headrace.pickling import dump_function
 
-        blob = dump_function(setup)
+        blob = dump_function(setup, "setup")
     else:
         raise UsageError(f"setup takes a function without arguments, not {setup!r}")
     return pickle.dumps({"sys_path": list(sys.path), "preload": list(preload), "setup": blob})

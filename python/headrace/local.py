@@ -45,7 +45,7 @@ class Local:
             raise UsageError(f"setup takes a function without arguments, not {setup!r}")
         self.core = ClientCore.local(workers)
         self._count = workers
-        self._kernel = Kernel(workers) if threads else Kernel(SYNC_DEPTH_MAX, one_for_all=True)
+        self._kernel = Kernel(workers, stand_ins=None if threads else SYNC_DEPTH_MAX)
         # Reentrant, because a finalizer that stops the engine may run wherever memory is allocated.
         self._lock = threading.RLock()
         self._work = threading.Condition(self._lock)

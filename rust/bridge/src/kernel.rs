@@ -18,7 +18,7 @@ const ANY_CLASS: ClassId = ClassId(0);
 #[pyclass(frozen, module = "headrace._core")]
 pub(crate) struct Kernel {
     engine: Mutex<Engine>,
-    /// Per worker: the classes that it may run.
+    /// Per worker, or for all of them: the classes that it may run.
     classes: Vec<Vec<ClassId>>,
 }
 
@@ -28,17 +28,16 @@ type Consequences = (Vec<(u32, Option<u32>)>, Vec<u32>, Vec<u32>);
 
 #[pymethods]
 impl Kernel {
-    /// A kernel for this many workers; or for one that stands in for all of them.
+    /// A kernel for this many workers; or for so many stand-ins, each of which runs the tasks of all of them.
     #[new]
-    #[pyo3(signature = (workers, *, one_for_all = false))]
-    fn new(workers: u32, one_for_all: bool) -> Self {
+    #[pyo3(signature = (workers, *, stand_ins = None))]
+    fn new(workers: u32, stand_ins: Option<u32>) -> Self {
         let mut engine = Engine::new();
-        let all: Vec<ClassId> = (0..=workers).map(ClassId).collect();
-        let classes: Vec<Vec<ClassId>> = match one_for_all {
-            true => vec![all],
-            false => (0..workers).map(|worker| vec![ANY_CLASS, ClassId(1 + worker)]).collect(),
+        let classes: Vec<Vec<ClassId>> = match stand_ins {
+            Some(_) => vec![(0..=workers).map(ClassId).collect()],
+            None => (0..workers).map(|worker| vec![ANY_CLASS, ClassId(1 + worker)]).collect(),
         };
-        (0..classes.len() as u32).for_each(|worker| engine.add_worker(WorkerId(worker)));
+        (0..stand_ins.unwrap_or(workers)).for_each(|worker| engine.add_worker(WorkerId(worker)));
         Self { engine: Mutex::new(engine), classes }
     }
 
@@ -110,7 +109,7 @@ impl Kernel {
     /// Leases one task to a worker: (slot, attempt), or None if none is ready for it.
     fn lease(&self, worker: usize) -> Option<(u32, u32)> {
         let request = LeaseRequest {
-            classes: &self.classes[worker],
+            classes: &self.classes[worker.min(self.classes.len() - 1)],
             tasks_max: 1,
             seeds_max: 1,
             budget: 1,

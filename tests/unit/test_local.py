@@ -1,0 +1,216 @@
+"""What is special to the modes that run tasks in the client's own process."""
+
+import gc
+import threading
+import time
+import traceback
+import weakref
+
+import pytest
+
+import headrace as hr
+
+TIMEOUT_S = 20
+
+
+@pytest.fixture(params=["threads", "sync"])
+def client(request):
+    with hr.Client(workers=2, mode=request.param) as client:
+        yield client
+
+
+class Thing:
+    """An object that cannot be pickled, and says when it goes."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+
+
+def same(thing):
+    return thing
+
+
+def test_calls_share_their_objects(client):
+    thing = Thing()
+    assert client.call(same, thing).result(timeout=TIMEOUT_S) is thing
+    held = [thing]
+    assert client.call(same, held).result(timeout=TIMEOUT_S) is held
+    first = client.call(same, thing)
+    assert client.call(lambda things: things["it"][0], {"it": (first, 1)}).result(timeout=TIMEOUT_S) is thing
+
+
+def test_results_of_tasks_are_shared(client):
+    graph = hr.Graph()
+    made = graph.add(Thing)
+    twice = [graph.add(same, made), graph.add(same, made)]
+    run = client.submit(graph, keep=[made, *twice])
+    results = run.results(timeout=TIMEOUT_S)
+    assert results[0] is results[1] is results[2]
+
+
+def test_a_graph_by_reference_shares_its_arguments(client):
+    thing = Thing()
+    graph = hr.Graph(by_reference=True)
+    node = graph.add(same, thing)
+    assert client.submit(graph).result(node, timeout=TIMEOUT_S) is thing
+
+
+def test_a_graph_by_reference_stays_in_its_process():
+    graph = hr.Graph(by_reference=True)
+    graph.add(same, Thing())
+    with hr.Client(workers=1) as client, pytest.raises(hr.UsageError, match="by-reference"):
+        client.submit(graph)
+
+
+def test_intermediate_results_go_when_nobody_needs_them(client):
+    made = []
+
+    def make():
+        thing = Thing()
+        made.append(weakref.ref(thing))
+        return thing
+
+    graph = hr.Graph()
+    last = graph.add(lambda thing: "done", graph.add(make))
+    run = client.submit(graph)
+    assert run.result(last, timeout=TIMEOUT_S) == "done"
+    gc.collect()
+    assert made[0]() is None
+
+
+def test_results_go_with_their_run_their_refs_and_futures(client):
+    graph = hr.Graph()
+    node = graph.add(Thing)
+    run = client.submit(graph)
+    ref = run.ref(node)
+    alive = weakref.ref(run.result(node, timeout=TIMEOUT_S))
+    run.release()
+    gc.collect()
+    assert client.call(same, ref).result(timeout=TIMEOUT_S) is alive(), "the ref holds it"
+    del ref
+    client.call(same, 1).result(timeout=TIMEOUT_S)
+    gc.collect()
+    assert alive() is None
+    future = client.call(Thing)
+    alive = weakref.ref(future.result(timeout=TIMEOUT_S))
+    del future
+    client.call(same, 1).result(timeout=TIMEOUT_S)
+    gc.collect()
+    assert alive() is None
+
+
+def test_tracebacks_show_the_users_code_alone(client):
+    graph = hr.Graph()
+    node = graph.add(lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError) as caught:
+        client.submit(graph).result(node, timeout=TIMEOUT_S)
+    frames = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
+    assert frames[-1] == "<lambda>"
+    assert "_run" not in frames
+
+
+def test_setup_and_preload_happen_here():
+    called = []
+    with hr.Client(workers=1, mode="threads", preload=["colorsys"], setup=lambda: called.append(1)) as client:
+        assert client.call(same, 1).result(timeout=TIMEOUT_S) == 1
+    assert called == [1]
+    with pytest.raises(ModuleNotFoundError):
+        hr.Client(mode="sync", preload=["no_such_module"])
+
+
+def test_sync_runs_in_the_calling_thread_before_submit_returns():
+    with hr.Client(mode="sync") as client:
+        future = client.call(threading.get_ident)
+        assert future.done()
+        assert future.result() == threading.get_ident()
+        assert client.submit(hr.Graph()).done()
+
+
+def test_sync_lets_tasks_submit():
+    with hr.Client(mode="sync") as client:
+
+        def count_down(number):
+            return 0 if number == 0 else 1 + client.call(count_down, number - 1).result()
+
+        assert client.call(count_down, 20).result() == 20
+        with pytest.raises(hr.UsageError, match="deep"):
+            client.call(count_down, 100).result()
+
+
+def test_an_interrupt_of_sync_ends_the_submission():
+    def interrupt():
+        raise KeyboardInterrupt
+
+    graph = hr.Graph()
+    graph.add(same, graph.add(interrupt))
+    graph.add(same, 1)
+    with hr.Client(mode="sync") as client:
+        with pytest.raises(KeyboardInterrupt):
+            client.submit(graph)
+        assert client.call(same, 2).result() == 2
+
+
+def test_threads_run_side_by_side_and_know_their_numbers():
+    with hr.Client(workers=3, mode="threads") as client:
+        together = threading.Barrier(3, timeout=TIMEOUT_S)
+
+        def meet():
+            together.wait()
+            return hr.current().worker
+
+        assert sorted(future.result(timeout=TIMEOUT_S) for future in [client.call(meet) for _ in range(3)]) == [0, 1, 2]
+
+
+def test_a_task_on_a_thread_sees_that_it_was_cancelled():
+    with hr.Client(workers=1, mode="threads") as client:
+        started, ended = threading.Event(), threading.Event()
+
+        def work():
+            started.set()
+            while not hr.current().cancelled:
+                time.sleep(0.001)
+            ended.set()
+
+        future = client.call(work)
+        assert started.wait(TIMEOUT_S)
+        assert future.cancel()
+        assert ended.wait(TIMEOUT_S)
+        with pytest.raises(hr.CancelledError):
+            future.result()
+
+
+def test_threads_go_with_their_client():
+    before = threading.active_count()
+    client = hr.Client(workers=3, mode="threads")
+    assert threading.active_count() == before + 3
+    threads = client._engine._threads
+    client.close()
+    for thread in threads:
+        thread.join(TIMEOUT_S)
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def test_priorities_decide_who_goes_first():
+    with hr.Client(workers=1, mode="sync") as client:
+        order = []
+        graph = hr.Graph()
+        for priority in (1, 3, 2):
+            graph.add(hr.task(order.append, priority=priority), priority)
+        client.submit(graph)
+    # Arguments of a graph are encoded, but the function is the list's own method.
+    assert order == [3, 2, 1]
+
+
+def test_run_needs_no_client():
+    graph = hr.Graph()
+    parts = graph.map(abs, [-1, -2])
+    total = graph.reduce(max, parts)
+    assert hr.run(graph, mode="sync") == [2]
+    assert hr.run(graph, total, mode="sync") == 2
+    assert hr.run(graph, total, parts, mode="threads") == (2, [1, 2])
+    assert hr.run(graph, total.key, total, mode="sync") == (2, 2)
+    assert callable(hr.run)
+    failing = hr.Graph()
+    failing.add(int, "x")
+    with pytest.raises(ValueError, match="invalid literal"):
+        hr.run(failing, mode="sync")
