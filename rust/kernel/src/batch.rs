@@ -103,7 +103,7 @@ impl Kernel {
         for lease in &mut out[first..] {
             let task = &self.board.tasks[lease.task.at()];
             lease.hold = task.pending > 0;
-            lease.report = task.holds > 0 || (lease.hold && self.has_consumer_elsewhere(lease.task));
+            lease.report = task.holds > 0 || task.leased != task.pending;
         }
     }
 
@@ -134,12 +134,21 @@ impl Kernel {
         task: TaskIndex,
         fresh: &mut Vec<TaskIndex>,
     ) -> Leased {
-        let board = &mut self.board;
+        let Kernel { graph, board, operations, .. } = self;
         board.set_state(task, TaskState::Leased);
         board.lists.push(&mut board.tasks, leases, task, End::Back);
-        self.operations += 1 + board.tasks[task.at()].span.degree();
+        let tasks = &mut board.tasks[..];
+        let entry = &mut tasks[task.at()];
+        entry.leased = 0;
+        entry.attempt.0 += 1;
+        let attempt = entry.attempt;
+        *operations += 1 + entry.span.degree();
+        for &producer in graph.predecessors(&tasks[task.at()]) {
+            // Means nothing where the producer is done.
+            tasks[producer.at()].leased = tasks[producer.at()].leased.wrapping_add(1);
+        }
         let number = u64::from(worker.0);
-        self.graph.each_consumer_back(&mut board.tasks, task, |entry, consumer| {
+        graph.each_consumer_back(tasks, task, |entry, consumer| {
             if entry.state == TaskState::Waiting {
                 entry.count_lease(number);
                 if entry.follows(number) {
@@ -147,17 +156,7 @@ impl Kernel {
                 }
             }
         });
-        let attempt = &mut board.tasks[task.at()].attempt;
-        attempt.0 += 1;
-        Leased { task, attempt: *attempt, report: false, hold: false }
-    }
-
-    /// Whether a consumer of a leased task is not leased. One that is leased is so to the same worker (K2).
-    #[inline]
-    fn has_consumer_elsewhere(&self, task: TaskIndex) -> bool {
-        self.graph.any_consumer(&self.board.tasks, &self.board.tasks[task.at()], |consumer| {
-            consumer.state == TaskState::Waiting
-        })
+        Leased { task, attempt, report: false, hold: false }
     }
 }
 

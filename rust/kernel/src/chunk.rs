@@ -57,7 +57,10 @@ impl Chunk<'_> {
     /// ones, and one more over the edges otherwise.
     pub(crate) fn validate(&self) -> Result<Vec<Tally>, GraphError> {
         let tasks = self.dep_counts.len();
-        if tasks >= EXTERNAL as usize || self.deps.len() >= NONE as usize || self.external.len() >= EXTERNAL as usize {
+        if tasks >= EXTERNAL as usize
+            || self.deps.len() >= EXTERNAL as usize
+            || self.external.len() >= EXTERNAL as usize
+        {
             return Err(GraphError::TooLarge);
         }
         if matches!(self.class, Classes::Each(classes) if classes.len() != tasks) {

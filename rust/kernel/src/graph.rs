@@ -14,12 +14,12 @@ pub(crate) struct Graph {
     row_bytes: usize,
 }
 
-/// Where the edges of one task are: parts of its chunk's rows, and the ends of its links.
+/// Where the edges of one task are: its predecessors, then its consumers, in the rows of its chunk, and the ends of its
+/// links.
 #[derive(Clone, Copy)]
 pub(crate) struct Span {
-    preds_at: u32,
+    pub(crate) at: u32,
     pub(crate) preds_len: u32,
-    succs_at: u32,
     pub(crate) succs_len: u32,
     /// First of its linked consumers.
     late: u32,
@@ -31,8 +31,10 @@ pub(crate) struct Span {
 /// chunk of the task with its own.
 #[derive(Clone, Default)]
 pub(crate) struct Rows {
-    pub(crate) preds: Vec<TaskIndex>,
-    pub(crate) succs: Vec<TaskIndex>,
+    /// Task after task: its predecessors, then its consumers out of the same chunk.
+    pub(crate) ends: Vec<TaskIndex>,
+    /// Edges, each of which may have two ends here.
+    pub(crate) edges: u32,
     /// Tasks that are not freed.
     pub(crate) alive: u32,
     /// Tasks that may still need their edges; the rows are dropped when none does.
@@ -53,9 +55,8 @@ struct Link {
 }
 
 impl Span {
-    /// Places and lengths of the predecessors and the consumers.
-    pub(crate) fn new((preds_at, preds_len): (u32, u32), (succs_at, succs_len): (u32, u32)) -> Self {
-        Span { preds_at, preds_len, succs_at, succs_len, late: NONE, bonds: NONE }
+    pub(crate) fn new(at: u32, preds_len: u32, succs_len: u32) -> Self {
+        Span { at, preds_len, succs_len, late: NONE, bonds: NONE }
     }
 
     /// The number of edges, links to later consumers apart.
@@ -66,19 +67,18 @@ impl Span {
 }
 
 impl Graph {
-    /// Stores the rows of a chunk and returns its number.
-    pub(crate) fn add_rows(&mut self, rows: Rows) -> u32 {
-        self.edges += rows.preds.len() as u64;
+    /// The number of the next chunk, which must then be added.
+    pub(crate) fn next_chunk(&mut self) -> u32 {
+        self.free_chunks.pop().unwrap_or(self.chunks.len() as u32)
+    }
+
+    /// Stores the rows of a chunk.
+    pub(crate) fn add_rows(&mut self, chunk: u32, rows: Rows) {
+        self.edges += u64::from(rows.edges);
         self.row_bytes += rows.bytes();
-        match self.free_chunks.pop() {
-            Some(chunk) => {
-                self.chunks[chunk as usize] = rows;
-                chunk
-            }
-            None => {
-                self.chunks.push(rows);
-                (self.chunks.len() - 1) as u32
-            }
+        match self.chunks.get_mut(chunk as usize) {
+            Some(free) => *free = rows,
+            None => self.chunks.push(rows),
         }
     }
 
@@ -108,8 +108,8 @@ impl Graph {
         if task.span.preds_len == 0 {
             return &[];
         }
-        let at = task.span.preds_at as usize;
-        &self.chunks[task.chunk as usize].preds[at..at + task.span.preds_len as usize]
+        let at = task.span.at as usize;
+        &self.chunks[task.chunk as usize].ends[at..at + task.span.preds_len as usize]
     }
 
     /// The consumers that came with a task's own chunk. Some may be gone, and their slots taken by others.
@@ -118,9 +118,9 @@ impl Graph {
         if task.span.succs_len == 0 {
             return &[];
         }
-        let at = task.span.succs_at as usize;
+        let at = task.span.at as usize + task.span.preds_len as usize;
         // The rows of a chunk go before its last held result does.
-        self.chunks[task.chunk as usize].succs.get(at..at + task.span.succs_len as usize).unwrap_or_default()
+        self.chunks[task.chunk as usize].ends.get(at..at + task.span.succs_len as usize).unwrap_or_default()
     }
 
     /// The consumers of a task that came with later chunks and may still run.
@@ -171,17 +171,6 @@ impl Graph {
         }
     }
 
-    /// Whether some consumer is as asked for.
-    #[inline]
-    pub(crate) fn any_consumer(&self, tasks: &[Task], task: &Task, is: impl Fn(&Task) -> bool) -> bool {
-        let own = |consumer: &TaskIndex| {
-            let entry = &tasks[consumer.at()];
-            entry.chunk == task.chunk && is(entry)
-        };
-        self.row(task).iter().any(own)
-            || (task.span.late != NONE && self.linked(task).any(|consumer| is(&tasks[consumer.at()])))
-    }
-
     /// How long a row of chunks ends in this one.
     pub(crate) fn depth_mut(&mut self, chunk: u32) -> &mut u32 {
         &mut self.chunks[chunk as usize].depth
@@ -202,7 +191,7 @@ impl Graph {
     #[inline]
     pub(crate) fn release(&mut self, tasks: &mut [Task], task: TaskIndex) {
         let Task { chunk, ref mut span, .. } = tasks[task.at()];
-        span.preds_len = 0;
+        (span.at, span.preds_len) = (span.at + span.preds_len, 0);
         if span.bonds != NONE {
             let bonds = std::mem::replace(&mut span.bonds, NONE);
             self.unlink(tasks, bonds);
@@ -232,10 +221,9 @@ impl Graph {
 
     fn drop_rows(&mut self, chunk: u32) {
         let rows = &mut self.chunks[chunk as usize];
-        self.edges -= rows.preds.len() as u64;
+        self.edges -= u64::from(rows.edges);
         self.row_bytes -= rows.bytes();
-        rows.preds = Vec::new();
-        rows.succs = Vec::new();
+        rows.ends = Vec::new();
     }
 
     /// Forgets a freed task of a chunk; the chunk goes with its last one.
@@ -268,6 +256,6 @@ impl Graph {
 
 impl Rows {
     fn bytes(&self) -> usize {
-        (self.preds.capacity() + self.succs.capacity()) * size_of::<TaskIndex>()
+        self.ends.capacity() * size_of::<TaskIndex>()
     }
 }

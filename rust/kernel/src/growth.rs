@@ -77,38 +77,11 @@ impl Kernel {
 
     /// Lays out the rows of the chunk and makes its tasks.
     fn enter(&mut self, chunk: &Chunk<'_>, mut tally: Vec<Tally>, slots: &[TaskIndex]) {
-        // From here on `consumers` is the place of the next consumer in the producer's row.
-        let mut total = 0;
-        for entry in &mut tally {
-            total += std::mem::replace(&mut entry.consumers, total);
-        }
-        let mut succs = vec![TaskIndex(NONE); total as usize];
-        let mut preds = Vec::with_capacity(chunk.deps.len());
-        let places = &mut tally[..];
-        let mut rest = chunk.deps;
-        for (&slot, &count) in slots.iter().zip(chunk.dep_counts) {
-            let (deps, tail) = rest.split_at(count as usize);
-            rest = tail;
-            preds.extend(deps.iter().map(|&dependency| {
-                let Some(&producer) = slots.get(dependency as usize) else {
-                    return chunk.external[(dependency & !EXTERNAL) as usize];
-                };
-                let place = &mut places[dependency as usize].consumers;
-                succs[*place as usize] = slot;
-                *place += 1;
-                producer
-            }));
-        }
-        let alive = slots.len() as u32;
-        let number = self.graph.add_rows(Rows { preds, succs, alive, unreleased: alive, depth: 0 });
-        let (mut preds_at, mut succs_at) = (0, 0);
+        let number = self.graph.next_chunk();
         let board = &mut self.board;
-        for (local, &slot) in slots.iter().enumerate() {
-            let preds_len = chunk.dep_counts[local];
-            let succs_len = tally[local].consumers - succs_at;
-            let span = Span::new((preds_at, preds_len), (succs_at, succs_len));
-            preds_at += preds_len;
-            succs_at += succs_len;
+        let mut at = 0;
+        for (local, (&slot, entry)) in slots.iter().zip(&mut tally).enumerate() {
+            let (preds_len, succs_len) = (chunk.dep_counts[local], entry.consumers);
             let class = match chunk.class {
                 Classes::One(class) => class,
                 Classes::Each(classes) => classes[local],
@@ -117,15 +90,37 @@ impl Kernel {
                 Priorities::One(priority) => priority,
                 Priorities::Each(priorities) => priorities[local],
             };
-            let rank = Rank { class, priority };
+            let (span, rank) = (Span::new(at, preds_len, succs_len), Rank { class, priority });
             if let Some(old) = board.tasks.get_mut(slot.at()) {
                 *old = Task::new(number, span, rank, (old.attempt, old.generation));
                 board.counts[TaskState::Free as usize] -= 1;
             } else {
                 board.tasks.push(Task::new(number, span, rank, (Attempt(0), 0)));
             }
+            // From here on the place of the task's next consumer.
+            entry.consumers = at + preds_len;
+            at += preds_len + succs_len;
         }
-        self.board.counts[TaskState::Waiting as usize] += slots.len() as u64;
+        board.counts[TaskState::Waiting as usize] += slots.len() as u64;
+        let mut ends = vec![TaskIndex(NONE); at as usize];
+        let mut rest = chunk.deps;
+        for &slot in slots {
+            let span = board.tasks[slot.at()].span;
+            let (deps, tail) = rest.split_at(span.preds_len as usize);
+            rest = tail;
+            for (at, &dependency) in (span.at..).zip(deps) {
+                ends[at as usize] = if let Some(&producer) = slots.get(dependency as usize) {
+                    let place = &mut tally[dependency as usize].consumers;
+                    ends[*place as usize] = slot;
+                    *place += 1;
+                    producer
+                } else {
+                    chunk.external[(dependency & !EXTERNAL) as usize]
+                };
+            }
+        }
+        let (alive, edges) = (slots.len() as u32, chunk.deps.len() as u32);
+        self.graph.add_rows(number, Rows { ends, edges, alive, unreleased: alive, depth: 0 });
     }
 
     /// Hangs the tasks on their external predecessors. They become checkpoints where the depth, counted in chunks, passes a

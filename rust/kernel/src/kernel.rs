@@ -439,11 +439,12 @@ impl Kernel {
 
     /// The lease queue in which the task stands, if the report matches the lease (K4).
     fn fence(&mut self, worker: WorkerId, task: TaskIndex, attempt: Attempt) -> Result<u32, Stale> {
-        if self.state(task) == TaskState::Leased {
-            let entry = &self.board.tasks[task.at()];
-            if entry.attempt == attempt && self.board.leases(worker) == Some(entry.list) {
-                return Ok(entry.list);
-            }
+        if let Some(entry) = self.board.tasks.get(task.at())
+            && entry.state == TaskState::Leased
+            && entry.attempt == attempt
+            && self.board.leases(worker) == Some(entry.list)
+        {
+            return Ok(entry.list);
         }
         self.stale_reports += 1;
         Err(Stale)

@@ -27,8 +27,6 @@ pub(crate) struct Lifetime {
     /// Tasks to look at: their inputs or slots may have become needless. May name a task twice, or one that lives on. First
     /// in, first out, so that a finished graph is let go row by row, as it lies in memory.
     pub(crate) loose: VecDeque<TaskIndex>,
-    /// Freed slots that were not drained.
-    freed: Vec<TaskIndex>,
     pub(crate) free: FreeSlots,
 }
 
@@ -118,14 +116,10 @@ impl Kernel {
         let mut left = SETTLED_MAX;
         while left > 0 && self.ended.is_empty() && self.life.dead.is_empty() {
             let Some(task) = self.life.loose.pop_front() else { break };
-            self.settle(task);
-            left -= 1;
-        }
-        for task in self.life.freed.drain(..) {
-            if self.board.tasks[task.at()].attempt.0 < ATTEMPT_LAST {
-                self.life.free.insert(task.0);
+            if self.settle(task) {
+                f(task);
             }
-            f(task);
+            left -= 1;
         }
         !self.life.loose.is_empty() || !self.life.dead.is_empty()
     }
@@ -204,19 +198,20 @@ impl Kernel {
         }
     }
 
-    /// Lets go of what a task that has ended does not need any more: what its producers keep for it, then its slot.
+    /// Lets go of what a task that has ended does not need any more: what its producers keep for it, then its slot. True if the slot
+    /// is free.
     #[inline]
-    fn settle(&mut self, task: TaskIndex) {
+    fn settle(&mut self, task: TaskIndex) -> bool {
         let Kernel { graph, board, life, operations, .. } = self;
         *operations += 1;
         let tasks = &mut board.tasks[..];
         let entry = &mut tasks[task.at()];
         if !entry.state.is_terminal() {
-            return;
+            return false;
         }
         if !entry.has(Flag::Released) {
             if !entry.needs_no_inputs() {
-                return;
+                return false;
             }
             entry.set(Flag::Released);
             *operations += u64::from(entry.span.preds_len);
@@ -231,16 +226,19 @@ impl Kernel {
         }
         let entry = &mut tasks[task.at()];
         if entry.held() || entry.lineage > 0 {
-            return;
+            return false;
         }
         if entry.state == TaskState::Done && !entry.has(Flag::Dead) {
             life.result_unheld(entry, task); // The end of a checkpoint.
-            return;
+            return false;
         }
         graph.free(entry.chunk);
         entry.vacate();
+        if entry.attempt.0 < ATTEMPT_LAST {
+            life.free.insert(task.0);
+        }
         board.set_not_ended(task, TaskState::Free);
-        life.freed.push(task);
+        true
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -248,18 +246,12 @@ impl Kernel {
             + self.board.bytes()
             + self.ended.capacity() * size_of::<crate::kernel::Ended>()
             + self.returned.capacity() * size_of::<crate::kernel::Returned>()
-            + (self.life.dead.capacity() + self.life.loose.capacity() + self.life.freed.capacity())
-                * size_of::<TaskIndex>()
+            + (self.life.dead.capacity() + self.life.loose.capacity()) * size_of::<TaskIndex>()
             + self.life.free.bytes()
     }
 }
 
 impl Lifetime {
-    /// Whether a free slot is on its way to its next task, for the checker.
-    pub(crate) fn knows_free(&self, slot: TaskIndex) -> bool {
-        self.freed.contains(&slot) || self.free.contains(slot.0)
-    }
-
     /// The last hold and the last pending consumer of a task are gone: its result dies, if it has one.
     fn unheld(&mut self, entry: &mut Task, task: TaskIndex) {
         match entry.state {

@@ -80,14 +80,14 @@ impl TaskState {
 #[repr(C, align(32))]
 pub(crate) struct Task {
     // What stands before the task: touched when a predecessor is leased or completed. The counts are kept while the task
-    // waits. They stand still while it is leased, and are made anew if it comes back.
+    // waits, and are made anew when it waits again.
     /// Σ worker number over the predecessors that are leased (K2).
     workers_sum: u64,
     /// Σ (worker number)² over them; with the sum it tells in O(1) whether all are with one worker.
     workers_squares: u64,
     /// Predecessors that are not done (K2).
     pub(crate) missing: u32,
-    /// Those of them that are leased.
+    /// Those of them that are leased. While the task is leased itself: consumers that were leased in the same batch.
     pub(crate) leased: u32,
     /// The chunk with the edges; tells a consumer from a later task in its slot.
     pub(crate) chunk: u32,
@@ -162,12 +162,13 @@ impl Task {
         self.workers_squares += worker * worker;
     }
 
-    /// One predecessor is no longer leased to the worker.
+    /// One predecessor is no longer leased to the worker. It wraps because a task that is on its way back from a worker has
+    /// no counts yet.
     #[inline]
     pub(crate) fn uncount_lease(&mut self, worker: u64) {
-        self.leased -= 1;
-        self.workers_sum -= worker;
-        self.workers_squares -= worker * worker;
+        self.leased = self.leased.wrapping_sub(1);
+        self.workers_sum = self.workers_sum.wrapping_sub(worker);
+        self.workers_squares = self.workers_squares.wrapping_sub(worker * worker);
     }
 
     /// The two sums, for the checker.
