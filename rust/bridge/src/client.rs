@@ -175,7 +175,8 @@ impl ClientCore {
             let over = self.session.wait(py, interest, Deadline::after(None), |state| {
                 let (runs_left, calls_left) = state.tables.unfinished();
                 let is_over = state.tables.is_over();
-                (is_over || runs_left.len() < runs.len() || (runs_left.is_empty() && calls_left == 0)).then_some(is_over)
+                (is_over || runs_left.len() < runs.len() || (runs_left.is_empty() && calls_left == 0))
+                    .then_some(is_over)
             })?;
             if over == Some(true) {
                 return Ok(());
@@ -188,8 +189,9 @@ impl ClientCore {
         self.session.check_process(py)?;
         let number = self.session.command(|tables| tables.machine().map(|machine| machine.query(run)));
         let Some(number) = number else { return Ok(None) };
-        let answer =
-            self.session.wait(py, Interest::RunEnd { run }, Deadline::after(None), |state| state.tables.poll_state(number));
+        let answer = self
+            .session
+            .wait(py, Interest::RunEnd { run }, Deadline::after(None), |state| state.tables.poll_state(number));
         if answer.is_err() {
             self.session.command(|tables| tables.machine().map(|machine| machine.forget_query(number)));
         }
@@ -199,14 +201,7 @@ impl ClientCore {
     /// Has `wait_watches` tell `number` once something has happened: the end of call `index`; the end of `run` if it is
     /// None; or, given `seen`, more than so many arrivals of `run`. False if it has happened: it will not be told then.
     #[pyo3(signature = (number, run, index = None, seen = None))]
-    fn watch(
-        &self,
-        py: Python<'_>,
-        number: u64,
-        run: u32,
-        index: Option<u32>,
-        seen: Option<usize>,
-    ) -> PyResult<bool> {
+    fn watch(&self, py: Python<'_>, number: u64, run: u32, index: Option<u32>, seen: Option<usize>) -> PyResult<bool> {
         self.session.check_process(py)?;
         let event = match (index, seen) {
             (Some(index), _) => Event::CallEnd(index),
@@ -220,8 +215,7 @@ impl ClientCore {
 
     /// Waits for something that is watched; the numbers of the watches, each told once.
     fn wait_watches(&self, py: Python<'_>) -> PyResult<Vec<u64>> {
-        let numbers =
-            self.session.wait(py, Interest::Any, Deadline::after(None), |state| state.watches.take())?;
+        let numbers = self.session.wait(py, Interest::Any, Deadline::after(None), |state| state.watches.take())?;
         Ok(numbers.unwrap_or_default())
     }
 
@@ -286,13 +280,7 @@ impl ClientCore {
 impl ClientCore {
     fn new(session: Session, workers: u32, broker: Option<BrokerHandle>) -> Self {
         let is_local = broker.is_none();
-        Self {
-            session: Arc::new(session),
-            workers,
-            submitting: Mutex::default(),
-            broker: Mutex::new(broker),
-            is_local,
-        }
+        Self { session: Arc::new(session), workers, submitting: Mutex::default(), broker: Mutex::new(broker), is_local }
     }
 
     /// Submits a graph; the answer is the number of its run and of its tasks.

@@ -5,9 +5,9 @@ use headrace_runtime::inproc::Interest;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
+use super::ClientCore;
 use super::failures;
 use super::session::{Deadline, Session};
-use super::ClientCore;
 
 /// A result of a session, held while this object lives. Base of futures and refs.
 #[pyclass(frozen, subclass, weakref, module = "headrace._core")]

@@ -316,9 +316,16 @@ impl RunCore {
     fn not_kept(&self, py: Python<'_>, index: u32) -> PyErr {
         let key = self.graph.get().key_of(index);
         if index >= self.tasks {
-            return graph_error(py, &format!("task '{key}' was added after this run was submitted; submit the graph again"));
+            return graph_error(
+                py,
+                &format!("task '{key}' was added after this run was submitted; submit the graph again"),
+            );
         }
-        error(py, "NotKept", &format!("this run does not keep the result of '{key}'; name it in submit(graph, keep=[...])"))
+        error(
+            py,
+            "NotKept",
+            &format!("this run does not keep the result of '{key}'; name it in submit(graph, keep=[...])"),
+        )
     }
 
     #[cold]
@@ -366,7 +373,11 @@ impl RunCore {
                 (state.tables.has_ended(run, index) || state.tables.is_over()).then_some(())
             })?;
             if found.is_none() {
-                let text = format!("{missing} of {} results have not come within {} s", self.keep.len(), timeout.unwrap_or_default());
+                let text = format!(
+                    "{missing} of {} results have not come within {} s",
+                    self.keep.len(),
+                    timeout.unwrap_or_default()
+                );
                 return Err(PyTimeoutError::new_err(text));
             }
         }
@@ -384,9 +395,7 @@ impl RunCore {
         let index = self.keep.at(position);
         let ending = self.session.lock().tables.peek(py, self.run, index);
         let outcome = match &ending {
-            Some(ending) => {
-                failures::outcome(py, ending, || self.key(position), |run, root| self.root(py, run, root))?
-            }
+            Some(ending) => failures::outcome(py, ending, || self.key(position), |run, root| self.root(py, run, root))?,
             // Another thread has read it just now, or it will never come.
             None if self.is_read(position) => return Ok(()),
             None => Err(failures::lost(py, &self.session, self.key(position))?),

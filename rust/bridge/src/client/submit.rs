@@ -62,12 +62,7 @@ pub(crate) fn submit_graph(
 }
 
 /// Opens a run of a local session, whose engine takes the graph from there.
-pub(crate) fn open_local(
-    py: Python<'_>,
-    session: &Session,
-    workers: u32,
-    graph: &Graph,
-) -> PyResult<(u32, u32)> {
+pub(crate) fn open_local(py: Python<'_>, session: &Session, workers: u32, graph: &Graph) -> PyResult<(u32, u32)> {
     let opened = py.detach(|| {
         let data = graph.lock();
         check(&data, session, workers)?;
@@ -189,7 +184,11 @@ fn check(data: &GraphData, session: &Session, workers: u32) -> Result<(), Refusa
 }
 
 fn check_external(external: &External, session: &Session) -> Result<(), Refusal> {
-    if external.session == session.number { Ok(()) } else { Err(Refusal::OtherClient { run: external.run, index: external.index }) }
+    if external.session == session.number {
+        Ok(())
+    } else {
+        Err(Refusal::OtherClient { run: external.run, index: external.index })
+    }
 }
 
 fn check_worker(options: Options, workers: u32, key: impl FnOnce() -> String) -> Result<(), Refusal> {
@@ -204,10 +203,13 @@ fn explain_refusal(py: Python<'_>, refusal: Refusal, workers: u32) -> PyErr {
     match refusal {
         Refusal::OtherClient { run, index } => {
             let what = if run == CALLS { format!("call {index}") } else { format!("task {index} of run {run}") };
-            usage_error(py, &format!(
-                "an argument stands for the result of {what} of another client; futures and refs belong to the client that \
+            usage_error(
+                py,
+                &format!(
+                    "an argument stands for the result of {what} of another client; futures and refs belong to the client that \
                  made them: pass the value itself"
-            ))
+                ),
+            )
         }
         Refusal::NoSuchWorker { key, worker } => {
             let text = format!(
