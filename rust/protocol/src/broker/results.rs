@@ -65,8 +65,8 @@ impl Broker {
             let task = self.ledger.slot_mut(slot);
             if task.refs > 0 {
                 task.refs -= 1;
-            } else if !(hold.run == CALLS && std::mem::take(&mut task.kept)) {
-                continue;
+            } else if !std::mem::take(&mut task.kept) {
+                continue; // neither a ref nor the run itself holds it any more
             }
             self.kernel.unhold(TaskIndex(slot));
         }

@@ -333,6 +333,20 @@ fn nothing_of_a_finished_and_released_run_stays() {
 }
 
 #[test]
+fn kept_results_can_be_let_go_one_by_one() {
+    let mut story = Story::new(1);
+    story.submit(1, &[&[], &[]], &[0, 1]);
+    run_all(&mut story);
+    story.hold(1, &[], &[0], false);
+    story.hold(1, &[], &[0], false);
+    story.turn();
+    assert_eq!(story.broker.statistics().tasks_held, 1, "the other is held still");
+    story.hold(1, &[], &[], true);
+    story.turn();
+    assert_eq!((story.broker.statistics().tasks_held, story.broker.statistics().bytes_held), (0, 0));
+}
+
+#[test]
 fn a_million_calls_in_a_row_leave_nothing() {
     let mut story = Story::new(1);
     for index in 0..1_000 {
