@@ -50,10 +50,11 @@ def dump_function(fn: Callable[..., Any], verb: str = "call") -> bytes:
         blob: bytes = cloudpickle.dumps(plain, protocol=5)
         return blob
     except UsageError as error:
-        raise ArgumentNotPicklable(f"{verb}({function_name(fn)}): the function itself: {error}") from error
+        remedy = "the function itself holds what stands for a result; make that an argument"
+        raise ArgumentNotPicklable(f"{verb}({function_name(fn)}): {remedy} ({error})") from error
     except Exception as error:
         path, reason = explain(plain) or ("", describe_error(error))
-        at = f" -> {path}" if path else ""
+        at = f" -> {path.strip()}" if path else ""
         raise ArgumentNotPicklable(f"{verb}({function_name(fn)}): the function itself{at}: {reason}") from error
 
 
@@ -81,7 +82,8 @@ def describe(
         raise UsageError(
             f"{verb}({function_name(fn)}): an async function cannot be a task; give a plain one that calls asyncio.run"
         )
-    options = fn._options if isinstance(fn, Task) else {}
+    inner = getattr(fn, "__func__", fn)  # what a bound method calls
+    options = inner._options if isinstance(inner, Task) else {}
     plain = fn.__wrapped__ if isinstance(fn, Task) else fn
     blob = b"" if by_reference else dump_function(fn, verb)
     priority = options.get("priority", 0)
@@ -112,7 +114,7 @@ def argument_error(
         found = explain(value)
         if found is not None:
             path, reason = found
-            at = f" -> {path}" if path else ""
+            at = f" -> {path.strip()}" if path else ""
             named = ArgumentNotPicklable(f"{where}: argument {name!r}{at}: {reason}")
             break
     else:

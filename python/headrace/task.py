@@ -62,6 +62,8 @@ class Task(Generic[P, R]):
     def __init__(self, fn: Callable[P, R], options: dict[str, Any]) -> None:
         check_options(options)
         functools.update_wrapper(self, fn)
+        if not hasattr(self, "__name__"):  # a partial, or an instance with `__call__`
+            self.__name__ = type(fn).__name__
         self._options = options
 
     def options(self, **options: Any) -> Task[P, R]:

@@ -9,6 +9,7 @@ mod keys;
 mod map;
 mod mapping;
 mod reduce;
+mod split;
 mod submission;
 
 use std::cell::Cell;
@@ -52,6 +53,9 @@ pub(crate) struct Graph {
     objects: Option<Objects>,
 }
 
+/// Largest buffer that a thread keeps between two tasks.
+const ENCODER_BYTES_KEPT: usize = 1 << 20;
+
 thread_local! {
     /// This thread's encoder while nobody uses it.
     static ENCODER: Cell<Option<Box<Encoder>>> = const { Cell::new(None) };
@@ -62,7 +66,9 @@ fn with_encoder<R>(home: usize, run: impl FnOnce(&mut Encoder) -> R) -> R {
     let mut encoder = ENCODER.take().unwrap_or_else(|| Box::new(Encoder::new(home)));
     encoder.clear(home);
     let answer = run(&mut encoder);
-    ENCODER.set(Some(encoder));
+    if encoder.out.capacity() <= ENCODER_BYTES_KEPT {
+        ENCODER.set(Some(encoder));
+    }
     answer
 }
 
@@ -252,7 +258,7 @@ impl Graph {
 
     /// Fills this empty graph with some tasks of another, and all that they need.
     fn _cull<'py>(slf: &Bound<'py, Self>, graph: &Bound<'py, Graph>, nodes: &Bound<'py, PyAny>) -> PyResult<()> {
-        let wanted = Graph::select(graph, nodes)?;
+        let wanted = Graph::select(graph, nodes, "subgraph()")?;
         let py = slf.py();
         let culled = graph.get().lock().subgraph(py, &wanted);
         let objects = graph.get().objects.as_ref().map(|objects| {
@@ -417,6 +423,7 @@ impl Graph {
     }
 
     fn __clear__(&self) {
+        self.last.clear();
         let data = self.data.try_lock().map(|mut data| std::mem::take(&mut *data)).ok();
         let objects =
             self.objects.as_ref().and_then(|objects| objects.try_lock().ok().map(|mut all| std::mem::take(&mut *all)));

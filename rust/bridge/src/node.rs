@@ -3,10 +3,10 @@ use std::hash::{Hash, Hasher};
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyIterator, PyTuple};
+use pyo3::types::PyIterator;
 use rustc_hash::FxHasher;
 
-use crate::codec::{Passed, reduce_node};
+use crate::codec::reduce_node;
 use crate::errors::graph_error;
 use crate::graph::Graph;
 
@@ -50,6 +50,11 @@ pub(crate) fn foreign(py: Python<'_>, what: &str) -> PyErr {
     graph_error(py, &format!("{what} belongs to another graph; {REMEDY}"))
 }
 
+/// A repr, for a notebook.
+pub(crate) fn as_html(text: &str) -> String {
+    format!("<code>{}</code>", text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;"))
+}
+
 #[pymethods]
 impl Node {
     /// The key of the task: `name-index`, or the one given by the option `key`.
@@ -85,23 +90,14 @@ impl Node {
     /// Splits a tuple result: each item becomes a task. The count comes from the option `nout` or, in `a, b = node`,
     /// from the assignment.
     fn __iter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyIterator>> {
-        static ITEM: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         static UNPACK_COUNT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let py = slf.py();
         let node = slf.get();
-        let graph = node.graph.bind(py);
-        let count = match graph.get().nout_of(node.index) {
-            0 => UNPACK_COUNT.import(py, "headrace.steps", "unpack_count")?.call1((slf,))?.extract::<u32>()?,
+        let count = match node.graph.get().nout_of(node.index) {
+            0 => UNPACK_COUNT.import(py, "headrace.steps", "unpack_count")?.call1((slf,))?.extract()?,
             nout => nout,
         };
-        let item = ITEM.import(py, "headrace.steps", "item")?;
-        let items = (0..count)
-            .map(|position| {
-                let call = (item, slf, position, count).into_pyobject(py)?;
-                Graph::add(graph, Passed::positional(call.as_slice()))
-            })
-            .collect::<PyResult<Vec<_>>>()?;
-        PyTuple::new(py, items)?.try_iter()
+        Graph::split(node.graph.bind(py), slf, count)?.__iter__(py)
     }
 
     fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
@@ -127,6 +123,10 @@ impl Node {
         let mut hasher = FxHasher::default();
         (self.graph_address(), self.index).hash(&mut hasher);
         hasher.finish()
+    }
+
+    fn _repr_html_(&self) -> String {
+        as_html(&self.__repr__())
     }
 
     fn __repr__(&self) -> String {

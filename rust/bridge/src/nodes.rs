@@ -8,7 +8,7 @@ use rustc_hash::FxHasher;
 
 use crate::codec::reduce_nodes;
 use crate::graph::Graph;
-use crate::node::{Node, foreign};
+use crate::node::{Node, as_html, foreign};
 
 /// Which tasks, in order.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -176,6 +176,10 @@ impl Nodes {
 
     fn __deepcopy__(slf: Py<Self>, _memo: &Bound<'_, PyAny>) -> Py<Self> {
         slf
+    }
+
+    fn _repr_html_(&self) -> String {
+        as_html(&self.__repr__())
     }
 
     fn __repr__(&self) -> String {

@@ -123,9 +123,9 @@ impl Columns {
         self.options.get(row as usize).copied().unwrap_or_default()
     }
 
-    /// Gives the task that was appended last a key of its own, which must be free.
-    pub(crate) fn name_last(&mut self, key: &str) {
-        self.key_index.push(self.len() as u32 - 1);
+    /// Gives a task a key of its own, which must be free; tasks get theirs in ascending order.
+    pub(crate) fn name(&mut self, index: u32, key: &str) {
+        self.key_index.push(index);
         self.key_starts.push(self.keys.bytes.len());
         self.keys.push(key.as_bytes());
     }

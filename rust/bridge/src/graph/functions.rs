@@ -75,6 +75,11 @@ impl LastEntry {
         Some(Entry { function: (entry >> 32) as u32, option_row: entry as u32, key: None })
     }
 
+    /// Forgets it.
+    pub(crate) fn clear(&self) {
+        self.address.store(0, Ordering::Relaxed);
+    }
+
     /// Remembers the entry of a callable that the graph keeps alive.
     pub(crate) fn set(&self, callable: &Borrowed<'_, '_, PyAny>, entry: Entry) {
         let word = (u64::from(entry.function) << 32) | u64::from(entry.option_row);

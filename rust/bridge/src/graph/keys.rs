@@ -1,4 +1,6 @@
 //! Keys: `name-index` unless a task was given its own; unique within a graph.
+use std::sync::Arc;
+
 use super::GraphData;
 
 /// Splits `name-index`, if it is written as the default key of a task would be.
@@ -13,14 +15,15 @@ impl GraphData {
     pub(crate) fn key_of(&self, index: u32) -> String {
         match self.columns.own_key(index) {
             Some(key) => key.to_string(),
-            None => format!("{}-{index}", self.name_of(index)),
+            None => format!("{}-{}", self.name_of(index), index + self.key_shift),
         }
     }
 
     /// The task with this key.
     pub(crate) fn index_of(&mut self, key: &str) -> Option<u32> {
         self.columns.by_own_key(key).or_else(|| {
-            let (name, index) = parse_default(key)?;
+            // Where numbers are shifted, every task has a key of its own.
+            let (name, index) = parse_default(key).filter(|_| self.key_shift == 0)?;
             let exists = (index as usize) < self.columns.len() && self.columns.own_key(index).is_none();
             (exists && self.name_of(index) == name).then_some(index)
         })
@@ -30,23 +33,41 @@ impl GraphData {
         &self.functions.table[self.columns.task_function[index as usize] as usize].name
     }
 
-    /// Whether the next tasks, from `first` to `end`, may all go by their default keys; the answer is a key that is
-    /// taken.
-    pub(super) fn default_key_taken(&self, function: u32, first: usize, end: usize) -> Option<String> {
-        let name = &self.functions.table[function as usize].name;
-        let mut taken: Vec<_> = self.reserved.range(first as u32..end as u32).collect();
-        taken.retain(|(_, reserved)| reserved.contains(name));
-        taken.first().map(|(index, _)| format!("{name}-{index}"))
+    /// A key among those that the next `count` tasks of a function would get by default, if one is taken.
+    pub(super) fn default_key_taken(&mut self, function: u32, count: usize) -> Option<String> {
+        let first = self.columns.len() as u32;
+        let name = Arc::clone(&self.functions.table[function as usize].name);
+        if self.key_shift > 0 {
+            let mut keys = (first..first + count as u32).map(|index| format!("{name}-{}", index + self.key_shift));
+            return keys.find(|key| self.columns.by_own_key(key).is_some());
+        }
+        let mut reserved = self.reserved.range(first..first + count as u32);
+        let taken = reserved.find(|(_, names)| names.contains(&name));
+        taken.map(|(index, _)| format!("{name}-{index}"))
     }
 
-    /// Gives the task that was appended last its own key, which was seen to be free.
-    pub(super) fn name_last(&mut self, key: &str) {
-        if let Some((name, index)) = parse_default(key)
-            && index as usize >= self.columns.len()
-        {
-            self.reserved.entry(index).or_default().push(name.into());
+    /// Names the tasks from `first` on, which were seen to have free keys: one by the key of its options, many by default.
+    #[inline]
+    pub(super) fn name_from(&mut self, first: u32, key: Option<u32>) {
+        if let Some(key) = key {
+            let key = Arc::clone(&self.functions.keys[key as usize]);
+            self.name(first, &key);
+        } else if self.key_shift > 0 {
+            for index in first..self.columns.len() as u32 {
+                let key = format!("{}-{}", self.name_of(index), index + self.key_shift);
+                self.columns.name(index, &key);
+            }
         }
-        self.columns.name_last(key);
+    }
+
+    /// Gives a task, which must be the last, its own key, which was seen to be free.
+    pub(super) fn name(&mut self, index: u32, key: &str) {
+        if let Some((name, number)) = parse_default(key)
+            && number as usize >= self.columns.len()
+        {
+            self.reserved.entry(number).or_default().push(name.into());
+        }
+        self.columns.name(index, key);
     }
 }
 

@@ -119,8 +119,8 @@ impl<'py> Rows<'py> {
     fn uneven(&self) -> PyErr {
         let py = self.iterators[0].py();
         let text = format!(
-            "map() steps through its iterables together and they must be equally long: iterable {} has {} items, \
-             another has more",
+            "map() steps through its iterables together, so they must be equally long: iterable {} ends after step {}, \
+             another goes on",
             self.row.len() + 1,
             self.steps
         );

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use headrace_wire::{Blobs, BlobsBuf, EXTERNAL, Submit, U32s};
 
@@ -17,6 +17,11 @@ pub(crate) struct GraphData {
     pub(crate) functions: Functions,
     /// Results of other runs that the tasks cite.
     pub(crate) externals: Vec<External>,
+    /// Tasks whose results were split: the first of the item tasks, and how many there are.
+    pub(super) splits: FxHashMap<u32, (u32, u32)>,
+    /// What the number in a default key is above the index: above 0 in a subgraph, whose tasks keep the keys that they
+    /// had. There every task has a key of its own, because nobody else knows of this.
+    pub(super) key_shift: u32,
     /// Keys that look like the default key of a task to come: index, and the names that are taken.
     pub(super) reserved: BTreeMap<u32, Vec<Arc<str>>>,
 }
@@ -46,16 +51,14 @@ impl GraphData {
     pub(super) fn push(&mut self, py: Python<'_>, entry: Entry, encoder: &mut Encoder) -> PyResult<u32> {
         self.make_room(py, entry, 1)?;
         let index = self.enter(entry, encoder);
-        if let Some(key) = entry.key {
-            self.name_last(&Arc::clone(&self.functions.keys[key as usize]));
-        }
+        self.name_from(index, entry.key);
         Ok(index)
     }
 
     /// Appends the task that `encoder` holds under a key that was seen to be free.
     pub(super) fn push_named(&mut self, entry: Entry, encoder: &mut Encoder, key: &str) {
-        self.enter(entry, encoder);
-        self.name_last(key);
+        let index = self.enter(entry, encoder);
+        self.name(index, key);
     }
 
     #[inline]
@@ -76,9 +79,7 @@ impl GraphData {
         }
         self.make_room(py, entry, batch.len())?;
         let first = self.columns.append(entry.function, entry.option_row, batch);
-        if let Some(key) = entry.key {
-            self.name_last(&Arc::clone(&self.functions.keys[key as usize]));
-        }
+        self.name_from(first, entry.key);
         Ok(first)
     }
 
@@ -97,8 +98,8 @@ impl GraphData {
             return Err(graph_error(py, "a graph holds at most 2,147,483,647 tasks"));
         }
         let taken = match entry.key {
-            None if self.reserved.is_empty() => return Ok(()),
-            None => self.default_key_taken(entry.function, first, first + count),
+            None if self.reserved.is_empty() && self.key_shift == 0 => return Ok(()),
+            None => self.default_key_taken(entry.function, count),
             Some(key) => {
                 let key = Arc::clone(&self.functions.keys[key as usize]);
                 (count > 1 || self.index_of(&key).is_some()).then(|| key.to_string())
@@ -161,19 +162,19 @@ impl GraphData {
         for (new, &old) in kept.iter().enumerate() {
             number[old as usize] = new as u32;
         }
+        let next_number = self.columns.len() as u32 + self.key_shift;
         let mut culled = GraphData { functions: self.functions.share(py), ..GraphData::default() };
+        culled.key_shift = next_number - kept.len() as u32;
         culled.externals = self.externals.iter().map(|external| external.share(py)).collect();
         culled.columns.options = self.columns.options.clone();
-        for (new, &old) in kept.iter().enumerate() {
+        for &old in &kept {
             let moved = |&dep: &u32| if dep & EXTERNAL == 0 { number[dep as usize] } else { dep };
             let deps: Vec<u32> = self.columns.deps_of(old).iter().map(moved).collect();
             let row = self.columns.task_options.get(old as usize).copied().unwrap_or(0);
             let function = self.columns.task_function[old as usize];
-            culled.columns.push(function, row, &deps, self.columns.args_of(old));
-            match self.columns.own_key(old) {
-                Some(key) => culled.name_last(key),
-                None if new as u32 != old => culled.name_last(&self.key_of(old)),
-                None => {}
+            let new = culled.columns.push(function, row, &deps, self.columns.args_of(old));
+            if culled.key_shift > 0 || self.columns.own_key(old).is_some() {
+                culled.name(new, &self.key_of(old));
             }
         }
         culled
@@ -186,24 +187,30 @@ impl Graph {
     pub(crate) fn resolve_keep(slf: &Bound<'_, Self>, keep: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<u32>> {
         match keep.filter(|keep| !keep.is_none()) {
             None => Ok(slf.get().lock().columns.sinks()),
-            Some(keep) => Graph::select(slf, keep),
+            Some(keep) => Graph::select(slf, keep, "keep"),
         }
     }
 
-    /// Indices of the tasks that `wanted` names, each once in their order.
-    pub(crate) fn select(slf: &Bound<'_, Self>, wanted: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
+    /// Indices of the tasks that `wanted` names, each once in their order. `who` asks, in errors.
+    pub(super) fn select(slf: &Bound<'_, Self>, wanted: &Bound<'_, PyAny>, who: &str) -> PyResult<Vec<u32>> {
         let mut chosen = Vec::new();
-        collect(slf, wanted, &mut chosen, 0)?;
+        collect(slf, wanted, &mut chosen, who, 0)?;
         let mut seen = FxHashSet::default();
         chosen.retain(|&index| seen.insert(index));
         Ok(chosen)
     }
 }
 
-/// Deepest nesting of sequences in `keep`.
-const KEEP_DEPTH_MAX: u32 = 8;
+/// Deepest nesting of sequences of nodes.
+const SELECT_DEPTH_MAX: u32 = 8;
 
-fn collect(graph: &Bound<'_, Graph>, wanted: &Bound<'_, PyAny>, chosen: &mut Vec<u32>, depth: u32) -> PyResult<()> {
+fn collect(
+    graph: &Bound<'_, Graph>,
+    wanted: &Bound<'_, PyAny>,
+    chosen: &mut Vec<u32>,
+    who: &str,
+    depth: u32,
+) -> PyResult<()> {
     let (py, home) = (graph.py(), Graph::address(graph));
     if let Ok(node) = wanted.cast_exact::<Node>() {
         chosen.push(node.get().index_in(py, home)?);
@@ -212,17 +219,14 @@ fn collect(graph: &Bound<'_, Graph>, wanted: &Bound<'_, PyAny>, chosen: &mut Vec
         chosen.extend(nodes.get().indices());
     } else if let Ok(key) = wanted.cast::<PyString>() {
         let index = graph.get().lock().index_of(key.to_str()?);
-        chosen.push(
-            index.ok_or_else(|| {
-                graph_error(py, &format!("keep names the key '{key}', which no task of the graph has"))
-            })?,
-        );
-    } else if depth < KEEP_DEPTH_MAX && !wanted.is_instance_of::<PyDict>() && wanted.try_iter().is_ok() {
+        let unknown = || graph_error(py, &format!("{who} names the key '{key}', which no task of the graph has"));
+        chosen.push(index.ok_or_else(unknown)?);
+    } else if depth < SELECT_DEPTH_MAX && !wanted.is_instance_of::<PyDict>() && wanted.try_iter().is_ok() {
         for item in wanted.try_iter()? {
-            collect(graph, &item?, chosen, depth + 1)?;
+            collect(graph, &item?, chosen, who, depth + 1)?;
         }
     } else {
-        let text = format!("keep takes nodes, keys and sequences of them, not {}", wanted.get_type().name()?);
+        let text = format!("{who} takes nodes, keys and sequences of them, not {}", wanted.get_type().name()?);
         return Err(graph_error(py, &text));
     }
     Ok(())
