@@ -30,6 +30,9 @@ use submit::Submitting;
 use tables::Tables;
 use watches::Event;
 
+/// What a task left: (value, None) or (None, exception).
+type Left = (Option<Py<PyAny>>, Option<Py<PyAny>>);
+
 pub(crate) use reference::ExternalRef;
 pub(crate) use run::RunCore;
 pub(crate) use session::forget_parent;

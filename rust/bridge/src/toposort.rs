@@ -4,6 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use headrace_kernel::{Chunk, ClassId, Classes, GraphError, Kernel, Priorities, TaskIndex, WorkerId};
 use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PyTuple};
@@ -31,7 +32,7 @@ enum State {
     /// Nodes are added: predecessor relations as (node, predecessor), as often as they were given.
     Open(Vec<(u32, u32)>),
     /// Nodes are passed out.
-    Prepared(Prepared),
+    Prepared(Box<Prepared>),
 }
 
 struct Prepared {
@@ -90,7 +91,7 @@ impl Sorter {
                 return Err(PyValueError::new_err("cannot prepare() more than once"));
             };
             let (prepared, cycle) = Prepared::new(count, edges);
-            *state = State::Prepared(prepared);
+            *state = State::Prepared(Box::new(prepared));
             cycle
         };
         if cycle.is_empty() { Ok(()) } else { Err(self.cycle_error(py, &cycle)) }
@@ -111,6 +112,12 @@ impl Sorter {
 
     fn __bool__(&self) -> PyResult<bool> {
         self.is_active()
+    }
+
+    // A node may refer to its sorter. The collector clears the two containers themselves.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.numbers)?;
+        visit.call(&self.nodes)
     }
 }
 

@@ -60,7 +60,7 @@ impl ExternalRef {
     }
 
     /// What the task left, as (value, None) or (None, exception); it has ended.
-    fn _outcome(&self, py: Python<'_>, key: String) -> PyResult<(Option<Py<PyAny>>, Option<Py<PyAny>>)> {
+    fn _outcome(&self, py: Python<'_>, key: String) -> PyResult<super::Left> {
         let Self { run, index, .. } = *self;
         let ending = self.session.lock().tables.peek(py, run, index);
         let outcome = match &ending {

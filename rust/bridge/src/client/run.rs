@@ -174,7 +174,7 @@ impl RunCore {
     }
 
     /// What a kept task left, as (value, None) or (None, exception); it has ended.
-    fn _outcome(&self, py: Python<'_>, index: u32) -> PyResult<(Option<Py<PyAny>>, Option<Py<PyAny>>)> {
+    fn _outcome(&self, py: Python<'_>, index: u32) -> PyResult<super::Left> {
         let position = self.position_of(py, index)?;
         self.fill(py, position)?;
         let slot = self.read()[position].clone_ref(py);
