@@ -56,6 +56,9 @@ class Completions:
         value, error = self._run._outcome(index)
         if self._release:
             self._run._release_one(index)
+        if isinstance(error, StopIteration | StopAsyncIteration) and self._raise:
+            # Raised as it is, it would end the loop over the results in silence (PEP 479 treats generators alike).
+            raise RuntimeError(f"a task raised {type(error).__name__}") from error
         if error is not None and self._raise:
             raise error
         return self._run._node(index), value if error is None else error

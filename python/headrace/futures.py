@@ -105,15 +105,22 @@ class Future(ExternalRef, concurrent.futures.Future[T], Generic[T]):
     def __await__(self) -> Generator[Any, None, T]:
         import asyncio  # 30 ms, and loaded already by whoever awaits
 
-        try:
-            value: T = yield from asyncio.wrap_future(self).__await__()
-            return value
-        except asyncio.CancelledError:
-            # Either the call was cancelled, which is an answer, or the task that waits for it, which is not.
-            task = asyncio.current_task()
-            if isinstance(self._exception, CancelledError) and not (task and task.cancelling()):
-                raise self._exception from None
-            raise
+        if not self.done():
+            # Not `asyncio.wrap_future`: an asyncio future refuses some exceptions, and would never end.
+            loop = asyncio.get_running_loop()
+            waiter = loop.create_future()
+
+            def wake() -> None:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+            self.add_done_callback(lambda _: loop.call_soon_threadsafe(wake))
+            try:
+                yield from waiter
+            except asyncio.CancelledError:
+                self.cancel()
+                raise
+        return self.result()
 
     def __repr__(self) -> str:
         if not self.done():
