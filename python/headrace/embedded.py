@@ -47,7 +47,6 @@ class Embedded:
             result_bytes_max=RESULT_BYTES_MAX,
             grace_s=GRACE_S,
         )
-        self._last: dict[int, RunStatistics] = {}
 
     def submit(self, client: Client, graph: Graph, keep: Any) -> Run:
         """Start a run."""

@@ -378,6 +378,18 @@ with hr.Client(workers=2, mode={mode!r}) as client:
     assert not any(os.path.exists(f"/proc/{pid}") for pid in pids if pid != "0")
 
 
+def test_what_was_completed_and_released_leaves_the_broker(client):
+    graph = hr.Graph()
+    graph.map(big, [100_000] * 40)
+    run = client.submit(graph)
+    assert run.wait(TIMEOUT_S)
+    assert run.statistics().bytes_held > 4_000_000
+    assert all(len(value) == 100_000 for _, value in run.as_completed(release=True))
+    deadline = time.monotonic() + TIMEOUT_S
+    while run.statistics().bytes_held > 2_000_000:  # the broker lets go at the end of its turn
+        assert time.monotonic() < deadline
+
+
 # -- much --------------------------------------------------------------------------------------------------------------
 
 

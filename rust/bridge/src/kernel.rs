@@ -85,13 +85,7 @@ impl Kernel {
 
     /// Adds one task, held once, behind the tasks in `externals`, each named once; the answer is its slot.
     #[pyo3(signature = (externals, worker = None, priority = 0))]
-    fn submit_one(
-        &self,
-        py: Python<'_>,
-        externals: Vec<u32>,
-        worker: Option<u32>,
-        priority: i32,
-    ) -> PyResult<u32> {
+    fn submit_one(&self, py: Python<'_>, externals: Vec<u32>, worker: Option<u32>, priority: i32) -> PyResult<u32> {
         let deps: Vec<u32> = (0..externals.len() as u32).map(|position| headrace_kernel::EXTERNAL | position).collect();
         let chunk = Chunk {
             dep_counts: &[externals.len() as u32],
