@@ -21,14 +21,22 @@ _CO_COROUTINE, _CO_ASYNC_GENERATOR = 0x80, 0x200
 
 def is_importable(thing: Any) -> bool:
     """Say whether another process finds this very object by its module and qualified name."""
-    module = getattr(thing, "__module__", None)
-    name = getattr(thing, "__qualname__", None)
+    return importable(thing) is thing
+
+
+def importable(fn: Any) -> Any:
+    """Give what other processes can import in place of a function: itself, or the task object that took its name.
+
+    None if nothing of its name is there, or something else.
+    """
+    module = getattr(fn, "__module__", None)
+    name = getattr(fn, "__qualname__", None)
     if not module or not name or module == "__main__":
-        return False
+        return None
     found: Any = sys.modules.get(module)
     for part in name.split("."):
         found = getattr(found, part, None)
-    return found is thing
+    return found if found is fn or (isinstance(found, Task) and found.__wrapped__ is fn) else None
 
 
 def dump_function(fn: Callable[..., Any], verb: str = "call") -> bytes:
@@ -38,13 +46,10 @@ def dump_function(fn: Callable[..., Any], verb: str = "call") -> bytes:
         ArgumentNotPicklable: it holds something that cannot travel.
     """
     plain = fn.__wrapped__ if isinstance(fn, Task) else fn
-    by_name = is_importable(plain)
-    if not by_name and isinstance(fn, Task) and is_importable(fn):
-        # `@hr.task` put the task object where the function was; `load_function` takes it off again.
-        plain, by_name = fn, True
+    by_name = importable(plain)
     try:
-        if by_name:
-            return _pickle.dumps(plain, 5)
+        if by_name is not None:
+            return _pickle.dumps(by_name, 5)
         import cloudpickle
 
         blob: bytes = cloudpickle.dumps(plain, protocol=5)

@@ -58,6 +58,7 @@ class Task(Generic[P, R]):
 
     __wrapped__: Callable[P, R]
     __name__: str
+    __qualname__: str
 
     def __init__(self, fn: Callable[P, R], options: dict[str, Any]) -> None:
         check_options(options)
@@ -89,10 +90,12 @@ class Task(Generic[P, R]):
         return self if instance is None else MethodType(self, instance)
 
     def __reduce__(self) -> tuple[Any, ...] | str:
-        from headrace.pickling import is_importable
+        from headrace.pickling import importable, is_importable
 
-        name = getattr(self, "__qualname__", "")
-        return name if is_importable(self) else (_restore, (self.__wrapped__, self._options))
+        if is_importable(self):
+            return str(self.__qualname__)
+        fn = importable(self.__wrapped__)
+        return _restore, (self.__wrapped__ if fn is None else fn, self._options)
 
     def __repr__(self) -> str:
         options = ", ".join(f"{name}={value!r}" for name, value in self._options.items())
@@ -100,7 +103,7 @@ class Task(Generic[P, R]):
 
 
 def _restore(fn: Callable[P, R], options: dict[str, Any]) -> Task[P, R]:
-    return Task(fn, options)
+    return Task(fn.__wrapped__ if isinstance(fn, Task) else fn, options)
 
 
 @overload

@@ -1,4 +1,4 @@
-"""Functions for the tests of graphs, in a module that can be imported, and a way to compute a graph without a client."""
+"""Functions for the tests of graphs, in a module that can be imported, and a way to compute one without a client."""
 
 import headrace
 

@@ -61,12 +61,9 @@ def test_neither_nodes_nor_graphs_without_cycles_need_the_collector():
 def test_a_cycle_through_a_graph_is_collected():
     graph = Graph(by_reference=True)
 
-    def function():
-        return graph
-
-    graph.add(function, [function])
+    graph.add(give, [graph])
     gone = weakref.ref(graph)
-    del graph, function
+    del graph
     gc.collect()
     assert gone() is None
 
@@ -120,7 +117,7 @@ def test_what_says_no_count_is_refused():
     with pytest.raises(GraphError, match=r"node 'divmod-0' can only be split.*options\(nout=…\)"):
         list(node)
     with pytest.raises(GraphError, match="nout"):
-        first, *_rest = node
+        _first, *_rest = node
     with pytest.raises(GraphError, match="nout"):
         for _item in node:
             pass
