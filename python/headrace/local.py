@@ -78,9 +78,9 @@ class Local:
             batch = GraphBatch(run, graph, self._count)
             inputs = [self._batches[number].slot(index) for number, index in self._kernel.externals(graph)]
             slots = self._kernel.submit(graph, batch.total, inputs, list(batch.kept))
+            batch.enter(slots)
+            self._batches[batch.run] = batch
             if slots:
-                batch.enter(slots)
-                self._batches[batch.run] = batch
                 self._where.update((slot, (batch, index)) for index, slot in enumerate(slots))
             self._settle_consequences()
             self._work.notify_all()
@@ -269,7 +269,8 @@ class Local:
             batch, index = self._where.pop(slot)
             self._errors.pop(slot, None)
             self._values.pop(slot, None)
-            if batch.forget(index):
+            batch.forget(index)
+            if batch.over:
                 del self._batches[batch.run]
 
     def _follow_holds(self) -> None:
@@ -284,6 +285,8 @@ class Local:
             else:
                 for kept in batch.let_go(index):
                     self._kernel.unhold(batch.slot(kept))
+                if batch.over:
+                    del self._batches[run]
         if changes:
             self._settle_consequences()
 

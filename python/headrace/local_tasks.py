@@ -65,8 +65,12 @@ class Batch(Protocol):
     def slots(self) -> Iterable[int]:
         """Give the kernel's numbers of all tasks that it still knows."""
 
-    def forget(self, index: int) -> bool:
-        """Note that the kernel does not know a task any more. Say whether it knows none."""
+    def forget(self, index: int) -> None:
+        """Note that the kernel does not know a task any more."""
+
+    @property
+    def over(self) -> bool:
+        """Whether the run was released and the kernel knows none of its tasks."""
 
     def keeps(self, index: int) -> bool:
         """Say whether somebody may read the result of a task."""
@@ -93,6 +97,7 @@ class GraphBatch:
         self._graph = graph
         self._slots: list[int | None] = []
         self._known = 0
+        self._released = False
 
     def enter(self, slots: list[int]) -> None:
         """Take note of the kernel's numbers of all tasks."""
@@ -109,11 +114,15 @@ class GraphBatch:
         """Give the kernel's numbers of all tasks that it still knows."""
         return (slot for slot in self._slots if slot is not None)
 
-    def forget(self, index: int) -> bool:
-        """Note that the kernel does not know a task any more. Say whether it knows none."""
+    def forget(self, index: int) -> None:
+        """Note that the kernel does not know a task any more."""
         self._slots[index] = None
         self._known -= 1
-        return not self._known
+
+    @property
+    def over(self) -> bool:
+        """Whether the run was released and the kernel knows none of its tasks."""
+        return self._released and not self._known
 
     def keeps(self, index: int) -> bool:
         """Say whether somebody may read the result of a task."""
@@ -121,6 +130,7 @@ class GraphBatch:
 
     def let_go(self, index: int | None) -> Iterable[int]:
         """Let go of one result that is kept, or of all; give those that were."""
+        self._released |= index is None
         gone = list(self.kept) if index is None else [index] if index in self.kept else []
         for kept in gone:
             del self.kept[kept]
@@ -136,6 +146,7 @@ class CallBatch:
     """The single calls. Each is held by its future, and forgotten with it."""
 
     run = CALLS
+    over = False
 
     def __init__(self, workers: int) -> None:
         self.counts = Counts(workers)
@@ -155,10 +166,9 @@ class CallBatch:
         """Give the kernel's numbers of all tasks that it still knows."""
         return (slot for slot, _ in list(self._calls.values()))
 
-    def forget(self, index: int) -> bool:
-        """Note that the kernel does not know a task any more. Say whether it knows none."""
+    def forget(self, index: int) -> None:
+        """Note that the kernel does not know a task any more."""
         del self._calls[index]
-        return False
 
     def keeps(self, index: int) -> bool:
         """Say whether somebody may read the result of a task."""

@@ -115,7 +115,7 @@ class Run(RunCore):
         """Give what was told of the run, and for the rest what the broker said last."""
         from headrace.statistics import RunStatistics
 
-        last = self._last or RunStatistics(self._tasks, 0, 0, 0, 0, 0, 0, 0.0, 0.0)
+        last = self._last or RunStatistics(0, 0, 0, 0, 0, 0, 0, 0.0, 0.0)
         told = self._counts()
         if told is None:
             return last
@@ -128,7 +128,9 @@ class Run(RunCore):
     def __repr__(self) -> str:
         from headrace.progress import describe
 
-        return f"<Run {self.number}: {describe(self.statistics())}>"
+        statistics = self.statistics()
+        state = "released" if statistics.progress.total < self._tasks else describe(statistics)
+        return f"<Run {self.number}: {state}>"
 
     def _repr_html_(self) -> str:
         from headrace.progress import html

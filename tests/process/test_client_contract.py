@@ -301,6 +301,16 @@ def test_a_released_run_says_so(client):
         with pytest.raises(hr.ResultReleased):
             read()
     assert client.call(inc, ref).result(timeout=TIMEOUT_S) == 3
+    assert repr(run).startswith(f"<Run {run.number}: ")
+
+
+def test_a_run_that_keeps_nothing_has_statistics(client):
+    graph = hr.Graph()
+    graph.map(inc, range(10))
+    run = client.submit(graph, keep=[])
+    assert run.wait(TIMEOUT_S)
+    assert run.statistics().done == 10
+    assert "10 of 10 ended" in repr(run)
 
 
 # -- single calls ------------------------------------------------------------------------------------------------------
