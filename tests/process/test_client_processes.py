@@ -183,14 +183,15 @@ def test_a_setup_that_fails_says_so():
         import headrace as hr
         def prepare():
             raise RuntimeError("no database here")
-        try:
-            with hr.Client(workers=1, setup=prepare) as client:
-                client.call(len, "").result()
-        except hr.InfraError as error:
-            print(type(error).__name__, error)
+        with hr.Client(workers=1, setup=prepare) as client:
+            for use in (lambda: client.call(len, "").result(), lambda: client.call(len, ""), lambda: hr.Graph().add):
+                try:
+                    use()
+                except hr.InfraError as error:
+                    print(type(error).__name__, "no database here" in str(error))
     """)
-    assert "InfraError" in script.stdout
-    assert "no database here" in script.stdout + script.stderr
+    assert script.stdout == "InfraError True\nInfraError True\n"
+    assert "[worker 0] RuntimeError: no database here" in script.stderr
 
 
 # -- end ---------------------------------------------------------------------------------------------------------------

@@ -139,10 +139,8 @@ impl ClientCore {
         args: &Bound<'py, PyTuple>,
         kwargs: &Bound<'py, PyDict>,
     ) -> PyResult<(u32, String)> {
-        let answer =
-            submit::submit_call(py, &self.session, &self.submitting, self.workers, function, args, Some(kwargs))?;
-        self.session.print_logs(py);
-        Ok(answer)
+        self.check_open(py)?;
+        submit::submit_call(py, &self.session, &self.submitting, self.workers, function, args, Some(kwargs))
     }
 
     /// Cancels tasks of a run with all that depends on them; `None` is the whole run.
@@ -223,20 +221,20 @@ impl ClientCore {
     }
 
     /// Ends the session, and the embedded broker with its workers. May be called twice.
-    fn close(&self, py: Python<'_>) {
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
         if self.session.is_forked() {
-            return;
+            return Ok(());
         }
         if self.is_local {
             self.session.settle(Tables::note_disconnect);
-            return;
+            return Ok(());
         }
         self.session.command(|tables| tables.machine().map(Client::close));
         let handle = self.broker.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(handle) = handle {
             self.session.detach(py, || handle.join());
         }
-        self.session.print_logs(py);
+        self.session.print_logs(py)
     }
 
     /// Waits, at the end of the interpreter and after `close`, until no other thread is in native code for this session.
@@ -286,9 +284,19 @@ impl ClientCore {
         Self { session: Arc::new(session), workers, submitting: Mutex::default(), broker: Mutex::new(broker), is_local }
     }
 
+    /// An error if nothing can be submitted any more.
+    fn check_open(&self, py: Python<'_>) -> PyResult<()> {
+        self.session.check_process(py)?;
+        if !self.session.lock().tables.is_over() {
+            return Ok(());
+        }
+        let why = failures::lost(py, &self.session, "what is submitted now".to_owned())?;
+        Err(PyErr::from_value(why.into_bound(py)))
+    }
+
     /// Submits a graph; the answer is the number of its run and of its tasks.
     fn submit(&self, py: Python<'_>, graph: &Graph, keep: &[u32]) -> PyResult<(u32, u32)> {
-        self.session.check_process(py)?;
+        self.check_open(py)?;
         if self.is_local {
             return submit::open_local(py, &self.session, self.workers, graph);
         }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use headrace_protocol::client::{CALLS, Farewell, LogLines};
 use headrace_runtime::inproc::{ClientEnd, Interest, Waited};
+use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use rustc_hash::FxHashMap;
@@ -168,8 +169,8 @@ impl Session {
             let left = deadline.left();
             let slice = left.map_or(SLICE, |left| left.min(SLICE));
             let found = self.detach(py, || self.sleep(interest, slice, &mut look));
-            self.print_logs(py);
             self.drop_discarded();
+            self.print_logs(py)?;
             if found.is_some() || left.is_some_and(|left| left.is_zero()) {
                 return Ok(found);
             }
@@ -250,21 +251,23 @@ impl Session {
         self.check_process(py)?;
         if let Source::Broker(end) = &self.source {
             self.detach(py, || drain(end, &mut self.lock()));
-            self.print_logs(py);
+            self.print_logs(py)?;
         }
         Ok(())
     }
 
-    /// Writes the lines of tasks to this process's own standard output and error.
-    pub(crate) fn print_logs(&self, py: Python<'_>) {
+    /// Writes the lines of tasks to this process's own standard output and error. Only an interrupt is an error.
+    pub(crate) fn print_logs(&self, py: Python<'_>) -> PyResult<()> {
         static WRITE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         loop {
-            let Some(LogLines { worker, stream, text }) = self.lock().tables.poll_log() else { return };
+            let Some(LogLines { worker, stream, text }) = self.lock().tables.poll_log() else { return Ok(()) };
             let written = WRITE
                 .import(py, "headrace.output", "write_lines")
                 .and_then(|write| write.call1((worker, stream, text.as_slice())));
-            if let Err(error) = written {
-                error.write_unraisable(py, None);
+            match written {
+                Ok(_) => {}
+                Err(error) if error.is_instance_of::<PyException>(py) => error.write_unraisable(py, None),
+                Err(interrupt) => return Err(interrupt),
             }
         }
     }
