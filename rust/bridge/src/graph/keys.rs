@@ -70,17 +70,3 @@ impl GraphData {
         self.columns.name(index, key);
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::parse_default;
-
-    #[test]
-    fn only_what_a_default_key_looks_like_is_parsed_as_one() {
-        assert_eq!(parse_default("load-12"), Some(("load", 12)));
-        assert_eq!(parse_default("a-b-0"), Some(("a-b", 0)));
-        for other in ["load", "load-", "load-01", "load-+1", "load-99999999999", "load-x"] {
-            assert_eq!(parse_default(other), None, "{other}");
-        }
-    }
-}
