@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
 
 if sys.platform != "linux":
     raise ImportError(
@@ -16,7 +15,12 @@ from headrace.current import current  # now, since the module of that name would
 from headrace.graph import Graph
 from headrace.task import Task, task
 
+# Type checkers take this for true. The module typing, which has it, costs as much to import as all of this package.
+TYPE_CHECKING = False
+
 if TYPE_CHECKING:
+    from typing import Any
+
     from headrace.client import Client as Client
     from headrace.client import run as run
     from headrace.errors import ArgumentNotPicklable as ArgumentNotPicklable

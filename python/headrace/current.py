@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import _thread
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # without the import of typing; see headrace/__init__.py
 if TYPE_CHECKING:
     from collections.abc import Callable
 

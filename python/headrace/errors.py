@@ -9,9 +9,10 @@ them: it is raised as the instance that the task raised.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # without the import of typing; see headrace/__init__.py
 if TYPE_CHECKING:
+    from typing import Any
+
     from headrace.cancelled import CancelledError as CancelledError
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from _collections_abc import Sequence  # the rest of collections is not needed here
 
 from headrace import _core
 from headrace.errors import GraphError, UsageError
 
+TYPE_CHECKING = False  # without the import of typing; see headrace/__init__.py
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping
     from os import PathLike
+    from typing import Any, TypeVar
 
     from headrace._core import Node
 
-T = TypeVar("T")
+    T = TypeVar("T")
 
 Sequence.register(_core.Nodes)
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import _pickle
 import sys
-from typing import TYPE_CHECKING, Any
 
 from headrace._core import try_pickle
 from headrace.errors import ArgumentNotPicklable, UsageError
 from headrace.task import Task
 
+TYPE_CHECKING = False  # without the import of typing; see headrace/__init__.py
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Any
 
 # -- functions ---------------------------------------------------------------------------------------------------------
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import functools
-from types import MethodType
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
+from types import GenericAlias, MethodType
 
 from headrace.errors import UsageError
 
+TYPE_CHECKING = False  # without the import of typing; see headrace/__init__.py
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any, Generic, ParamSpec, TypeVar, overload
 
-P = ParamSpec("P")
-R = TypeVar("R")
+    P = ParamSpec("P")
+    R = TypeVar("R")
+else:
+    P = R = None
+
+    class Generic:
+        """Stands in for the one of typing."""
+
+        __class_getitem__ = classmethod(GenericAlias)
+
 
 #: Options that are foreseen and not there yet.
 LATER = ("retries", "retry_on", "backoff", "timeout_s", "queue_timeout_s", "resources", "tags", "writable")
@@ -61,8 +69,10 @@ class Task(Generic[P, R]):
     __qualname__: str
 
     def __init__(self, fn: Callable[P, R], options: dict[str, Any]) -> None:
+        from functools import update_wrapper
+
         check_options(options)
-        functools.update_wrapper(self, fn)
+        update_wrapper(self, fn)
         if not hasattr(self, "__name__"):  # a partial, or an instance with `__call__`
             self.__name__ = type(fn).__name__
         self._options = options
@@ -106,12 +116,13 @@ def _restore(fn: Callable[P, R], options: dict[str, Any]) -> Task[P, R]:
     return Task(fn.__wrapped__ if isinstance(fn, Task) else fn, options)
 
 
-@overload
-def task(fn: Callable[P, R], /, **options: Any) -> Task[P, R]: ...
+if TYPE_CHECKING:
 
+    @overload
+    def task(fn: Callable[P, R], /, **options: Any) -> Task[P, R]: ...
 
-@overload
-def task(**options: Any) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+    @overload
+    def task(**options: Any) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
 
 def task(fn: Any = None, /, **options: Any) -> Any:
@@ -125,8 +136,10 @@ def task(fn: Any = None, /, **options: Any) -> Any:
         UsageError: an option is unknown or has a value that it cannot have, or `fn` cannot be called.
     """
     if fn is None:
+        from functools import partial
+
         check_options(options)
-        return functools.partial(task, **options)
+        return partial(task, **options)
     if isinstance(fn, Task):
         return fn.options(**options)
     if not callable(fn):

@@ -12,14 +12,15 @@ import _signal  # type: ignore[import-not-found]  # `signal` dresses the same wi
 import gc
 import os
 import sys
-from typing import TYPE_CHECKING, Any
 
 from headrace import _core
 from headrace.current import Current, set_process_source
 
+TYPE_CHECKING = False  # without the import of typing; see headrace/__init__.py
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import FrameType
+    from typing import Any
 
 #: Exit code of a worker that could not become what the client is.
 EXIT_BOOT_FAILED = 3
