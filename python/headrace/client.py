@@ -296,7 +296,7 @@ _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    clients = list(_clients)
+    clients = [client for client in _clients if not client._core.forked]
     others = clients and threading.active_count() > 1
     if others:
         # Threads that wait are about to raise, and must be back from native code before the interpreter ends.

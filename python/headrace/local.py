@@ -56,7 +56,8 @@ class Local:
         self._errors: dict[int, BaseException] = {}
         self._running: dict[int, _Attempt] = {}
         self._stopped = False
-        self._depth = 0
+        # Worker numbers for mode "sync", one for each loop that runs tasks: a task that submits has one below it.
+        self._stand_ins = list(range(SYNC_DEPTH_MAX))
         self._threads = [
             threading.Thread(target=self._serve, args=(number,), name=f"headrace-worker-{number}", daemon=True)
             for number in range(workers if threads else 0)
@@ -171,18 +172,23 @@ class Local:
         """Run everything that is ready, in mode "sync"."""
         if self._threads:
             return
-        if self._depth == SYNC_DEPTH_MAX:
-            raise UsageError(f"tasks submit from within each other more than {SYNC_DEPTH_MAX} deep")
-        worker = self._depth
-        self._depth += 1
+        with self._lock:
+            if not self._stand_ins:
+                raise UsageError(f"tasks submit from within each other more than {SYNC_DEPTH_MAX} deep")
+            worker = self._stand_ins.pop()
         try:
-            while not self._stopped and (lease := self._lease(worker)) is not None:
+            while (lease := self._next(worker)) is not None:
                 self._run(lease)
         except KeyboardInterrupt:
             self.cancel_all()
             raise
         finally:
-            self._depth -= 1
+            with self._lock:
+                self._stand_ins.append(worker)
+
+    def _next(self, worker: int) -> _Attempt | None:
+        with self._lock:
+            return None if self._stopped else self._lease(worker)
 
     def _lease(self, worker: int) -> _Attempt | None:
         self._follow_holds()

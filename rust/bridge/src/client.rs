@@ -4,6 +4,7 @@ mod functions;
 mod keep;
 mod live;
 mod reference;
+mod results;
 mod run;
 mod session;
 mod submit;
@@ -19,6 +20,7 @@ use headrace_protocol::client::{CALLS, Client};
 use headrace_runtime::broker::{BrokerConfig, BrokerHandle};
 use headrace_runtime::inproc::Interest;
 use headrace_wire::{Hello, PROTOCOL_VERSION, Role, State};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
@@ -242,6 +244,19 @@ impl ClientCore {
         if !self.session.is_forked() {
             self.session.wait_alone(py, Duration::from_secs(1));
         }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // The collector may start on any thread at any time; what it cannot look into it must not collect.
+        match self.submitting.try_lock() {
+            Ok(submitting) => submitting.callables().try_for_each(|callable| visit.call(callable)),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn __clear__(&self) {
+        let submitting = self.submitting.try_lock().map(|mut submitting| submitting.forget_callables()).ok();
+        drop(submitting);
     }
 
     // For the engine of a local session.

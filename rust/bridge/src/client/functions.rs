@@ -31,6 +31,11 @@ impl Callees {
         self.known.get(&(callable.as_ptr() as usize)).map(|(_, callee)| callee.clone())
     }
 
+    /// Everything that is remembered.
+    pub(crate) fn callables(&self) -> impl Iterator<Item = &Py<PyAny>> {
+        self.known.values().map(|(callable, _)| callable)
+    }
+
     /// Remembers a callable, which stays alive so that its address stays its own. The answer is to be dropped outside
     /// the lock.
     #[must_use]

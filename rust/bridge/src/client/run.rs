@@ -1,5 +1,5 @@
 //! The native half of a run: which results it keeps, and those that were read.
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use headrace_runtime::inproc::Interest;
 use pyo3::exceptions::PyTimeoutError;
@@ -9,9 +9,10 @@ use pyo3::types::PyList;
 use smallvec::SmallVec;
 
 use super::ClientCore;
-use super::failures::{self, Outcome, error};
+use super::failures::{self, error};
 use super::keep::Keep;
 use super::reference::root_of;
+use super::results::{Results, Slot};
 use super::session::{Deadline, Session};
 use crate::errors::{graph_error, usage_error};
 use crate::graph::Graph;
@@ -26,38 +27,11 @@ pub(crate) struct RunCore {
     tasks: u32,
     graph: Py<Graph>,
     keep: Keep,
-    /// What was read, by position in `keep`.
-    read: Mutex<Vec<Slot>>,
-}
-
-/// A kept result.
-enum Slot {
-    Unread,
-    Value(Py<PyAny>),
-    Error(Py<PyAny>),
-    Released,
+    results: Results,
 }
 
 /// Results read at a time.
 const READ_AHEAD: usize = 64;
-
-impl Slot {
-    fn clone_ref(&self, py: Python<'_>) -> Self {
-        match self {
-            Slot::Unread => Slot::Unread,
-            Slot::Value(value) => Slot::Value(value.clone_ref(py)),
-            Slot::Error(error) => Slot::Error(error.clone_ref(py)),
-            Slot::Released => Slot::Released,
-        }
-    }
-
-    fn object(&self) -> Option<&Py<PyAny>> {
-        match self {
-            Slot::Value(object) | Slot::Error(object) => Some(object),
-            Slot::Unread | Slot::Released => None,
-        }
-    }
-}
 
 #[pymethods]
 impl RunCore {
@@ -77,14 +51,13 @@ impl RunCore {
         let indices = Graph::resolve_keep(graph, keep)?;
         let (run, tasks) = core.get().submit(py, graph.get(), &indices)?;
         core.get().session.note_graph(run, graph.clone().unbind());
-        let slots = indices.iter().map(|_| Slot::Unread).collect();
         Ok(Self {
             session: Arc::clone(&core.get().session),
             run,
             tasks,
             graph: graph.clone().unbind(),
+            results: Results::unread(indices.len()),
             keep: Keep::new(indices),
-            read: Mutex::new(slots),
         })
     }
 
@@ -109,8 +82,8 @@ impl RunCore {
     ) -> PyResult<Py<PyAny>> {
         let (py, this) = (slf.py(), slf.get());
         let position = this.position(py, node)?;
-        if let Slot::Value(value) = &this.read()[position] {
-            return Ok(value.clone_ref(py));
+        if let Some(value) = this.results.value(py, position) {
+            return Ok(value);
         }
         this.wait_for(py, position, timeout)?;
         this.value(py, position)
@@ -122,16 +95,9 @@ impl RunCore {
         let (py, this) = (slf.py(), slf.get());
         this.wait_for_all(py, timeout)?;
         this.read_all(py)?;
-        let mut values = Vec::with_capacity(this.keep.len());
-        for slot in this.read().iter() {
-            match slot {
-                Slot::Value(value) => values.push(value.clone_ref(py)),
-                _ => break,
-            }
-        }
-        match values.len() {
-            all if all == this.keep.len() => PyList::new(py, values),
-            first_without => Err(this.value(py, first_without).expect_err("it has no value")),
+        match this.results.values(py) {
+            Ok(values) => PyList::new(py, values),
+            Err(position) => Err(this.value(py, position).expect_err("it has no value")),
         }
     }
 
@@ -155,14 +121,16 @@ impl RunCore {
     fn _next_arrival(&self, py: Python<'_>, position: usize, timeout: Option<f64>) -> PyResult<Option<(usize, u32)>> {
         let Self { run, keep, .. } = self;
         let run = *run;
+        let mut position = position;
         let found = self.session.wait(py, Interest::Run { run }, Deadline::after(timeout), |state| {
             let tables = &state.tables;
-            let arrived = tables.arrivals(run, position).iter().enumerate();
-            let mut kept = arrived.filter(|(_, index)| keep.position(**index).is_some());
-            match kept.next() {
-                Some((offset, &index)) => Some(Some((position + offset + 1, index))),
-                None => (tables.has_finished(run) || tables.is_over()).then_some(None),
+            for &index in tables.arrivals(run, position) {
+                position += 1;
+                if keep.position(index).is_some() {
+                    return Some(Some((position, index)));
+                }
             }
+            (tables.has_finished(run) || tables.is_over()).then_some(None)
         })?;
         match found {
             Some(None) if self.session.farewell().is_some() => {
@@ -177,8 +145,7 @@ impl RunCore {
     fn _outcome(&self, py: Python<'_>, index: u32) -> PyResult<super::Left> {
         let position = self.position_of(py, index)?;
         self.fill(py, position)?;
-        let slot = self.read()[position].clone_ref(py);
-        match slot {
+        match self.results.get(py, position) {
             Slot::Value(value) => Ok((Some(value), None)),
             Slot::Error(error) => Ok((None, Some(error))),
             Slot::Unread | Slot::Released => Err(self.released(py, &self.key(position))),
@@ -219,8 +186,7 @@ impl RunCore {
         this.session.check_process(py)?;
         let position = this.position(py, Some(node))?;
         let key = this.key(position);
-        let is_released = matches!(this.read()[position], Slot::Released);
-        if is_released {
+        if this.results.is_released(position) {
             return Err(this.released(py, &key));
         }
         let index = this.keep.at(position);
@@ -231,8 +197,7 @@ impl RunCore {
     /// Lets go of one kept result.
     fn _release_one(&self, py: Python<'_>, index: u32) -> PyResult<()> {
         let position = self.position_of(py, index)?;
-        let slot = std::mem::replace(&mut self.read()[position], Slot::Released);
-        if !matches!(slot, Slot::Released) {
+        if self.results.release(position) {
             self.session.command(|tables| tables.release_one(self.run, index));
             self.session.drop_discarded();
         }
@@ -242,8 +207,7 @@ impl RunCore {
     /// Lets go of the results: they can no longer be read here. Refs keep theirs. May be called twice.
     fn release(&self, py: Python<'_>) -> PyResult<()> {
         self.session.check_process(py)?;
-        let slots: Vec<Slot> = self.read().iter_mut().map(|slot| std::mem::replace(slot, Slot::Released)).collect();
-        drop(slots);
+        self.results.release_all();
         self.session.command(|tables| tables.release(self.run));
         self.session.drop_discarded();
         Ok(())
@@ -251,31 +215,15 @@ impl RunCore {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.graph)?;
-        // The collector may start on any thread at any time; what it cannot look into it must not collect.
-        if let Ok(read) = self.read.try_lock() {
-            for object in read.iter().filter_map(Slot::object) {
-                visit.call(object)?;
-            }
-        }
-        Ok(())
+        self.results.traverse(&visit)
     }
 
     fn __clear__(&self) {
-        let slots = self.read.try_lock().map(|mut read| std::mem::take(&mut *read)).ok();
-        drop(slots);
+        self.results.clear();
     }
 }
 
 impl RunCore {
-    /// What was read. Python must not run while the guard lives.
-    fn read(&self) -> MutexGuard<'_, Vec<Slot>> {
-        self.read.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn is_read(&self, position: usize) -> bool {
-        !matches!(self.read()[position], Slot::Unread)
-    }
-
     /// The position in `keep` of what `result` was asked for.
     #[inline]
     fn position(&self, py: Python<'_>, node: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
@@ -338,7 +286,7 @@ impl RunCore {
     }
 
     fn wait_for(&self, py: Python<'_>, position: usize, timeout: Option<f64>) -> PyResult<()> {
-        if self.is_read(position) {
+        if self.results.is_read(position) {
             return Ok(());
         }
         let (run, index) = (self.run, self.keep.at(position));
@@ -363,7 +311,7 @@ impl RunCore {
             let state = self.session.lock();
             let is_over = state.tables.is_over();
             let is_there = |position| is_over || state.tables.has_ended(run, self.keep.at(position));
-            while missing > 0 && (is_there(missing - 1) || self.is_read(missing - 1)) {
+            while missing > 0 && (is_there(missing - 1) || self.results.is_read(missing - 1)) {
                 missing -= 1;
             }
             drop(state);
@@ -385,11 +333,11 @@ impl RunCore {
 
     /// Reads what a kept task left, if nobody has.
     fn fill(&self, py: Python<'_>, position: usize) -> PyResult<()> {
-        if self.is_read(position) {
+        if self.results.is_read(position) {
             return Ok(());
         }
         self.read_ahead(py, position);
-        if self.is_read(position) {
+        if self.results.is_read(position) {
             return Ok(());
         }
         let index = self.keep.at(position);
@@ -397,14 +345,14 @@ impl RunCore {
         let outcome = match &ending {
             Some(ending) => failures::outcome(py, ending, || self.key(position), |run, root| self.root(py, run, root))?,
             // Another thread has read it just now, or it will never come.
-            None if self.is_read(position) => return Ok(()),
+            None if self.results.is_read(position) => return Ok(()),
             None => Err(failures::lost(py, &self.session, self.key(position))?),
         };
         // Why a task failed stays in the table: it may be the cause of failures in other runs.
         if outcome.is_ok() {
             self.session.lock().tables.forget_value(self.run, index);
         }
-        self.keep_read(position, outcome);
+        self.results.put(position, outcome);
         self.session.drop_discarded();
         Ok(())
     }
@@ -420,31 +368,7 @@ impl RunCore {
             values.push(value);
         }
         drop(state);
-        let mut read = self.read();
-        let mut known = SmallVec::<[Py<PyAny>; READ_AHEAD]>::new();
-        for (ahead, value) in (position..end).zip(values) {
-            match &mut read[ahead] {
-                slot @ Slot::Unread => *slot = Slot::Value(value),
-                _ => known.push(value),
-            }
-        }
-        drop(read);
-        drop(known);
-    }
-
-    fn keep_read(&self, position: usize, outcome: Outcome) {
-        let slot = match outcome {
-            Ok(value) => Slot::Value(value),
-            Err(error) => Slot::Error(error),
-        };
-        let mut read = self.read();
-        // The first reader's object is everybody's.
-        let second = match &mut read[position] {
-            place @ Slot::Unread => std::mem::replace(place, slot),
-            _ => slot,
-        };
-        drop(read);
-        drop(second);
+        self.results.put_row(position, values);
     }
 
     fn read_all(&self, py: Python<'_>) -> PyResult<()> {
@@ -453,8 +377,7 @@ impl RunCore {
 
     /// The value at a position that was read, or its error.
     fn value(&self, py: Python<'_>, position: usize) -> PyResult<Py<PyAny>> {
-        let slot = self.read()[position].clone_ref(py);
-        match slot {
+        match self.results.get(py, position) {
             Slot::Value(value) => Ok(value),
             Slot::Error(error) => Err(PyErr::from_value(error.into_bound(py))),
             Slot::Unread | Slot::Released => Err(self.released(py, &self.key(position))),
@@ -468,8 +391,7 @@ impl RunCore {
         }
         if let Some(position) = self.keep.position(root) {
             self.fill(py, position)?;
-            let slot = self.read()[position].clone_ref(py);
-            if let Slot::Error(error) = slot {
+            if let Slot::Error(error) = self.results.get(py, position) {
                 return Ok((Some(self.graph.get().key_of(root)), Some(error)));
             }
         }

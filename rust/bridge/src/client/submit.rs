@@ -25,6 +25,19 @@ pub(crate) struct Submitting {
 /// The limit of the numbers of calls, which count up to the mark of external results.
 pub(super) const TOO_MANY_CALLS: &str = "this client has made 2,147,483,648 calls; make a new one";
 
+impl Submitting {
+    /// The functions that are remembered.
+    pub(crate) fn callables(&self) -> impl Iterator<Item = &Py<PyAny>> {
+        self.callees.callables()
+    }
+
+    /// Forgets them; the answer is to be dropped outside the lock.
+    #[must_use]
+    pub(crate) fn forget_callables(&mut self) -> Callees {
+        std::mem::take(&mut self.callees)
+    }
+}
+
 /// Why a graph cannot be submitted here.
 enum Refusal {
     /// An argument stands for a result of another client.
