@@ -1,8 +1,9 @@
 //! The functions of a session by number. Each travels once, however many graphs and calls name it.
 use std::sync::Arc;
 
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyCFunction, PyFunction, PyType};
+use pyo3::types::{PyCFunction, PyFunction, PyModule, PyType};
 use rustc_hash::FxHashMap;
 
 use crate::graph::{Described, Function, FunctionColumns, Options, describe};
@@ -49,19 +50,21 @@ impl Callees {
     }
 }
 
-/// Describes something that was given to `call`.
-pub(crate) fn describe_callee(callable: &Bound<'_, PyAny>) -> PyResult<Callee> {
-    let Described { function, options, key, .. } = describe(callable, "call", false)?;
-    Ok(Callee { function, options, key })
+/// Describes something that was given to `call`, and says whether it means the same at each call.
+pub(crate) fn describe_callee(callable: &Bound<'_, PyAny>) -> PyResult<(Callee, bool)> {
+    let Described { function, options, key, callable: plain } = describe(callable, "call", false)?;
+    Ok((Callee { function, options, key }, is_stateless(plain.bind(callable.py()))))
 }
 
-/// Whether a callable means the same at each call. A bound method, or an object with `__call__`, has a state that may
+/// Whether a plain callable means the same at each call. A bound method, or an object with `__call__`, has a state that may
 /// change; it is described, and pickled, each time.
-pub(crate) fn is_stateless(callable: &Bound<'_, PyAny>) -> bool {
-    callable.is_exact_instance_of::<PyFunction>()
-        || callable.is_exact_instance_of::<PyCFunction>()
-        || callable.is_instance_of::<PyType>()
-        || callable.get_type().module().is_ok_and(|module| module == "headrace.task")
+fn is_stateless(plain: &Bound<'_, PyAny>) -> bool {
+    if plain.is_exact_instance_of::<PyCFunction>() {
+        // `len` belongs to a module, `list.append` of some list to that list.
+        let owner = plain.getattr(intern!(plain.py(), "__self__"));
+        return owner.is_ok_and(|owner| owner.is_none() || owner.is_instance_of::<PyModule>());
+    }
+    plain.is_exact_instance_of::<PyFunction>() || plain.is_instance_of::<PyType>()
 }
 
 /// Numbers of functions by content. Nothing here knows Python.

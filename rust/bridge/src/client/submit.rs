@@ -8,7 +8,7 @@ use pyo3::sync::MutexExt;
 use pyo3::types::{PyDict, PyTuple};
 
 use super::failures::error;
-use super::functions::{Callee, Callees, Numbers, describe_callee, is_stateless};
+use super::functions::{Callee, Callees, Numbers, describe_callee};
 use super::session::Session;
 use crate::codec::External;
 use crate::errors::usage_error;
@@ -99,8 +99,8 @@ pub(crate) fn submit_call<'py>(
     let callee = match known {
         Some(callee) => callee,
         None => {
-            let callee = describe_callee(callable)?;
-            if is_stateless(callable) {
+            let (callee, is_stateless) = describe_callee(callable)?;
+            if is_stateless {
                 let forgotten = lock_attached(py, submitting).callees.remember(callable, callee.clone());
                 drop(forgotten);
             }
