@@ -41,6 +41,11 @@ pub(crate) use submission::{FunctionColumns, GraphData};
 /// Tasks of a graph whose indices fit beside the mark of external predecessors.
 const TASKS_MAX: usize = EXTERNAL as usize - 1;
 
+#[cold]
+fn too_many_tasks(py: Python<'_>) -> PyErr {
+    graph_error(py, "a graph holds at most 2,147,483,647 tasks")
+}
+
 /// A graph of tasks: a value that grows by `add`, `map` and `reduce` and is submitted as often as wanted.
 ///
 /// Arguments are encoded when a task is added, so that changing them later changes nothing. With `by_reference=True`

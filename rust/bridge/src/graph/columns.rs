@@ -1,4 +1,6 @@
 //! The tasks of a graph as columns: one entry a task, no object. Nothing here knows Python.
+use std::collections::TryReserveError;
+
 use rustc_hash::FxHashMap;
 
 use headrace_wire::{ANY_WORKER, BlobsBuf, EXTERNAL};
@@ -39,6 +41,13 @@ impl Batch {
 
     pub(crate) fn len(&self) -> usize {
         self.dep_counts.len()
+    }
+
+    /// Makes room for `count` tasks without predecessors.
+    pub(crate) fn try_reserve(&mut self, count: usize, task_bytes_max: usize) -> Result<(), TryReserveError> {
+        self.args.try_reserve_exact(count * task_bytes_max)?;
+        self.arg_lens.try_reserve_exact(count)?;
+        self.dep_counts.try_reserve_exact(count)
     }
 }
 
@@ -105,6 +114,15 @@ impl Columns {
         self.arg_lens.extend_from_slice(&batch.arg_lens);
         self.args.extend_from_slice(&batch.args);
         first as u32
+    }
+
+    /// Makes room for the tasks of a batch.
+    pub(crate) fn try_reserve(&mut self, batch: &Batch) -> Result<(), TryReserveError> {
+        self.args.try_reserve(batch.args.len())?;
+        self.deps.try_reserve(batch.deps.len())?;
+        [&mut self.task_function, &mut self.dep_counts, &mut self.arg_lens]
+            .into_iter()
+            .try_for_each(|column| column.try_reserve(batch.len()))
     }
 
     #[inline]

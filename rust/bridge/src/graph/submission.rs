@@ -2,6 +2,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use pyo3::exceptions::PyMemoryError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -78,6 +79,7 @@ impl GraphData {
             return Ok(self.columns.len() as u32);
         }
         self.make_room(py, entry, batch.len())?;
+        self.columns.try_reserve(batch).map_err(|_| PyMemoryError::new_err(()))?;
         let first = self.columns.append(entry.function, entry.option_row, batch);
         self.name_from(first, entry.key);
         Ok(first)
@@ -95,7 +97,7 @@ impl GraphData {
     pub(super) fn make_room(&mut self, py: Python<'_>, entry: Entry, count: usize) -> PyResult<()> {
         let first = self.columns.len();
         if first + count > TASKS_MAX {
-            return Err(graph_error(py, "a graph holds at most 2,147,483,647 tasks"));
+            return Err(too_many_tasks(py));
         }
         let taken = match entry.key {
             None if self.reserved.is_empty() && self.key_shift == 0 => return Ok(()),
