@@ -105,7 +105,11 @@ impl Graph {
 
     /// The predecessors of a task within the graph.
     pub(crate) fn predecessors_of(&self, index: u32) -> Vec<u32> {
-        self.lock().columns.deps_of(index).iter().copied().filter(|dep| dep & EXTERNAL == 0).collect()
+        let columns = &mut self.lock().columns;
+        if index as usize >= columns.len() {
+            return Vec::new();
+        }
+        columns.deps_of(index).iter().copied().filter(|dep| dep & EXTERNAL == 0).collect()
     }
 
     fn address(slf: &Bound<'_, Self>) -> usize {

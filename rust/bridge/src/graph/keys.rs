@@ -11,8 +11,11 @@ fn parse_default(key: &str) -> Option<(&str, u32)> {
 }
 
 impl GraphData {
-    /// The key of a task.
+    /// The key of a task. A node may be looked at before its task is there: while a mapping is read.
     pub(crate) fn key_of(&self, index: u32) -> String {
+        if index as usize >= self.columns.len() {
+            return format!("task {index} to come");
+        }
         match self.columns.own_key(index) {
             Some(key) => key.to_string(),
             None => format!("{}-{}", self.name_of(index), index + self.key_shift),
