@@ -272,3 +272,33 @@ def test_an_argument_may_build_graphs_while_it_is_pickled():
     seen = graph.add(give, Nested(), node)
     assert evaluate(graph, seen) == ((((2,), {}), 2), {})
     assert len(graph) == 3
+
+
+def test_live_objects_may_share_what_they_hold():
+    shared = [1] * 40
+    for _ in range(6):
+        shared = [shared] * 40
+    graph = Graph(by_reference=True)
+    node = graph.add(inc, 0)
+    seen = graph.add(give, shared, [shared, (node,)], {"in": shared})
+    ((first, (second, third), table), _) = evaluate(graph, seen)
+    assert first is second is table["in"] is shared
+    assert third == (1,)
+
+
+def test_nodes_are_found_below_containers_that_were_seen_deeper_down():
+    graph = Graph(by_reference=True)
+    node = graph.add(inc, 0)
+    deep = [[[[node]]]]
+    low = [deep]
+    for _ in range(4):
+        low = [low]
+    ((first, second), _) = evaluate(graph, graph.add(give, low, deep))
+    assert second == [[[[1]]]]
+    assert first[0][0][0][0][0] is deep  # deeper than nodes are looked for
+
+    loop = []
+    loop.append(loop)
+    ((same, number), _) = evaluate(graph, graph.add(give, loop, [node]))
+    assert same is loop
+    assert number == [1]
