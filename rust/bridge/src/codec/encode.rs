@@ -46,6 +46,8 @@ pub(crate) struct Encoder {
     pub(crate) out: Vec<u8>,
     /// The predecessors so far.
     pub(crate) cited: Citations,
+    /// The live objects so far.
+    pub(crate) live: LiveObjects,
     /// Address of the graph whose nodes may be cited.
     pub(super) home: usize,
     /// Addresses of the containers met in this task.
@@ -58,7 +60,14 @@ impl Encoder {
     pub(crate) const NOWHERE: usize = 0;
 
     pub(crate) fn new(home: usize) -> Self {
-        Self { out: Vec::new(), cited: Citations::default(), home, containers: SmallVec::new(), items: 0 }
+        Self {
+            out: Vec::new(),
+            cited: Citations::default(),
+            live: LiveObjects::default(),
+            home,
+            containers: SmallVec::new(),
+            items: 0,
+        }
     }
 
     /// Forgets the last task, keeps the memory, and encodes for another home from now on.
@@ -66,9 +75,16 @@ impl Encoder {
     pub(crate) fn clear(&mut self, home: usize) {
         self.out.clear();
         self.cited.clear();
+        self.live.clear();
         self.containers.clear();
         self.items = 0;
         self.home = home;
+    }
+
+    /// Whether it keeps objects of the last task alive.
+    #[inline]
+    pub(crate) fn holds_objects(&self) -> bool {
+        !self.cited.externals().is_empty() || !self.live.is_empty()
     }
 
     /// Encodes the arguments of one task.

@@ -1,7 +1,5 @@
 //! Arguments of by-reference graphs: live objects, not bytes. Nothing is pickled, and nodes are found in exact lists,
 //! tuples and dicts only.
-use std::sync::{Mutex, PoisonError};
-
 use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
@@ -13,55 +11,90 @@ use super::*;
 use crate::node::Node;
 use crate::nodes::Nodes;
 
-/// The live objects of a by-reference graph.
-pub(crate) type Objects = Mutex<Vec<Py<PyAny>>>;
+/// Live arguments of tasks that have not joined their graph: the numbers that they get there are filled in then.
+#[derive(Default)]
+pub(crate) struct LiveObjects {
+    objects: Vec<Py<PyAny>>,
+    /// Where in the encoded arguments the number of each belongs.
+    places: Vec<usize>,
+}
+
+impl LiveObjects {
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.objects.is_empty()
+    }
+
+    #[inline]
+    pub(crate) fn clear(&mut self) {
+        if !self.is_empty() {
+            self.places.clear();
+            // Their finalizers find nothing here.
+            drop(std::mem::take(&mut self.objects));
+        }
+    }
+
+    /// Adds those of a task whose arguments come `args_before` bytes later.
+    pub(crate) fn append(&mut self, other: &mut Self, args_before: usize) {
+        self.objects.append(&mut other.objects);
+        self.places.extend(other.places.drain(..).map(|place| place + args_before));
+    }
+
+    /// Moves the objects behind those that a graph has already, and enters their numbers in the arguments.
+    pub(crate) fn settle(&mut self, args: &mut [u8], graph: &mut Vec<Py<PyAny>>) {
+        for (place, number) in self.places.drain(..).zip(graph.len() as u32..) {
+            args[place..place + 4].copy_from_slice(&number.to_le_bytes());
+        }
+        graph.append(&mut self.objects);
+    }
+}
 
 /// Deepest nesting in which nodes are looked for.
 const LIVE_DEPTH_MAX: u32 = DEPTH_MAX;
 
 impl Encoder {
-    /// Encodes the arguments of one task; what has no tag joins `objects`.
-    pub(crate) fn arguments_live(&mut self, passed: Passed<'_, '_>, objects: &Objects) -> PyResult<()> {
+    /// Encodes the arguments of one task; what has no tag stays an object.
+    pub(crate) fn arguments_live(&mut self, passed: Passed<'_, '_>) -> PyResult<()> {
         let keyword_count = u8::try_from(passed.names.len()).map_err(|_| {
             PyOverflowError::new_err("a task of a by-reference graph takes at most 255 keyword arguments")
         })?;
         let mut plain = Plain::default();
         self.head(passed.positional.len(), keyword_count);
         for value in passed.positional {
-            self.live(value, objects, &mut plain, 0)?;
+            self.live_value(value, &mut plain, 0)?;
         }
         for (name, value) in passed.names.iter().zip(passed.named) {
             if !put_str(name, &mut self.out) {
                 name.extract::<&str>()?;
             }
-            self.live(value, objects, &mut plain, 0)?;
+            self.live_value(value, &mut plain, 0)?;
         }
         Ok(())
     }
 
-    fn live(&mut self, value: &Bound<'_, PyAny>, objects: &Objects, plain: &mut Plain, depth: u32) -> PyResult<()> {
+    fn live_value(&mut self, value: &Bound<'_, PyAny>, plain: &mut Plain, depth: u32) -> PyResult<()> {
         if put_atom(value, &mut self.out) {
             return Ok(());
         }
         if !plain.cites(value, depth) {
-            let mut objects = objects.lock().unwrap_or_else(PoisonError::into_inner);
             self.out.push(OBJECT);
-            put_u32(objects.len() as u32, &mut self.out);
-            objects.push(value.clone().unbind());
+            self.live.places.push(self.out.len());
+            self.live.objects.push(value.clone().unbind());
+            put_u32(0, &mut self.out);
         } else if let Ok(list) = value.cast_exact::<PyList>() {
             // A property of a future may change a container meanwhile.
             let items: Vec<_> = list.iter().collect();
             self.put_count(LIST, items.len());
-            items.iter().try_for_each(|item| self.live(item, objects, plain, depth + 1))?;
+            items.iter().try_for_each(|item| self.live_value(item, plain, depth + 1))?;
         } else if let Ok(tuple) = value.cast_exact::<PyTuple>() {
             self.put_count(TUPLE, tuple.len());
-            tuple.as_slice().iter().try_for_each(|item| self.live(item, objects, plain, depth + 1))?;
+            tuple.as_slice().iter().try_for_each(|item| self.live_value(item, plain, depth + 1))?;
         } else if let Ok(dict) = value.cast_exact::<PyDict>() {
             let items = items_of(dict);
             self.put_count(DICT, items.len());
             items.iter().try_for_each(|(key, item)| {
-                self.live(key, objects, plain, depth + 1)?;
-                self.live(item, objects, plain, depth + 1)
+                self.live_value(key, plain, depth + 1)?;
+                self.live_value(item, plain, depth + 1)
             })?;
         } else {
             self.by_tag(value, 0)?;

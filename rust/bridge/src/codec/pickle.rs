@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyList};
 
-use super::{Citations, External};
+use super::{Citations, External, ExternalId};
 use crate::client::ExternalRef;
 use crate::errors::{graph_error, is_usage_error};
 use crate::node::{Node, REMEDY, foreign};
@@ -178,12 +178,12 @@ pub(super) fn is_external(value: &Bound<'_, PyAny>) -> bool {
 
 fn read_external(value: &Bound<'_, PyAny>) -> PyResult<External> {
     let py = value.py();
-    Ok(External {
+    let id = ExternalId {
         session: value.getattr(pyo3::intern!(py, "session"))?.extract()?,
         run: value.getattr(pyo3::intern!(py, "run"))?.extract()?,
         index: value.getattr(pyo3::intern!(py, "index"))?.extract()?,
-        object: value.clone().unbind(),
-    })
+    };
+    Ok(External { id, object: value.clone().unbind() })
 }
 
 /// What the `__reduce__` of a future or ref answers while it is part of an argument; an error anywhere else. Futures and

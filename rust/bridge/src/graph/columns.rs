@@ -193,6 +193,18 @@ impl Columns {
         self.starts[index as usize]
     }
 
+    /// The number of functions that tasks run.
+    pub(crate) fn function_count(&self) -> usize {
+        let mut is_run = Vec::new();
+        for &function in &self.task_function {
+            if is_run.len() <= function as usize {
+                is_run.resize(function as usize + 1, false);
+            }
+            is_run[function as usize] = true;
+        }
+        is_run.into_iter().filter(|&is_run| is_run).count()
+    }
+
     /// The tasks that no other task of the graph needs, ascending.
     pub(crate) fn sinks(&self) -> Vec<u32> {
         let mut needed = vec![false; self.len()];

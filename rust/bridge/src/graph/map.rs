@@ -31,8 +31,9 @@ pub(super) fn map<'py>(
         && let Ok(range) = range.cast_exact::<PyRange>()
         && let Some(batch) = map_range(range)?
     {
-        let first = slf.get().lock().append(py, entry, &batch)?;
-        return Ok(Nodes::range(slf, first, batch.len() as u32));
+        let count = batch.len() as u32;
+        let first = slf.get().lock().append(py, &slf.get().held, entry, batch.into())?;
+        return Ok(Nodes::range(slf, first, count));
     }
     let mut rows = Rows::new(passed.positional)?;
     with_encoder(Graph::address(slf), |encoder| {
@@ -41,7 +42,7 @@ pub(super) fn map<'py>(
         } else {
             map_with(slf, callable, &mut rows, encoder, passed)?
         };
-        commit(slf, entry, encoder, batch, &long)
+        commit(slf, entry, batch, &long)
     })
 }
 
@@ -188,63 +189,26 @@ fn map_with<'py>(
     Ok((batch, long))
 }
 
-/// A batch with the external results that it cites.
-#[derive(Default)]
-struct BatchCiting {
-    batch: Batch,
-    externals: Vec<External>,
-}
-
-impl BatchCiting {
-    fn push(&mut self, encoder: &mut Encoder) {
-        let first = self.batch.deps.len();
-        self.batch.push(encoder.cited.deps(), &encoder.out);
-        if !encoder.cited.externals().is_empty() {
-            let base = self.externals.len() as u32;
-            for dep in &mut self.batch.deps[first..] {
-                if *dep & EXTERNAL != 0 {
-                    *dep += base;
-                }
-            }
-            self.externals.extend(encoder.cited.take_externals());
-        }
-    }
-}
-
 /// Appends the tasks of a batch, behind the tasks of its long constants.
-fn commit(
-    slf: &Bound<'_, Graph>,
-    entry: Entry,
-    encoder: &mut Encoder,
-    citing: BatchCiting,
-    long: &[Vec<u8>],
-) -> PyResult<Nodes> {
+fn commit(slf: &Bound<'_, Graph>, entry: Entry, mut citing: BatchCiting, long: &[Vec<u8>]) -> PyResult<Nodes> {
     static CONSTANT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let py = slf.py();
-    let BatchCiting { mut batch, externals } = citing;
-    let constant = match long {
-        [] => None,
-        _ => Some(Graph::entry(slf, CONSTANT.import(py, "headrace.steps", "constant")?, "map")?),
-    };
-    let mut data = slf.get().lock();
-    if let Some(constant) = constant {
-        let mut first = 0;
-        for (number, bytes) in long.iter().enumerate() {
-            encoder.clear(Graph::address(slf));
-            encoder.out.extend_from_slice(&[1, 0]);
-            encoder.out.extend_from_slice(bytes);
-            let index = data.push(py, constant, encoder)?;
-            first = if number == 0 { index } else { first };
-        }
-        let tasks = CONSTANT_TASK - long.len() as u32 + 1..=CONSTANT_TASK;
-        for dep in batch.deps.iter_mut().filter(|dep| tasks.contains(dep)) {
-            *dep = first + (CONSTANT_TASK - *dep);
-        }
+    let (py, graph) = (slf.py(), slf.get());
+    let count = citing.len() as u32;
+    if count == 0 || long.is_empty() {
+        let first = graph.lock().append(py, &graph.held, entry, citing)?;
+        return Ok(Nodes::range(slf, first, count));
     }
-    if !externals.is_empty() {
-        batch.deps = data.relocate(batch.deps);
-        data.externals.extend(externals);
+    let constant = Graph::entry(slf, CONSTANT.import(py, "headrace.steps", "constant")?, "map")?;
+    let mut ahead = Batch::default();
+    for value in long {
+        ahead.push(&[], &[&[1, 0], &value[..]].concat());
     }
-    let first = data.append(py, entry, &batch)?;
-    Ok(Nodes::range(slf, first, batch.len() as u32))
+    let mut data = graph.lock();
+    let tasks = CONSTANT_TASK - long.len() as u32 + 1..=CONSTANT_TASK;
+    let first = data.columns.len() as u32;
+    for dep in citing.batch.deps.iter_mut().filter(|dep| tasks.contains(dep)) {
+        *dep = first + (CONSTANT_TASK - *dep);
+    }
+    let first = data.append_behind(py, &graph.held, (constant, ahead.into()), (entry, citing))?;
+    Ok(Nodes::range(slf, first, count))
 }

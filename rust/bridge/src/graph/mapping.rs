@@ -115,6 +115,7 @@ impl<'py> Filling<'_, 'py> {
     fn push(&mut self, encoder: &mut Encoder, entry: Entry, key: Option<&Bound<'py, PyAny>>) -> PyResult<()> {
         let py = self.graph.py();
         let key = key.map(key_text).transpose()?;
+        let held = &self.graph.get().held;
         let mut data = self.graph.get().lock();
         if let Some(key) = &key
             && self.keys_may_collide
@@ -126,8 +127,8 @@ impl<'py> Filling<'_, 'py> {
         let index = data.columns.len() as u32;
         self.forward |= encoder.cited.deps().iter().any(|&dep| dep & EXTERNAL == 0 && dep >= index);
         match key {
-            None => _ = data.push(py, entry, encoder)?,
-            Some(key) => data.push_named(entry, encoder, &key),
+            None => _ = data.push(py, held, entry, encoder)?,
+            Some(key) => data.push_named(py, held, entry, encoder, &key),
         }
         Ok(())
     }
