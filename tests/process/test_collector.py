@@ -11,7 +11,7 @@ import headrace as hr
 def test_the_collector_sees_the_same_while_a_graph_is_submitted():
     large = hr.Graph()
     megabyte = bytes(1 << 20)
-    for _ in range(100):
+    for _ in range(50):
         large.add(client_tasks.touch, "/nowhere", megabyte)
     with hr.Client(workers=1) as client:
         client.call(client_tasks.inc, 1).result(timeout=30)

@@ -194,9 +194,13 @@ impl Encoder {
             if !self.enter(value, dict.len(), depth, DICT) {
                 return Ok(false);
             }
-            for (key, item) in items_of(dict) {
-                if !self.item(&key, depth)? || !self.item(&item, depth)? {
-                    return Ok(false);
+            let mark = self.out.len();
+            if !dict.iter().all(|(key, item)| put_atom(&key, &mut self.out) && put_atom(&item, &mut self.out)) {
+                self.out.truncate(mark);
+                for (key, item) in items_of(dict) {
+                    if !self.item(&key, depth)? || !self.item(&item, depth)? {
+                        return Ok(false);
+                    }
                 }
             }
         } else if let Ok(nodes) = value.cast_exact::<Nodes>() {
