@@ -125,9 +125,9 @@ class Client:
         Futures of `call` and refs of `run.ref` may stand anywhere among the arguments: the call waits for them and gets
         their values on the worker.
 
-        Arguments, bound methods and objects with `__call__` travel as they are now. A function or class is captured when
-        the client first calls it: what it closes over, or reads from the globals of `__main__`, stays what it was then.
-        Pass as an argument what changes.
+        Arguments, bound methods and objects with `__call__` travel as they are now. A function or class is captured
+        when the client first calls it: what it closes over, or reads from the globals of `__main__`, stays what it was
+        then. Pass as an argument what changes.
 
         Raises:
             ArgumentNotPicklable: an argument, or the function, cannot travel.
