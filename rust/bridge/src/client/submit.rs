@@ -1,8 +1,10 @@
 //! Graphs and calls on their way to the broker.
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use headrace_protocol::broker::ARGS_BYTES_MAX;
+use headrace_protocol::chunks::{encode_chunks, is_ordered};
 use headrace_protocol::client::CALLS;
-use headrace_wire::{ANY_WORKER, Blobs, BlobsBuf, Message, Submit, U32s};
+use headrace_wire::{ANY_WORKER, Blobs, BlobsBuf, Submit, U32s};
 use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
 use pyo3::types::{PyDict, PyTuple};
@@ -12,7 +14,7 @@ use super::functions::{Callee, Callees, Numbers, describe_callee, is_stateless};
 use super::session::Session;
 use crate::codec::External;
 use crate::errors::usage_error;
-use crate::graph::{EncodedCall, FunctionColumns, Graph, GraphData, Options, encode_call};
+use crate::graph::{EncodedCall, Function, FunctionColumns, Graph, GraphData, Options, encode_call};
 
 /// What one submission leaves to the next. It is locked from the numbering of functions until the frame has left, so that
 /// no frame overtakes the one that brings a function; Python does not run meanwhile.
@@ -38,17 +40,26 @@ impl Submitting {
     }
 }
 
+/// Arguments of a graph that travel in one frame; more are cut into several.
+const CHUNK_BYTES: usize = 1 << 30;
+/// A column that is as long cannot be written.
+const COLUMN_BYTES_MAX: usize = u32::MAX as usize;
+
 /// Why a graph cannot be submitted here.
 enum Refusal {
     /// An argument stands for a result of another client.
     OtherClient { run: u32, index: u32 },
     /// A task is pinned to a worker that does not exist.
     NoSuchWorker { key: String, worker: u32 },
+    /// A task takes arguments, or a function closes over more, than one frame can hold.
+    TooLong { what: String, bytes: usize },
+    /// A graph is longer than one frame and cannot be cut.
+    TooLarge { what: &'static str, remedy: &'static str },
 }
 
 /// Submits a graph; the answer is the number of its run and of its tasks.
 ///
-/// The frame is encoded without the interpreter lock, in one pass over the graph's columns.
+/// The frames are encoded without the interpreter lock, in one pass over the graph's columns.
 pub(crate) fn submit_graph(
     py: Python<'_>,
     session: &Session,
@@ -61,14 +72,19 @@ pub(crate) fn submit_graph(
         let mut submitting = submitting.lock().unwrap_or_else(PoisonError::into_inner);
         let data = graph.lock();
         check(&data, session, workers)?;
+        check_size(&data)?;
         let tasks = data.columns.len() as u32;
         let columns = data.submission_columns();
         let mut functions = FunctionColumns::default();
         submitting.numbers.enter(data.functions.table.iter(), &mut functions);
         let run = session.lock().tables.open_run(tasks);
-        let mut frame = Vec::new();
-        Message::Submit(data.submission(run, &columns, &functions, keep)).encode(&mut frame);
-        session.send(&mut session.lock(), frame);
+        let submit = data.submission(run, &columns, &functions, keep);
+        let mut frames = Vec::new();
+        match submit.args.bytes.len() > CHUNK_BYTES && is_ordered(0, submit.dep_counts, submit.deps) {
+            true => encode_chunks(&submit, CHUNK_BYTES, &mut frames),
+            false => encode_chunks(&submit, COLUMN_BYTES_MAX, &mut frames),
+        }
+        session.send(&mut session.lock(), frames);
         Ok((run, tasks))
     });
     submitted.map_err(|refusal| explain_refusal(py, refusal, workers))
@@ -113,6 +129,9 @@ pub(crate) fn submit_call<'py>(
     }
     let Callee { function, options, key } = callee;
     check_worker(options, workers, || function.name.to_string())
+        .map_err(|refusal| explain_refusal(py, refusal, workers))?;
+    check_function(&function)
+        .and_then(|()| check_args(encoded.args.len(), || format!("a call of '{}'", function.name)))
         .map_err(|refusal| explain_refusal(py, refusal, workers))?;
 
     let mut submitting = lock_attached(py, submitting);
@@ -196,6 +215,46 @@ fn check(data: &GraphData, session: &Session, workers: u32) -> Result<(), Refusa
     Ok(())
 }
 
+/// Refuses what no frame could hold, before any function is numbered.
+fn check_size(data: &GraphData) -> Result<(), Refusal> {
+    data.functions.table.iter().try_for_each(check_function)?;
+    let columns = &data.columns;
+    if !U32s::from(&columns.arg_lens).all(|len| len as usize <= ARGS_BYTES_MAX) {
+        for (index, len) in (0..).zip(&columns.arg_lens) {
+            check_args(*len as usize, || format!("task '{}'", data.key_of(index)))?;
+        }
+    }
+    let remedy = "submit it as several graphs";
+    let pickles: usize = data.functions.table.iter().map(|function| function.blob.len()).sum();
+    if pickles > COLUMN_BYTES_MAX {
+        return Err(Refusal::TooLarge { what: "its functions take 4 GiB or more", remedy });
+    }
+    if columns.deps.len() > COLUMN_BYTES_MAX / 4 || columns.keys.bytes.len() > COLUMN_BYTES_MAX {
+        return Err(Refusal::TooLarge { what: "its edges or its keys take 4 GiB or more", remedy });
+    }
+    let is_cut = || is_ordered(0, U32s::from(&columns.dep_counts), U32s::from(&columns.deps));
+    if columns.args.len() > COLUMN_BYTES_MAX && !is_cut() {
+        let what = "its arguments take 4 GiB or more, and a task stands before one that it needs";
+        return Err(Refusal::TooLarge { what, remedy: "add tasks after their predecessors, or pass paths of files" });
+    }
+    Ok(())
+}
+
+fn check_args(bytes: usize, what: impl FnOnce() -> String) -> Result<(), Refusal> {
+    if bytes <= ARGS_BYTES_MAX {
+        Ok(())
+    } else {
+        Err(Refusal::TooLong { what: format!("{} has arguments", what()), bytes })
+    }
+}
+
+fn check_function(function: &Function) -> Result<(), Refusal> {
+    match function.blob.len() {
+        bytes if bytes <= ARGS_BYTES_MAX => Ok(()),
+        bytes => Err(Refusal::TooLong { what: format!("function '{}' has a pickle", function.name), bytes }),
+    }
+}
+
 fn check_external(external: &External, session: &Session) -> Result<(), Refusal> {
     if external.session == session.number {
         Ok(())
@@ -223,6 +282,16 @@ fn explain_refusal(py: Python<'_>, refusal: Refusal, workers: u32) -> PyErr {
                  made them: pass the value itself"
                 ),
             )
+        }
+        Refusal::TooLong { what, bytes } => usage_error(
+            py,
+            &format!(
+                "{what} of {bytes} bytes; one task takes at most {ARGS_BYTES_MAX}: write the data to a file and pass its \
+                 path, let a task make it, or cut it into several arguments of several tasks"
+            ),
+        ),
+        Refusal::TooLarge { what, remedy } => {
+            usage_error(py, &format!("the graph cannot be submitted at once: {what}; {remedy}"))
         }
         Refusal::NoSuchWorker { key, worker } => {
             let text = format!(
