@@ -1,5 +1,6 @@
 """What is too much, too long or too silent, with real worker processes."""
 
+import functools
 import os
 import select
 import signal
@@ -17,6 +18,10 @@ TIMEOUT_S = 30
 
 def length(*values):
     return [len(value) for value in values]
+
+
+def add_length(data, y):
+    return len(data) + y
 
 
 def stop_itself():
@@ -117,6 +122,32 @@ def test_output_that_nobody_asks_for_is_bounded(pipe, capsys):
     out, err = capsys.readouterr()
     assert len(out) < 4 << 20
     assert "bytes of output were dropped" in err
+
+
+def memory_mib(pid):
+    with open(f"/proc/{pid}/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGESIZE") >> 20
+
+
+def test_long_functions_that_are_called_once_are_not_kept():
+    with hr.Client(workers=1) as client:
+        pids = [os.getpid(), client.call(os.getpid).result(timeout=TIMEOUT_S)]
+        memory = []
+        for start in (0, 100):  # the first round fills what waits to be let go
+            for number in range(start, start + 100):
+                one_off = functools.partial(add_length, number.to_bytes(1 << 20))
+                assert client.call(one_off, y=number).result(timeout=TIMEOUT_S) == number + (1 << 20)
+            memory.append([memory_mib(pid) for pid in pids])
+        assert all(after < before + 40 for before, after in zip(*memory, strict=True)), memory
+
+
+def test_a_long_function_that_is_called_often_is_one_function():
+    with hr.Client(workers=1) as client:
+        often = functools.partial(add_length, bytes(1 << 20))
+        calls = [client.call(often, y=number) for number in range(5)]
+        assert [call.result(timeout=TIMEOUT_S) for call in calls] == [number + (1 << 20) for number in range(5)]
+        with pytest.raises(TypeError, match="add_length"):
+            client.call(functools.partial(add_length, bytes(2 << 20))).result(timeout=TIMEOUT_S)
 
 
 def test_an_interrupt_while_lines_are_printed_loses_no_result(monkeypatch):

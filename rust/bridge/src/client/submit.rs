@@ -1,4 +1,5 @@
 //! Graphs and calls on their way to the broker.
+use std::hash::Hasher;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use headrace_protocol::broker::ARGS_BYTES_MAX;
@@ -7,7 +8,9 @@ use headrace_protocol::client::CALLS;
 use headrace_wire::{ANY_WORKER, Blobs, BlobsBuf, Submit, U32s};
 use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyDict, PyTuple};
+use rustc_hash::{FxHashSet, FxHasher};
 
 use super::failures::error;
 use super::functions::{Callee, Callees, Numbers, describe_callee, is_stateless};
@@ -22,6 +25,8 @@ use crate::graph::{EncodedCall, Function, FunctionColumns, Graph, GraphData, Opt
 pub(crate) struct Submitting {
     numbers: Numbers,
     callees: Callees,
+    /// Hashes of long pickles that were called once.
+    called_once: FxHashSet<u64>,
 }
 
 /// The limit of the numbers of calls, which count up to the mark of external results.
@@ -31,6 +36,20 @@ impl Submitting {
     /// The functions that are remembered.
     pub(crate) fn callables(&self) -> impl Iterator<Item = &Py<PyAny>> {
         self.callees.callables()
+    }
+
+    /// Whether a call should bring its function along as an argument. A function that has a number is kept for good, here,
+    /// by the broker and by its workers; a long pickle gets one only when it is called for the second time.
+    fn is_one_off(&mut self, function: &Function) -> bool {
+        if function.blob.len() < ONE_OFF_BYTES_MIN {
+            return false;
+        }
+        if self.called_once.len() >= CALLED_ONCE_MAX {
+            self.called_once.clear();
+        }
+        let mut hasher = FxHasher::default();
+        hasher.write(&function.blob);
+        self.called_once.insert(hasher.finish())
     }
 
     /// Forgets them; the answer is to be dropped outside the lock.
@@ -44,6 +63,11 @@ impl Submitting {
 const CHUNK_BYTES: usize = 1 << 30;
 /// A column that is as long cannot be written.
 const COLUMN_BYTES_MAX: usize = u32::MAX as usize;
+
+/// A shorter pickle gets a number at once.
+const ONE_OFF_BYTES_MIN: usize = 64 << 10;
+/// Hashes that are remembered; what was forgotten travels as an argument once more.
+const CALLED_ONCE_MAX: usize = 65_536;
 
 /// Why a graph cannot be submitted here.
 enum Refusal {
@@ -116,24 +140,29 @@ pub(crate) fn submit_call<'py>(
         Some(callee) => callee,
         None => {
             let callee = describe_callee(callable)?;
-            if is_stateless(callable) {
+            let is_long = callee.function.blob.len() >= ONE_OFF_BYTES_MIN;
+            if is_stateless(callable) && !is_long {
                 let forgotten = lock_attached(py, submitting).callees.remember(callable, callee.clone());
                 drop(forgotten);
             }
             callee
         }
     };
-    let encoded = encode_call("call", callable, args, 0, kwargs)?;
+    let mut encoded = encode_call("call", callable, args, 0, kwargs)?;
     for external in &encoded.externals {
         check_external(external, session).map_err(|refusal| explain_refusal(py, refusal, workers))?;
     }
-    let Callee { function, options, key } = callee;
+    let Callee { mut function, options, key } = callee;
     check_worker(options, workers, || function.name.to_string())
         .map_err(|refusal| explain_refusal(py, refusal, workers))?;
     check_function(&function)
         .and_then(|()| check_args(encoded.args.len(), || format!("a call of '{}'", function.name)))
         .map_err(|refusal| explain_refusal(py, refusal, workers))?;
 
+    let is_one_off = lock_attached(py, submitting).is_one_off(&function);
+    if is_one_off {
+        (function, encoded) = as_argument(&function, args, kwargs)?;
+    }
     let mut submitting = lock_attached(py, submitting);
     let mut functions = FunctionColumns::default();
     submitting.numbers.enter([&function].into_iter(), &mut functions);
@@ -145,6 +174,23 @@ pub(crate) fn submit_call<'py>(
             Some((index, name))
         })
         .ok_or_else(|| error(py, "UsageError", TOO_MANY_CALLS))
+}
+
+/// A call of a function that comes as its first argument.
+fn as_argument<'py>(
+    function: &Function,
+    args: &Bound<'py, PyTuple>,
+    kwargs: Option<&Bound<'py, PyDict>>,
+) -> PyResult<(Function, EncodedCall)> {
+    static CALL_PICKLED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = args.py();
+    let call_pickled = CALL_PICKLED.import(py, "headrace.pickling", "call_pickled")?;
+    let pickle = PyBytes::new(py, &function.blob).into_any();
+    let args: Vec<_> = std::iter::once(pickle).chain(args.iter()).collect();
+    let args = PyTuple::new(py, args)?;
+    let encoded = encode_call("call", call_pickled, &args, 0, kwargs)?;
+    let blob = describe_callee(call_pickled)?.function.blob;
+    Ok((Function { name: function.name.clone(), blob }, encoded))
 }
 
 /// Locks without the interpreter lock where another thread is submitting a large graph.
