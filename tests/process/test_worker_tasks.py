@@ -12,6 +12,7 @@ from broker_double import (
     HEARTBEAT,
     HELLO,
     HOLD_VALUE,
+    LOST,
     REPORT_VALUE,
     RETURNED,
     VALUE,
@@ -133,11 +134,12 @@ def test_a_value_is_sent_when_the_broker_asks(broker):
     ((task, attempt),) = broker.lease(Task(inc, (41,), flags=HOLD_VALUE))
     assert broker.report().verdicts() == [(task, DONE_HELD)]
     broker.recall([], fetch=[task, 777])
-    (entry,) = broker.report().entries
+    entry, unknown = broker.report().entries
     assert (entry.task, entry.attempt, entry.verdict, entry.value) == (task, attempt, VALUE, 42)
+    assert (unknown.task, unknown.verdict) == (777, LOST)
     broker.say(FORGET, u32s([task]))
     broker.recall([], fetch=[task])
-    assert broker.report().entries == []
+    assert broker.report().verdicts() == [(task, LOST)]
 
 
 def test_an_idle_worker_answers_heartbeats(broker):

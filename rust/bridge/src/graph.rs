@@ -27,7 +27,7 @@ use pyo3::types::{PyDict, PyIterator, PyList, PyTuple};
 use headrace_wire::EXTERNAL;
 
 use crate::codec::{Encoder, External, ExternalId, Keywords, LiveObjects, Passed, decode_args_live};
-use crate::errors::{graph_error, is_usage_error};
+use crate::errors::{graph_error, is_usage_error, usage_error};
 use crate::fastcall::FastMethod;
 use crate::node::Node;
 use crate::nodes::Nodes;
@@ -154,7 +154,8 @@ impl Graph {
         verb: &str,
     ) -> PyResult<()> {
         let encoded = if self.is_by_reference { encoder.arguments_live(passed) } else { encoder.arguments(passed) };
-        encoded.map_err(|error| explain(error, verb, callable, passed))
+        encoded.map_err(|error| explain(error, verb, callable, passed))?;
+        check_length(callable, encoder.out.len())
     }
 
     /// Adds the task that `passed` describes: the function, then its arguments.
@@ -195,6 +196,17 @@ Cost: 0.1 to 0.2 microseconds for small arguments; a pickle for what has no shor
     fn call<'py>(slf: &Bound<'py, Graph>, passed: Passed<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
         Ok(Graph::add(slf, passed)?.into_any())
     }
+}
+
+/// Refuses arguments whose length no column can hold.
+#[inline]
+pub(crate) fn check_length(callable: &Bound<'_, PyAny>, bytes: usize) -> PyResult<()> {
+    if u32::try_from(bytes).is_ok() {
+        return Ok(());
+    }
+    let text =
+        format!("the arguments of a task of {callable} take {bytes} bytes; write the data to a file and pass its path");
+    Err(usage_error(callable.py(), &text))
 }
 
 /// Names the argument, and the part of it, that made the encoding of a task fail.

@@ -2,5 +2,6 @@
 #![forbid(unsafe_code)]
 
 pub mod broker;
+pub mod chunks;
 pub mod client;
 pub mod worker;

@@ -207,7 +207,7 @@ impl Cluster {
 
     fn perform(&mut self, action: Action) {
         match action {
-            Action::Send { peer: CLIENT, frame, .. } => self.to_client.push_back(frame),
+            Action::Send { peer: CLIENT, frame, .. } | Action::Log { frame, .. } => self.to_client.push_back(frame),
             Action::Send { peer, frame, .. } => {
                 if let Some(process) = self.workers.iter_mut().flatten().find(|process| process.peer == peer) {
                     process.to_worker.push_back(frame);
@@ -239,7 +239,7 @@ impl Cluster {
                 }
             }
             Action::Kill { worker } => self.kill(worker as usize),
-            Action::Cut { .. } => {}
+            Action::Cut { .. } | Action::Forget { .. } | Action::Look { .. } => {}
         }
     }
 

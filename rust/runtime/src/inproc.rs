@@ -39,6 +39,10 @@ use std::time::Duration;
 use headrace_sys::eventfd::EventFd;
 use headrace_sys::origin::Origin;
 use headrace_sys::poll::{self, PollFd};
+use headrace_wire::{Log, Message, NO_WORKER};
+
+/// Bytes of lines to print that wait for a client which does not ask for anything.
+const LOG_BYTES_MAX: usize = 2 << 20;
 
 /// A channel.
 ///
@@ -121,6 +125,20 @@ pub struct ClientEnd {
 }
 
 impl ClientEnd {
+    /// Sends several frames, which the broker takes within one turn.
+    ///
+    /// # Errors
+    /// When the broker's end is gone.
+    pub fn send_all(&self, frames: Vec<Vec<u8>>) -> Result<(), Closed> {
+        let mut queue = self.shared.to_broker();
+        if queue.broker_gone {
+            return Err(Closed);
+        }
+        queue.frames.extend(frames);
+        queue.wake(&self.shared.broker_signal);
+        Ok(())
+    }
+
     /// Sends one frame; wakes the broker if it sleeps.
     ///
     /// # Errors
@@ -139,9 +157,7 @@ impl ClientEnd {
     /// [`received`](ClientEnd::received).
     pub fn try_recv(&self) -> Option<Vec<u8>> {
         let mut queue = self.shared.to_client();
-        let frame = queue.frames.pop_front()?;
-        queue.taken += 1;
-        Some(frame)
+        queue.take()
     }
 
     /// How many frames have been taken so far. Where several threads receive, it is read under the lock of the caller's
@@ -243,9 +259,22 @@ impl BrokerEnd {
         if queue.client_gone {
             return Err(Closed);
         }
-        queue.frames.push_back(frame);
-        queue.pushed += 1;
+        queue.push(frame);
         queue.wake(wake, &self.shared.watch_signal);
+        Ok(())
+    }
+
+    /// Sends lines to print. They wait aside, and the oldest go if nobody takes them: what tasks write is without bound.
+    ///
+    /// # Errors
+    /// When the client's end is gone.
+    pub fn send_log(&mut self, frame: Vec<u8>) -> Result<(), Closed> {
+        let mut queue = self.shared.to_client();
+        if queue.client_gone {
+            return Err(Closed);
+        }
+        queue.push_log(frame);
+        queue.wake(Wake::All, &self.shared.watch_signal);
         Ok(())
     }
 
@@ -332,7 +361,13 @@ impl ToBroker {
 
 #[derive(Default)]
 struct ToClient {
-    frames: VecDeque<Vec<u8>>,
+    /// Frames with their numbers.
+    frames: VecDeque<(u64, Vec<u8>)>,
+    /// Frames of lines to print, likewise: they are taken in one order, but dropped by themselves.
+    logs: VecDeque<(u64, Vec<u8>)>,
+    log_bytes: usize,
+    /// Bytes of those that were dropped since somebody was told.
+    log_bytes_dropped: usize,
     /// Frames pushed since the start; `taken` of them have been received.
     pushed: u64,
     taken: u64,
@@ -346,6 +381,17 @@ struct ToClient {
     client_gone: bool,
 }
 
+/// The line that stands for lines that were dropped.
+fn dropped_notice(bytes: usize) -> Vec<u8> {
+    let text = format!(
+        "headrace: {bytes} bytes of output were dropped, because tasks write faster than this process asks for their \
+         results; let them write to files instead\n"
+    );
+    let mut frame = Vec::new();
+    Message::Log(Log { worker: NO_WORKER, stream: 2, text: text.as_bytes() }).encode(&mut frame);
+    frame
+}
+
 /// A thread in [`ClientEnd::wait`].
 struct Waiter {
     number: u64,
@@ -355,6 +401,41 @@ struct Waiter {
 }
 
 impl ToClient {
+    fn take(&mut self) -> Option<Vec<u8>> {
+        let is_before = |log: &(u64, _)| self.frames.front().is_none_or(|frame| log.0 < frame.0);
+        let (_, frame) = match self.logs.front().is_some_and(is_before) {
+            // It stands for frames that count as taken.
+            true if self.log_bytes_dropped > 0 => {
+                return Some(dropped_notice(std::mem::take(&mut self.log_bytes_dropped)));
+            }
+            true => {
+                let log = self.logs.pop_front()?;
+                self.log_bytes -= log.1.len();
+                log
+            }
+            false => self.frames.pop_front()?,
+        };
+        self.taken += 1;
+        Some(frame)
+    }
+
+    fn push(&mut self, frame: Vec<u8>) {
+        self.frames.push_back((self.pushed, frame));
+        self.pushed += 1;
+    }
+
+    fn push_log(&mut self, frame: Vec<u8>) {
+        self.log_bytes += frame.len();
+        self.logs.push_back((self.pushed, frame));
+        self.pushed += 1;
+        while self.log_bytes > LOG_BYTES_MAX && self.logs.len() > 1 {
+            let dropped = self.logs.pop_front().map_or(0, |(_, frame)| frame.len());
+            self.log_bytes -= dropped;
+            self.log_bytes_dropped += dropped;
+            self.taken += 1;
+        }
+    }
+
     fn join(&mut self, interest: Interest) -> io::Result<(u64, Arc<EventFd>)> {
         let signal = match self.spare.pop() {
             Some(signal) => signal,

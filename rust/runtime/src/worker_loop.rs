@@ -109,6 +109,7 @@ enum Rouse {
 pub(crate) struct Desk<L> {
     /// None after [`WorkerLoop::close`].
     link: Option<L>,
+    page: Arc<StatusPage>,
     pub(crate) worker: Worker,
     /// A frame that the socket did not take.
     unsent: Vec<u8>,
@@ -125,7 +126,7 @@ pub(crate) struct Shared<L> {
     pub(crate) bell: EventFd,
     pub(crate) alarm: TimerFd,
     pub(crate) control: OwnedFd,
-    pub(crate) page: StatusPage,
+    pub(crate) page: Arc<StatusPage>,
     pub(crate) socket_fd: RawFd,
 }
 
@@ -145,8 +146,10 @@ impl<L: Link + 'static> WorkerLoop<L> {
     /// When the system has no thread or descriptor to give.
     pub fn new(link: L, identity: &Identity, control: OwnedFd, page: StatusPage) -> io::Result<Self> {
         let socket_fd = link.fd();
+        let page = Arc::new(page);
         let desk = Desk {
             link: Some(link),
+            page: Arc::clone(&page),
             worker: Worker::new(identity),
             unsent: Vec::new(),
             broken: None,
@@ -387,9 +390,13 @@ impl<L: Link> Desk<L> {
     }
 
     fn receive_all(&mut self) -> Result<(), ZmqError> {
-        let Some(link) = &mut self.link else { return Ok(()) };
-        while let Some(frame) = link.try_recv()? {
+        while let Some(link) = &mut self.link {
+            let Some(frame) = link.try_recv()? else { break };
+            self.page.note_frame();
             self.worker.handle_frame(&frame);
+            drop(frame);
+            // An answer need not wait until everything that is on its way has been received: it may be very much.
+            self.send_all();
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use headrace_runtime::inproc::{BrokerEnd, ClientEnd, Closed, Interest, Waited, Wake, pair};
 use headrace_sys::poll::{self, PollFd};
 use headrace_sys::threads::spawn_native;
+use headrace_wire::{Log, Message, NO_WORKER};
 
 /// Far longer than anything here takes: a sleep that lasts as long has missed its wake-up.
 const LONG: Duration = Duration::from_secs(30);
@@ -263,4 +264,39 @@ fn the_end_of_the_client_wakes_the_broker_once() {
     assert_eq!(broker.send(Vec::new(), Wake::All), Err(Closed));
     assert!(broker.prepare_to_sleep(), "it may sleep for its other peers");
     broker.wake_up();
+}
+
+#[test]
+fn lines_that_nobody_takes_are_dropped_and_the_loss_is_told_in_one_line() {
+    let (client, mut broker) = pair().unwrap();
+    let mut line = Vec::new();
+    let text = [b'x'; 64 << 10];
+    Message::Log(Log { worker: 1, stream: 1, text: &text }).encode(&mut line);
+    broker.send(b"a result".to_vec(), Wake::All).unwrap();
+    for _ in 0..100 {
+        broker.send_log(line.clone()).unwrap();
+    }
+    broker.send(b"another".to_vec(), Wake::All).unwrap();
+    assert_eq!(client.try_recv().unwrap(), b"a result", "lines do not overtake");
+    let notice = client.try_recv().unwrap();
+    let Ok(Message::Log(log)) = Message::decode(&notice) else { panic!("lines, not {notice:?}") };
+    assert_eq!((log.worker, log.stream), (NO_WORKER, 2));
+    let rest: Vec<Vec<u8>> = std::iter::from_fn(|| client.try_recv()).collect();
+    let kept = rest.iter().filter(|frame| **frame == line).count();
+    assert_eq!(rest[kept..], [b"another".to_vec()]);
+    let dropped = (100 - kept) * line.len();
+    assert!(kept * line.len() <= 2 << 20, "{kept} frames were kept");
+    assert!(String::from_utf8_lossy(log.text).contains(&format!("{dropped} bytes of output were dropped")));
+    assert_eq!(client.received(), 102, "every frame counts, dropped or not");
+    assert_eq!(client.try_recv(), None);
+    assert_eq!(client.wait(Interest::Any, 102, Some(Duration::ZERO)), Waited::TimedOut);
+}
+
+#[test]
+fn frames_that_are_sent_together_arrive_together() {
+    let (client, mut broker) = pair().unwrap();
+    client.send_all(vec![b"one".to_vec(), b"two".to_vec()]).unwrap();
+    assert_eq!((broker.try_recv(), broker.try_recv()), (Some(b"one".to_vec()), Some(b"two".to_vec())));
+    drop(broker);
+    assert_eq!(client.send_all(vec![]), Err(Closed));
 }

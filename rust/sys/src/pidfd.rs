@@ -78,6 +78,25 @@ impl PidFd {
         }
     }
 
+    /// As [`try_wait`](PidFd::try_wait), and kills what is left of the group that the process led, while that number is
+    /// still its own.
+    ///
+    /// # Errors
+    /// None that a child can cause.
+    pub fn try_wait_with_group(&mut self) -> io::Result<Option<ExitStatus>> {
+        if self.ended.is_none() {
+            let peek = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+            match rustix::process::waitid(WaitId::PidFd(self.fd.as_fd()), peek) {
+                Ok(None) => return Ok(None),
+                Ok(Some(_)) => self.send_signal_to_group(Signal::KILL)?,
+                // Somebody else waited for it, and its number is free: the group is left in peace.
+                Err(Errno::CHILD) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        self.try_wait()
+    }
+
     /// How the process ended, `None` while it lives. For children; the first answer releases the process number.
     ///
     /// # Errors

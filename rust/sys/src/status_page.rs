@@ -8,6 +8,7 @@
 //! | 0 | layout number | broker, at creation | worker, at its start |
 //! | 64 | executing (task, attempt) | worker's main thread | warden; broker |
 //! | 72 | beats | worker's main thread | warden; broker |
+//! | 80 | frames received | worker, under the lock of its socket | broker |
 //! | 128 | cancel (task, attempt) | broker | worker's signal handler and warden |
 //!
 //! What the two sides write lies in different cache lines.
@@ -28,6 +29,7 @@ const WORDS: usize = PAGE_BYTES as usize / 8;
 const LAYOUT_WORD: usize = 0;
 const EXECUTING_WORD: usize = 64 / 8;
 const BEATS_WORD: usize = 72 / 8;
+const FRAMES_WORD: usize = 80 / 8;
 const CANCEL_WORD: usize = 128 / 8;
 
 /// No task: a slot number that no kernel reaches.
@@ -109,6 +111,20 @@ impl StatusPage {
     #[must_use]
     pub fn beats(&self) -> u64 {
         self.word(BEATS_WORD).load(Ordering::Relaxed)
+    }
+
+    /// Worker, whoever holds its socket: one more frame was received.
+    #[inline]
+    pub fn note_frame(&self) {
+        let frames = self.word(FRAMES_WORD);
+        // Not a read-modify-write, because the socket's lock orders the writers. Relaxed: only change is of interest.
+        frames.store(frames.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    }
+
+    /// The number of frames received so far.
+    #[must_use]
+    pub fn frames(&self) -> u64 {
+        self.word(FRAMES_WORD).load(Ordering::Relaxed)
     }
 
     /// Broker: this attempt shall be interrupted, if it is the one that executes when the signal arrives. Precedes the

@@ -181,6 +181,15 @@ fn what_a_child_leaves_behind_can_be_ended() {
 }
 
 #[test]
+fn what_a_child_leaves_behind_ends_with_the_answer_that_it_ended() {
+    let mut child = shell("sleep 1000 > /dev/null 2>&1 & echo $!", &[]);
+    let stray = PidFd::open(read_all(&child.stdout).trim().parse().unwrap()).unwrap();
+    await_input(child.process.fd(), Instant::now() + LONG);
+    assert_eq!(child.process.try_wait_with_group().unwrap(), Some(ExitStatus::Exited { code: 0 }));
+    await_input(stray.fd(), Instant::now() + LONG);
+}
+
+#[test]
 fn a_status_that_somebody_else_collected_is_unknown() {
     let mut child = shell("exit 3", &[]);
     await_input(child.process.fd(), Instant::now() + LONG);

@@ -67,6 +67,8 @@ pub enum Verdict {
     Cancelled = 4,
     /// Not an ending: the value of an earlier `DoneHeld`, which the broker asked for in [`Recall::fetch`].
     Value = 5,
+    /// Not an ending: what the broker asked for in [`Recall::fetch`] is not here (any more); the attempt is 0.
+    Lost = 6,
 }
 
 /// The first message of a peer.
@@ -292,13 +294,16 @@ pub struct State<'a> {
 /// Lines that tasks wrote (broker to client).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Log<'a> {
-    /// The worker that wrote them.
+    /// The worker that wrote them, or [`NO_WORKER`].
     pub worker: u32,
     /// 1 for standard output, 2 for standard error.
     pub stream: u8,
     /// Whole lines, each with its end of line.
     pub text: &'a [u8],
 }
+
+/// Value of [`Log::worker`] for lines of headrace itself.
+pub const NO_WORKER: u32 = u32::MAX;
 
 /// A batch of leases (broker to worker).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

@@ -30,5 +30,5 @@ macro_rules! numbered {
 numbered!(Role { Client, Worker });
 numbered!(Outcome { Done, Failed, Skipped, Cancelled, Died, Refused });
 numbered!(CancelReason { User, ParentCancelled, ClientClosed, BrokerShutdown });
-numbered!(Verdict { Done, DoneHeld, Failed, Returned, Cancelled, Value });
+numbered!(Verdict { Done, DoneHeld, Failed, Returned, Cancelled, Value, Lost });
 numbered!(GoodbyeReason { Closed, VersionMismatch, ProtocolError, Shutdown, WorkersFailed });

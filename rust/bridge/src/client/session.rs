@@ -22,6 +22,9 @@ use crate::graph::Graph;
 /// Longest sleep before Python gets a chance to handle signals that another thread's sleep has swallowed.
 const SLICE: Duration = Duration::from_millis(100);
 
+/// Lines that a waiting thread prints before it looks again; what is left is printed later.
+const PRINT_BYTES: usize = 256 << 10;
+
 /// Sessions so far. Refs and futures carry the number, so that no other client takes them.
 static SESSIONS: AtomicU64 = AtomicU64::new(0);
 
@@ -61,6 +64,16 @@ enum Source {
 pub(crate) struct State {
     pub(crate) tables: Tables,
     pub(crate) watches: Watches,
+}
+
+/// What came of one step of a wait.
+enum Step<R> {
+    /// What was looked for.
+    Found(R),
+    /// There are lines to print first.
+    Print,
+    /// It is not there yet.
+    Nothing,
 }
 
 /// A time to stop waiting; `None` is never.
@@ -128,12 +141,12 @@ impl Session {
         answer
     }
 
-    /// Sends one frame that was encoded outside, behind everything that the tables have to send.
-    pub(crate) fn send(&self, state: &mut State, frame: Vec<u8>) {
+    /// Sends frames that were encoded outside, behind everything that the tables have to send.
+    pub(crate) fn send(&self, state: &mut State, frames: Vec<Vec<u8>>) {
         self.flush(&mut state.tables);
         if let Source::Broker(end) = &self.source {
             // A broker that is gone is noticed by whoever waits.
-            let _ = end.send(frame);
+            let _ = end.send_all(frames);
         }
     }
 
@@ -165,16 +178,19 @@ impl Session {
         if let Some(found) = look(&mut self.lock()) {
             return Ok(Some(found));
         }
+        let mut has_printed = false;
         loop {
             let left = deadline.left();
             let slice = left.map_or(SLICE, |left| left.min(SLICE));
-            let found = self.detach(py, || self.sleep(interest, slice, &mut look));
+            let step = self.detach(py, || self.sleep(interest, slice, has_printed, &mut look));
             self.drop_discarded();
-            self.print_logs(py)?;
-            if found.is_some() || left.is_some_and(|left| left.is_zero()) {
-                return Ok(found);
+            has_printed = matches!(step, Step::Print);
+            match step {
+                Step::Found(found) => return Ok(Some(found)),
+                Step::Print => self.print_some_logs(py, PRINT_BYTES)?,
+                Step::Nothing if left.is_some_and(|left| left.is_zero()) => return Ok(None),
+                Step::Nothing => py.check_signals()?,
             }
-            py.check_signals()?;
         }
     }
 
@@ -207,22 +223,28 @@ impl Session {
         });
     }
 
-    /// Drains, looks, sleeps for at most `slice`, and does so again: one step of [`Session::wait`].
+    /// Drains, looks, sleeps for at most `slice`, and does so again: one step of [`Session::wait`]. Lines are printed before
+    /// a look: an interrupt of the printing must not lose what a look has taken. A flood of them does not put off the look
+    /// for long, since it follows each piece that was printed.
     fn sleep<R>(
         &self,
         interest: Interest,
         slice: Duration,
+        has_printed: bool,
         look: &mut impl FnMut(&mut State) -> Option<R>,
-    ) -> Option<R> {
+    ) -> Step<R> {
         let mut state = self.lock();
         match &self.source {
             Source::Broker(end) => {
                 drain(end, &mut state);
+                if !has_printed && state.tables.has_log() {
+                    return Step::Print;
+                }
                 if let Some(found) = look(&mut state) {
-                    return Some(found);
+                    return Step::Found(found);
                 }
                 if slice.is_zero() {
-                    return None;
+                    return Step::Nothing;
                 }
                 let received = end.received();
                 drop(state);
@@ -234,14 +256,17 @@ impl Session {
                     let State { tables, watches } = &mut *state;
                     watches.look(tables);
                 }
-                look(&mut state)
+                if state.tables.has_log() {
+                    return Step::Print;
+                }
+                look(&mut state).map_or(Step::Nothing, Step::Found)
             }
             Source::Local(changed) => {
                 if let Some(found) = look(&mut state) {
-                    return Some(found);
+                    return Step::Found(found);
                 }
                 state = changed.wait_timeout(state, slice).unwrap_or_else(PoisonError::into_inner).0;
-                look(&mut state)
+                look(&mut state).map_or(Step::Nothing, Step::Found)
             }
         }
     }
@@ -258,9 +283,16 @@ impl Session {
 
     /// Writes the lines of tasks to this process's own standard output and error. Only an interrupt is an error.
     pub(crate) fn print_logs(&self, py: Python<'_>) -> PyResult<()> {
+        self.print_some_logs(py, usize::MAX)
+    }
+
+    /// The same, until `bytes_max` are written.
+    fn print_some_logs(&self, py: Python<'_>, bytes_max: usize) -> PyResult<()> {
         static WRITE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        loop {
-            let Some(LogLines { worker, stream, text }) = self.lock().tables.poll_log() else { return Ok(()) };
+        let mut bytes = 0;
+        while bytes < bytes_max {
+            let Some(LogLines { worker, stream, text }) = self.lock().tables.poll_log() else { break };
+            bytes += text.len();
             let written = WRITE
                 .import(py, "headrace.output", "write_lines")
                 .and_then(|write| write.call1((worker, stream, text.as_slice())));
@@ -270,6 +302,7 @@ impl Session {
                 Err(interrupt) => return Err(interrupt),
             }
         }
+        Ok(())
     }
 
     /// Remembers the graph of a run.

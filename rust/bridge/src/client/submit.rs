@@ -1,28 +1,61 @@
 //! Graphs and calls on their way to the broker.
+use std::hash::Hasher;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use headrace_protocol::broker::ARGS_BYTES_MAX;
+use headrace_protocol::chunks::{encode_chunks, is_ordered};
 use headrace_protocol::client::CALLS;
-use headrace_wire::{ANY_WORKER, Blobs, BlobsBuf, Message, Submit, U32s};
+use headrace_wire::{ANY_WORKER, Blobs, BlobsBuf, Submit, U32s};
 use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyDict, PyTuple};
+use rustc_hash::{FxHashSet, FxHasher};
 
 use super::failures::error;
 use super::functions::{Callee, Callees, Numbers, describe_callee};
 use super::session::Session;
 use crate::codec::ExternalId;
 use crate::errors::usage_error;
-use crate::graph::{EncodedCall, FunctionColumns, Graph, GraphData, Options, encode_call};
+use crate::graph::{EncodedCall, Function, FunctionColumns, Graph, GraphData, Options, encode_call};
 
 /// What one submission leaves to the next. It is locked from the numbering of functions until the frame has left, so that
 /// no frame overtakes the one that brings a function; Python does not run meanwhile.
 #[derive(Default)]
 pub(crate) struct Submitting {
     numbers: Numbers,
+    /// Hashes of long pickles that were called once.
+    called_once: FxHashSet<u64>,
 }
 
 /// The limit of the numbers of calls, which count up to the mark of external results.
 pub(super) const TOO_MANY_CALLS: &str = "this client has made 2,147,483,648 calls; make a new one";
+
+impl Submitting {
+    /// Whether a call should bring its function along as an argument. A function that has a number is kept for good, here,
+    /// by the broker and by its workers; a long pickle gets one only when it is called for the second time.
+    fn is_one_off(&mut self, function: &Function) -> bool {
+        if function.blob.len() < ONE_OFF_BYTES_MIN {
+            return false;
+        }
+        if self.called_once.len() >= CALLED_ONCE_MAX {
+            self.called_once.clear();
+        }
+        let mut hasher = FxHasher::default();
+        hasher.write(&function.blob);
+        self.called_once.insert(hasher.finish())
+    }
+}
+
+/// Arguments of a graph that travel in one frame; more are cut into several.
+const CHUNK_BYTES: usize = 1 << 30;
+/// A column that is as long cannot be written.
+const COLUMN_BYTES_MAX: usize = u32::MAX as usize;
+
+/// A shorter pickle gets a number at once.
+const ONE_OFF_BYTES_MIN: usize = 64 << 10;
+/// Hashes that are remembered; what was forgotten travels as an argument once more.
+const CALLED_ONCE_MAX: usize = 65_536;
 
 /// Why a graph cannot be submitted here.
 enum Refusal {
@@ -30,11 +63,15 @@ enum Refusal {
     OtherClient { run: u32, index: u32 },
     /// A task is pinned to a worker that does not exist.
     NoSuchWorker { key: String, worker: u32 },
+    /// A task takes arguments, or a function closes over more, than one frame can hold.
+    TooLong { what: String, bytes: usize },
+    /// A graph is longer than one frame and cannot be cut.
+    TooLarge { what: &'static str, remedy: &'static str },
 }
 
 /// Submits a graph; the answer is the number of its run and of its tasks.
 ///
-/// The frame is encoded without the interpreter lock, in one pass over the graph's columns.
+/// The frames are encoded without the interpreter lock, in one pass over the graph's columns.
 pub(crate) fn submit_graph(
     py: Python<'_>,
     session: &Session,
@@ -47,14 +84,19 @@ pub(crate) fn submit_graph(
         let mut submitting = submitting.lock().unwrap_or_else(PoisonError::into_inner);
         let data = graph.lock();
         check(&data, session, workers)?;
+        check_size(&data)?;
         let tasks = data.columns.len() as u32;
         let columns = data.submission_columns();
         let mut functions = FunctionColumns::default();
         submitting.numbers.enter(data.functions.table.iter(), &mut functions);
         let run = session.lock().tables.open_run(tasks);
-        let mut frame = Vec::new();
-        Message::Submit(data.submission(run, &columns, &functions, keep)).encode(&mut frame);
-        session.send(&mut session.lock(), frame);
+        let submit = data.submission(run, &columns, &functions, keep);
+        let mut frames = Vec::new();
+        match submit.args.bytes.len() > CHUNK_BYTES && is_ordered(0, submit.dep_counts, submit.deps) {
+            true => encode_chunks(&submit, CHUNK_BYTES, &mut frames),
+            false => encode_chunks(&submit, COLUMN_BYTES_MAX, &mut frames),
+        }
+        session.send(&mut session.lock(), frames);
         Ok((run, tasks))
     });
     submitted.map_err(|refusal| explain_refusal(py, refusal, workers))
@@ -87,20 +129,28 @@ pub(crate) fn submit_call<'py>(
         Some(callee) => callee,
         None => {
             let (callee, is_stateless) = describe_callee(callable)?;
-            if is_stateless {
+            let is_long = callee.function.blob.len() >= ONE_OFF_BYTES_MIN;
+            if is_stateless && !is_long {
                 callees.remember(callable, callee.clone());
             }
             callee
         }
     };
-    let encoded = encode_call("call", callable, args, 0, kwargs)?;
+    let mut encoded = encode_call("call", callable, args, 0, kwargs)?;
     for external in &encoded.externals {
         check_external(&external.id, session).map_err(|refusal| explain_refusal(py, refusal, workers))?;
     }
-    let Callee { function, options, key } = callee;
+    let Callee { mut function, options, key } = callee;
     check_worker(options, workers, || function.name.to_string())
         .map_err(|refusal| explain_refusal(py, refusal, workers))?;
+    check_function(&function)
+        .and_then(|()| check_args(encoded.args.len(), || format!("a call of '{}'", function.name)))
+        .map_err(|refusal| explain_refusal(py, refusal, workers))?;
 
+    let is_one_off = lock_attached(py, submitting).is_one_off(&function);
+    if is_one_off {
+        (function, encoded) = as_argument(&function, args, kwargs)?;
+    }
     let mut submitting = lock_attached(py, submitting);
     let mut functions = FunctionColumns::default();
     submitting.numbers.enter([&function].into_iter(), &mut functions);
@@ -112,6 +162,23 @@ pub(crate) fn submit_call<'py>(
             Some((index, name))
         })
         .ok_or_else(|| error(py, "UsageError", TOO_MANY_CALLS))
+}
+
+/// A call of a function that comes as its first argument.
+fn as_argument<'py>(
+    function: &Function,
+    args: &Bound<'py, PyTuple>,
+    kwargs: Option<&Bound<'py, PyDict>>,
+) -> PyResult<(Function, EncodedCall)> {
+    static CALL_PICKLED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = args.py();
+    let call_pickled = CALL_PICKLED.import(py, "headrace.pickling", "call_pickled")?;
+    let pickle = PyBytes::new(py, &function.blob).into_any();
+    let args: Vec<_> = std::iter::once(pickle).chain(args.iter()).collect();
+    let args = PyTuple::new(py, args)?;
+    let encoded = encode_call("call", call_pickled, &args, 0, kwargs)?;
+    let blob = describe_callee(call_pickled)?.0.function.blob;
+    Ok((Function { name: function.name.clone(), blob }, encoded))
 }
 
 /// Locks without the interpreter lock where another thread is submitting a large graph.
@@ -182,6 +249,46 @@ fn check(data: &GraphData, session: &Session, workers: u32) -> Result<(), Refusa
     Ok(())
 }
 
+/// Refuses what no frame could hold, before any function is numbered.
+fn check_size(data: &GraphData) -> Result<(), Refusal> {
+    data.functions.table.iter().try_for_each(check_function)?;
+    let columns = &data.columns;
+    if !U32s::from(&columns.arg_lens).all(|len| len as usize <= ARGS_BYTES_MAX) {
+        for (index, len) in (0..).zip(&columns.arg_lens) {
+            check_args(*len as usize, || format!("task '{}'", data.key_of(index)))?;
+        }
+    }
+    let remedy = "submit it as several graphs";
+    let pickles: usize = data.functions.table.iter().map(|function| function.blob.len()).sum();
+    if pickles > COLUMN_BYTES_MAX {
+        return Err(Refusal::TooLarge { what: "its functions take 4 GiB or more", remedy });
+    }
+    if columns.deps.len() > COLUMN_BYTES_MAX / 4 || columns.keys.bytes.len() > COLUMN_BYTES_MAX {
+        return Err(Refusal::TooLarge { what: "its edges or its keys take 4 GiB or more", remedy });
+    }
+    let is_cut = || is_ordered(0, U32s::from(&columns.dep_counts), U32s::from(&columns.deps));
+    if columns.args.len() > COLUMN_BYTES_MAX && !is_cut() {
+        let what = "its arguments take 4 GiB or more, and a task stands before one that it needs";
+        return Err(Refusal::TooLarge { what, remedy: "add tasks after their predecessors, or pass paths of files" });
+    }
+    Ok(())
+}
+
+fn check_args(bytes: usize, what: impl FnOnce() -> String) -> Result<(), Refusal> {
+    if bytes <= ARGS_BYTES_MAX {
+        Ok(())
+    } else {
+        Err(Refusal::TooLong { what: format!("{} has arguments", what()), bytes })
+    }
+}
+
+fn check_function(function: &Function) -> Result<(), Refusal> {
+    match function.blob.len() {
+        bytes if bytes <= ARGS_BYTES_MAX => Ok(()),
+        bytes => Err(Refusal::TooLong { what: format!("function '{}' has a pickle", function.name), bytes }),
+    }
+}
+
 fn check_external(external: &ExternalId, session: &Session) -> Result<(), Refusal> {
     if external.session == session.number {
         Ok(())
@@ -209,6 +316,16 @@ fn explain_refusal(py: Python<'_>, refusal: Refusal, workers: u32) -> PyErr {
                  made them: pass the value itself"
                 ),
             )
+        }
+        Refusal::TooLong { what, bytes } => usage_error(
+            py,
+            &format!(
+                "{what} of {bytes} bytes; one task takes at most {ARGS_BYTES_MAX}: write the data to a file and pass its \
+                 path, let a task make it, or cut it into several arguments of several tasks"
+            ),
+        ),
+        Refusal::TooLarge { what, remedy } => {
+            usage_error(py, &format!("the graph cannot be submitted at once: {what}; {remedy}"))
         }
         Refusal::NoSuchWorker { key, worker } => {
             let text = format!(

@@ -214,6 +214,11 @@ impl Tables {
     }
 
     /// The next lines that a task wrote.
+    pub(crate) fn has_log(&mut self) -> bool {
+        self.machine().is_some_and(|machine| machine.has_log())
+    }
+
+    /// The next of them.
     pub(crate) fn poll_log(&mut self) -> Option<LogLines> {
         self.machine()?.poll_log()
     }

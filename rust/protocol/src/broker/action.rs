@@ -27,6 +27,13 @@ pub enum Action {
         /// Whom the frame concerns; `None` for frames that anybody wants at once.
         wake: Option<Wake>,
     },
+    /// Send lines to print to a client; a client that does not take them may lose the oldest.
+    Log {
+        /// Addressee.
+        peer: PeerId,
+        /// The encoded frame.
+        frame: Vec<u8>,
+    },
     /// Start a worker process.
     Spawn {
         /// Worker number.
@@ -43,10 +50,21 @@ pub enum Action {
         /// The attempt.
         attempt: u32,
     },
+    /// See whether the worker has received anything since the last look, and say so
+    /// ([`Broker::handle_sign_of_life`](super::Broker::handle_sign_of_life)): its answer may stand behind a long frame.
+    Look {
+        /// Worker number.
+        worker: u32,
+    },
     /// Kill a worker process.
     Kill {
         /// Worker number.
         worker: u32,
+    },
+    /// Forget a peer: its process has ended, and nothing comes from it any more.
+    Forget {
+        /// The peer.
+        peer: PeerId,
     },
     /// Close the connection; later frames of this peer are not to be delivered.
     Cut {

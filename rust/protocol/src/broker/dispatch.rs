@@ -6,11 +6,14 @@
 
 use super::functions::Functions;
 use super::ledger::Ledger;
-use super::workers::{FRAME_BUDGET_NS, FRAMES_MAX};
+use super::workers::{FRAME_BUDGET_NS, FRAMES_MAX, Worker};
 use super::{ANY_CLASS, Action, Broker, worker_id};
 use headrace_kernel::{ClassId, LeaseRequest, Oracle, Preference, TaskIndex};
-use headrace_wire::{BlobsBuf, Forget, LEASE_HOLD, LEASE_REPORT, Lease, Message};
+use headrace_wire::{BlobsBuf, Forget, Heartbeat, LEASE_HOLD, LEASE_REPORT, Lease, Message};
 
+/// Bytes of functions, results and arguments in one frame to a worker; one that is longer by itself travels alone. Far
+/// below what a socket takes, and enough for any bandwidth.
+pub const LEASE_BYTES_MAX: usize = 32 << 20;
 /// Dead results that a worker without new work may still hold before it is told.
 const FORGET_BATCH: usize = 1_024;
 
@@ -53,6 +56,34 @@ impl LeaseColumns {
         self.keys.clear();
     }
 
+    /// Whether something of this length has to go into another frame than the functions and results so far.
+    fn overflows(&self, len: usize) -> bool {
+        let luggage = self.functions.bytes.len() + self.values.bytes.len();
+        luggage > 0 && luggage + self.args.bytes.len() + len > LEASE_BYTES_MAX
+    }
+
+    /// The functions and results so far as a frame of their own, which goes ahead of the leases that need them.
+    fn take_luggage(&mut self, frame: u32, dead: &[u32]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let luggage = Lease {
+            frame,
+            dead: dead.into(),
+            function_ids: (&self.function_ids).into(),
+            function_names: self.function_names.as_blobs(),
+            functions: self.functions.as_blobs(),
+            value_task: (&self.value_task).into(),
+            values: self.values.as_blobs(),
+            ..Lease::default()
+        };
+        Message::Lease(luggage).encode(&mut bytes);
+        self.function_ids.clear();
+        self.function_names.clear();
+        self.functions.clear();
+        self.value_task.clear();
+        self.values.clear();
+        bytes
+    }
+
     fn message<'a>(&'a self, frame: u32, dead: &'a [u32]) -> Message<'a> {
         Message::Lease(Lease {
             frame,
@@ -81,12 +112,19 @@ struct Ask<'a> {
     ledger: &'a Ledger,
     functions: &'a Functions,
     worker: u32,
+    /// Bytes of the arguments so far.
+    bytes: usize,
 }
 
 impl Oracle for Ask<'_> {
     fn cost(&mut self, task: TaskIndex) -> u64 {
+        let slot = self.ledger.slot(task.0);
+        self.bytes += slot.args_len as usize;
+        if self.bytes >= LEASE_BYTES_MAX {
+            return u64::MAX; // the frame is full
+        }
         // A function that was never measured fills a whole frame, so that nobody queues behind the unknown.
-        self.functions.estimate_ns(self.ledger.slot(task.0).function).unwrap_or(FRAME_BUDGET_NS)
+        self.functions.estimate_ns(slot.function).unwrap_or(FRAME_BUDGET_NS)
     }
 
     fn preference(&mut self, predecessors: &[TaskIndex], _task: TaskIndex) -> Preference {
@@ -136,7 +174,7 @@ impl Broker {
             budget: FRAME_BUDGET_NS,
             only_preferred,
         };
-        let mut ask = Ask { ledger: &self.ledger, functions: &self.functions, worker: number };
+        let mut ask = Ask { ledger: &self.ledger, functions: &self.functions, worker: number, bytes: 0 };
         self.leased.clear();
         self.kernel.lease(worker_id(number), &request, &mut ask, &mut self.leased);
         if self.leased.is_empty() {
@@ -147,7 +185,19 @@ impl Broker {
     }
 
     fn send_leases(&mut self, number: u32, now_ns: u64) {
-        let Broker { kernel, ledger, functions, runs, workers, columns, leased, actions, statistics, .. } = self;
+        let Broker {
+            kernel,
+            ledger,
+            functions,
+            runs,
+            workers,
+            columns,
+            leased,
+            actions,
+            statistics,
+            heartbeat_number,
+            ..
+        } = self;
         let worker = &mut workers[number as usize];
         if worker.frames_open() == 0 {
             worker.progress_ns = now_ns;
@@ -155,6 +205,18 @@ impl Broker {
         let frame = worker.next_frame();
         let mut void: Vec<(u32, u32)> = Vec::new();
         columns.clear();
+        let peer = worker.peer().expect("only connected workers are given work");
+        // A question goes along with each frame ahead, so that a worker is not thought dead while it receives very much.
+        let question = Message::Heartbeat(Heartbeat { number: *heartbeat_number, finished: 0 });
+        let mut send_ahead = |columns: &mut LeaseColumns, worker: &mut Worker| {
+            let luggage = columns.take_luggage(frame, &worker.dead);
+            worker.expect_transit(luggage.len());
+            actions.push_back(Action::Send { peer, frame: luggage, wake: None });
+            worker.dead.clear();
+            let mut bytes = Vec::new();
+            question.encode(&mut bytes);
+            actions.push_back(Action::Send { peer, frame: bytes, wake: None });
+        };
         for lease in leased.iter() {
             let slot = ledger.slot_mut(lease.task.0);
             slot.frame = frame;
@@ -177,6 +239,9 @@ impl Broker {
             }
             if worker.learn_function(slot.function) {
                 let function = functions.get(slot.function);
+                if columns.overflows(function.pickle.len()) {
+                    send_ahead(columns, worker);
+                }
                 columns.function_ids.push(slot.function);
                 columns.function_names.push(function.name.bytes());
                 columns.functions.push(function.pickle.bytes());
@@ -192,6 +257,9 @@ impl Broker {
                 {
                     let payload =
                         value.payload.as_ref().expect("no task is leasable while only another worker has an input");
+                    if columns.overflows(payload.len()) {
+                        send_ahead(columns, worker);
+                    }
                     columns.value_task.push(predecessor.0);
                     columns.values.push(payload.bytes());
                     value.holders.push(number);
@@ -204,7 +272,11 @@ impl Broker {
                 .flags
                 .push((if lease.report { LEASE_REPORT } else { 0 }) | (if lease.hold { LEASE_HOLD } else { 0 }));
             columns.index.push(slot.index);
-            columns.args.push(ledger.args(lease.task.0));
+            let args = ledger.args(lease.task.0);
+            if columns.overflows(args.len()) {
+                send_ahead(columns, worker);
+            }
+            columns.args.push(args);
         }
         worker.open_frame(leased.len() as u32);
         for (holder, task) in void {
@@ -214,8 +286,8 @@ impl Broker {
         let mut bytes = Vec::new();
         columns.message(frame, &worker.dead).encode(&mut bytes);
         worker.dead.clear();
+        worker.expect_transit(bytes.len());
         statistics.lease_frames += 1;
-        let peer = worker.peer().expect("only connected workers are given work");
         actions.push_back(Action::Send { peer, frame: bytes, wake: None });
     }
 

@@ -31,7 +31,9 @@ mod workers;
 pub use action::{Action, PeerId, Wake};
 pub use payload::{Frame, Payload};
 pub use processes::Exit;
+pub use submit::ARGS_BYTES_MAX;
 
+pub use dispatch::LEASE_BYTES_MAX;
 use dispatch::LeaseColumns;
 use functions::Functions;
 use headrace_kernel::{ClassId, Kernel, Leased, WorkerId};
@@ -155,8 +157,10 @@ impl Broker {
             self.admit_rest(now_ns);
         }
         let known = self.peers.get(&peer);
-        if matches!(known, Some(Peer::Cut)) {
-            return;
+        match known {
+            Some(Peer::Cut) => return,
+            Some(&Peer::Worker(worker)) => self.workers[worker as usize].unanswered = 0,
+            _ => {}
         }
         let message = match Message::decode((**frame).as_ref()) {
             Ok(message) => message,
@@ -164,11 +168,11 @@ impl Broker {
                 self.statistics.unknown_frames += 1;
                 return;
             }
-            Err(error) => return self.refuse(peer, &format!("a frame could not be decoded: {error}")),
+            Err(error) => return self.refuse(peer, &format!("a frame could not be decoded: {error}"), now_ns),
         };
         match (known, message) {
             (None, Message::Hello(hello)) => self.handle_hello(peer, &hello, now_ns),
-            (None, _) => self.refuse(peer, "the first message must be HELLO"),
+            (None, _) => self.refuse(peer, "the first message must be HELLO", now_ns),
             (Some(Peer::Client(_)), Message::Submit(submit)) => self.handle_submit(peer, frame, &submit, now_ns),
             (Some(Peer::Client(_)), Message::Hold(hold)) => self.handle_hold(peer, &hold),
             (Some(Peer::Client(_)), Message::Cancel(cancel)) => self.handle_cancel(peer, &cancel, now_ns),
@@ -178,7 +182,7 @@ impl Broker {
             }
             (Some(Peer::Worker(_) | Peer::Client(_)), Message::Heartbeat(_)) => {}
             (Some(_), Message::Goodbye(goodbye)) => self.handle_goodbye(peer, &goodbye, now_ns),
-            (Some(_), _) => self.refuse(peer, "a message that this peer may not send"),
+            (Some(_), _) => self.refuse(peer, "a message that this peer may not send", now_ns),
         }
     }
 

@@ -30,7 +30,7 @@ pub(super) struct Session {
 impl Broker {
     pub(super) fn handle_hello(&mut self, peer: PeerId, hello: &Hello<'_>, now_ns: u64) {
         if let Some(text) = self.mismatch(hello) {
-            return self.cut(peer, GoodbyeReason::VersionMismatch, &text);
+            return self.cut(peer, GoodbyeReason::VersionMismatch, &text, now_ns);
         }
         match hello.role {
             Role::Client => {
@@ -42,10 +42,11 @@ impl Broker {
                     .get_mut(hello.worker as usize)
                     .filter(|worker| worker.life == Life::Starting && worker.incarnation == hello.incarnation)
                 else {
-                    return self.cut(peer, GoodbyeReason::ProtocolError, "no such worker is expected");
+                    return self.cut(peer, GoodbyeReason::ProtocolError, "no such worker is expected", now_ns);
                 };
                 worker.life = Life::Ready(peer);
                 worker.pid = hello.pid;
+                worker.unanswered = 0;
                 worker.progress_ns = now_ns;
                 self.kernel.add_worker(worker_id(hello.worker));
                 self.peers.insert(peer, Peer::Worker(hello.worker));
@@ -120,18 +121,18 @@ impl Broker {
     }
 
     /// Says why to a peer that broke the protocol, and listens to it no more.
-    pub(super) fn refuse(&mut self, peer: PeerId, text: &str) {
-        self.cut(peer, GoodbyeReason::ProtocolError, text);
+    pub(super) fn refuse(&mut self, peer: PeerId, text: &str, now_ns: u64) {
+        self.cut(peer, GoodbyeReason::ProtocolError, text, now_ns);
     }
 
-    pub(super) fn cut(&mut self, peer: PeerId, reason: GoodbyeReason, text: &str) {
+    pub(super) fn cut(&mut self, peer: PeerId, reason: GoodbyeReason, text: &str, now_ns: u64) {
         self.send(peer, &Message::Goodbye(Goodbye { reason: reason as u8, text }));
         match self.peers.insert(peer, Peer::Cut) {
             // A worker that talks nonsense is of no use; its death brings its tasks back.
             Some(Peer::Worker(worker)) => self.actions.push_back(Action::Kill { worker }),
             Some(Peer::Client(session)) => {
                 self.peers.insert(peer, Peer::Client(session));
-                self.handle_disconnect(peer, 0);
+                self.handle_disconnect(peer, now_ns);
                 self.peers.insert(peer, Peer::Cut);
             }
             Some(Peer::Cut) | None => {}

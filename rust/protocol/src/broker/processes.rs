@@ -46,8 +46,8 @@ impl Broker {
         let stderr = process.end_process(now_ns);
         self.statistics.worker_deaths += 1;
         if let Life::Ready(peer) = life {
-            self.peers.insert(peer, super::peers::Peer::Cut);
-            self.actions.push_back(Action::Cut { peer });
+            self.peers.remove(&peer);
+            self.actions.push_back(Action::Forget { peer });
         }
         if self.shutting_down {
             self.workers[worker as usize].life = Life::Retired;
@@ -90,7 +90,9 @@ impl Broker {
             .map(|(peer, _)| *peer)
             .collect();
         for peer in clients {
-            self.send(peer, &Message::Log(Log { worker, stream, text }));
+            let mut frame = Vec::new();
+            Message::Log(Log { worker, stream, text }).encode(&mut frame);
+            self.actions.push_back(Action::Log { peer, frame });
         }
     }
 
@@ -164,14 +166,43 @@ impl Broker {
         }
     }
 
+    /// Asks every worker for a sign of life. One that has been silent for long is lost, be it stopped or without a
+    /// connection: it is killed, and its death brings its leases back.
     pub(super) fn send_heartbeats(&mut self, now_ns: u64) {
         self.heartbeat_due_ns = now_ns + HEARTBEAT_NS;
         self.heartbeat_number += 1;
         for worker in 0..self.workers.len() {
             if let Some(peer) = self.workers[worker].peer() {
+                let process = &self.workers[worker];
+                if process.unanswered > process.patience {
+                    self.end_silent_worker(worker as u32);
+                    continue;
+                }
+                if process.unanswered > 0 {
+                    self.actions.push_back(Action::Look { worker: worker as u32 });
+                }
+                self.workers[worker].unanswered += 1;
                 self.forget_dead(worker as u32);
                 self.send(peer, &Message::Heartbeat(Heartbeat { number: self.heartbeat_number, finished: 0 }));
             }
         }
+    }
+
+    /// A worker has received something since it was last looked at, whether or not its answer is through.
+    pub fn handle_sign_of_life(&mut self, worker: u32) {
+        if let Some(worker) = self.workers.get_mut(worker as usize) {
+            worker.unanswered = 0;
+        }
+    }
+
+    fn end_silent_worker(&mut self, number: u32) {
+        let worker = &mut self.workers[number as usize];
+        let (pid, questions) = (worker.pid, std::mem::take(&mut worker.unanswered));
+        let text = format!(
+            "headrace: worker {number} (process {pid}) is stopped or has lost its connection: it has not answered \
+             {questions} questions in a row, so it is killed\n"
+        );
+        self.handle_output(number, 2, text.as_bytes());
+        self.actions.push_back(Action::Kill { worker: number });
     }
 }

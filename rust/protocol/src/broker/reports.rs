@@ -1,5 +1,6 @@
 //! REPORT: what became of leases, and what follows from it.
 
+use super::ledger::Value;
 use super::workers::{Entry, INTERRUPT_RETRY_NS, Interrupted};
 use super::{Action, Broker, Frame, Payload, worker_id};
 use headrace_kernel::{Attempt, HowEnded, Returned, TaskIndex};
@@ -38,13 +39,15 @@ impl Broker {
         if worker.awaited.is_none() {
             return self.apply(number, entry, now_ns);
         }
-        if entry.verdict != Verdict::Value || worker.awaited != Some((entry.task, entry.attempt)) {
+        let is_answer = matches!(entry.verdict, Verdict::Value | Verdict::Lost);
+        let Some((_, attempt)) = worker.awaited.take_if(|(task, _)| is_answer && *task == entry.task) else {
             worker.deferred.push_back(entry);
             return;
-        }
-        worker.awaited = None;
+        };
         let deferred = std::mem::take(&mut worker.deferred);
-        entry.verdict = Verdict::Done;
+        let is_here = entry.verdict == Verdict::Value && entry.attempt == attempt;
+        entry.verdict = if is_here { Verdict::Done } else { Verdict::Returned };
+        entry.attempt = attempt;
         self.apply(number, entry, now_ns);
         for entry in deferred {
             self.take_entry(number, entry, now_ns);
@@ -60,6 +63,15 @@ impl Broker {
                 if self.ledger.value(task).is_some_and(|value| value.holders.contains(&number)) {
                     self.ledger.set_payload(task, value);
                     self.kernel.secure(index);
+                }
+                return;
+            }
+            Verdict::Lost => {
+                let held = |value: &Value| value.payload.is_none() && value.holders.contains(&number);
+                if self.ledger.value(task).is_some_and(held) {
+                    self.lose_result(task);
+                    self.regain_inputs(task);
+                    self.settle_returned();
                 }
                 return;
             }
@@ -80,7 +92,9 @@ impl Broker {
         }
         self.unlease(number, task);
         match verdict {
-            Verdict::Done | Verdict::DoneHeld | Verdict::Value => self.apply_done(number, task, verdict, value, now_ns),
+            Verdict::Done | Verdict::DoneHeld | Verdict::Value | Verdict::Lost => {
+                self.apply_done(number, task, verdict, value, now_ns)
+            }
             Verdict::Failed => self.note_failed(task, Outcome::Failed, value.bytes(), now_ns),
             Verdict::Returned | Verdict::Cancelled => {
                 self.regain_inputs(task);

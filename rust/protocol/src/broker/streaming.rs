@@ -5,8 +5,9 @@
 //! says. Results of the first part that the second part reads are held until it is in (K5).
 
 use super::{Broker, Frame, PeerId};
+use crate::chunks::{is_ordered, split};
 use headrace_kernel::TaskIndex;
-use headrace_wire::{EXTERNAL, Message, Submit, U32s};
+use headrace_wire::{Message, Submit};
 
 /// Tasks of the first part.
 const FIRST_PART: usize = 1 << 14;
@@ -31,11 +32,11 @@ impl Broker {
         frame: &Frame,
         submit: &Submit<'_>,
     ) -> Result<bool, String> {
-        if submit.dep_counts.len() < LARGE || !is_ordered(submit) {
+        if submit.dep_counts.len() < LARGE || !is_ordered(submit.first, submit.dep_counts, submit.deps) {
             return self.admit(peer, position, frame, submit).map(|()| false);
         }
         let (mut keep_head, mut keep_tail) = (Vec::new(), Vec::new());
-        let (head, tail) = split(submit, &mut keep_head, &mut keep_tail);
+        let (head, tail) = split(submit, FIRST_PART, &mut keep_head, &mut keep_tail);
         self.admit(peer, position, frame, &head)?;
         let mut read = vec![false; FIRST_PART];
         for dep in tail.deps.iter() {
@@ -60,7 +61,7 @@ impl Broker {
                 unreachable!("the frame was decoded when it came");
             };
             let (mut keep_head, mut keep_tail) = (Vec::new(), Vec::new());
-            let (_, tail) = split(&submit, &mut keep_head, &mut keep_tail);
+            let (_, tail) = split(&submit, FIRST_PART, &mut keep_head, &mut keep_tail);
             let admitted = self.admit(rest.peer, rest.position, &rest.frame, &tail);
             self.close_chunk(rest.position, &tail, admitted, now_ns);
             for task in rest.held {
@@ -68,60 +69,4 @@ impl Broker {
             }
         }
     }
-}
-
-/// Whether every task comes after its predecessors, as in every graph that was built task by task.
-fn is_ordered(submit: &Submit<'_>) -> bool {
-    let mut deps = submit.deps.iter();
-    (submit.first..)
-        .zip(submit.dep_counts.iter())
-        .all(|(index, count)| deps.by_ref().take(count as usize).all(|dep| dep & EXTERNAL != 0 || dep < index))
-}
-
-/// The two parts of a chunk, each a chunk of its own.
-fn split<'a>(
-    submit: &Submit<'a>,
-    keep_head: &'a mut Vec<u32>,
-    keep_tail: &'a mut Vec<u32>,
-) -> (Submit<'a>, Submit<'a>) {
-    let boundary = submit.first + FIRST_PART as u32;
-    for index in submit.keep.iter() {
-        if index < boundary { keep_head.push(index) } else { keep_tail.push(index) }
-    }
-    let per_task = |column: U32s<'a>| if column.is_empty() { (column, column) } else { column.split_at(FIRST_PART) };
-    let (count_head, count_tail) = submit.dep_counts.split_at(FIRST_PART);
-    let (deps_head, deps_tail) = submit.deps.split_at(count_head.iter().map(|count| count as usize).sum());
-    let (function_head, function_tail) = per_task(submit.task_function);
-    let (options_head, options_tail) = per_task(submit.task_options);
-    let (args_head, args_tail) = submit.args.split_at(FIRST_PART);
-    let keys_before = submit.key_index.iter().take_while(|index| *index < boundary).count();
-    let (key_head, key_tail) = submit.key_index.split_at(keys_before);
-    let (keys_head, keys_tail) = submit.keys.split_at(keys_before);
-    let head = Submit {
-        task_function: function_head,
-        dep_counts: count_head,
-        deps: deps_head,
-        args: args_head,
-        task_options: options_head,
-        key_index: key_head,
-        keys: keys_head,
-        keep: U32s::Words(keep_head),
-        ..submit.clone()
-    };
-    let tail = Submit {
-        first: boundary,
-        function_ids: U32s::default(),
-        function_names: Default::default(),
-        functions: Default::default(),
-        task_function: function_tail,
-        dep_counts: count_tail,
-        deps: deps_tail,
-        args: args_tail,
-        task_options: options_tail,
-        key_index: key_tail,
-        keys: keys_tail,
-        keep: U32s::Words(keep_tail),
-        ..submit.clone()
-    };
-    (head, tail)
 }

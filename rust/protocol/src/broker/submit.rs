@@ -7,9 +7,17 @@ use super::{ANY_CLASS, Broker, Frame, Payload, PeerId};
 use headrace_kernel::{Chunk, ClassId, Classes, Priorities, TaskIndex, TaskState};
 use headrace_wire::{ANY_WORKER, EXTERNAL, Outcome, SUBMIT_MORE, Submit};
 
+/// Arguments of one task, or the pickle of one function, in bytes. Both travel to a worker in one frame, beside others, and
+/// a socket takes frames of twice this.
+pub const ARGS_BYTES_MAX: usize = 1 << 29;
+
 impl Broker {
     pub(super) fn handle_submit(&mut self, peer: PeerId, frame: &Frame, submit: &Submit<'_>, now_ns: u64) {
-        let position = match self.find_run(peer, submit.run) {
+        let known = self.find_run(peer, submit.run);
+        if let Err(text) = self.check_place(known, submit) {
+            return self.refuse(peer, &text, now_ns);
+        }
+        let position = match known {
             Some(position) => position,
             None => self.open_run(peer, submit.run, now_ns),
         };
@@ -17,6 +25,36 @@ impl Broker {
             Ok(true) => {}
             Ok(false) => self.close_chunk(position, submit, Ok(()), now_ns),
             Err(text) => self.close_chunk(position, submit, Err(text), now_ns),
+        }
+    }
+
+    /// Whether a chunk goes on where its run stands, and keeps each task once. A client that counts otherwise than the
+    /// broker is broken.
+    fn check_place(&self, position: Option<u32>, submit: &Submit<'_>) -> Result<(), String> {
+        let Submit { run: number, first, .. } = *submit;
+        let tasks = submit.dep_counts.len();
+        let run = position.map(|position| self.run(position));
+        match run.map(|run| &run.slots) {
+            None if number == CALLS => {}
+            Some(Slots::Sparse(known)) => {
+                if let Some(index) = (first..).take(tasks).find(|index| known.contains_key(index)) {
+                    return Err(format!("call {index} was submitted twice"));
+                }
+            }
+            dense => {
+                let known = if let Some(Slots::Dense(slots)) = dense { slots.len() } else { 0 };
+                if first as usize != known || run.is_some_and(|run| !run.open) {
+                    return Err(format!(
+                        "run {number} has {known} tasks, and a chunk from task {first} on does not follow"
+                    ));
+                }
+            }
+        }
+        let mut kept = vec![false; if submit.keep.len() > 1 { tasks } else { 0 }];
+        let is_new = |local: u32| kept.get_mut(local as usize).is_none_or(|kept| !std::mem::replace(kept, true));
+        match submit.keep.iter().map(|index| index - first).all(is_new) {
+            true => Ok(()),
+            false => Err(format!("a chunk of run {number} keeps a task twice")),
         }
     }
 
@@ -65,6 +103,10 @@ impl Broker {
         submit: &Submit<'_>,
     ) -> Result<(), String> {
         let tasks = submit.dep_counts.len();
+        let fits = |len: u32| len as usize <= ARGS_BYTES_MAX;
+        if !submit.args.lens.all(fits) || !submit.functions.lens.all(fits) {
+            return Err(format!("arguments of one task, or a function, take more than {ARGS_BYTES_MAX} bytes"));
+        }
         let functions = self.admit_functions(peer, frame, submit)?;
         let (deps, external) = self.resolve_deps(peer, position, submit)?;
         let classes = self.classes(submit)?;
@@ -216,6 +258,9 @@ impl Broker {
         let run = self.run_mut(position);
         run.counts.total += tasks;
         run.counts.failed += tasks;
+        if let Slots::Dense(known) = &mut run.slots {
+            known.resize(known.len() + tasks as usize, NONE); // a next chunk counts from behind them
+        }
         for index in submit.keep.iter() {
             run.outbox.push(index, Outcome::Refused, text.as_bytes());
         }

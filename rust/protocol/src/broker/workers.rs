@@ -17,6 +17,13 @@ pub(crate) const FRAME_TASKS_START: u32 = 8;
 const RESPAWN_PAUSE_NS: u64 = 100_000_000;
 /// Starts in a row that may fail before the broker gives up.
 pub(crate) const START_FAILURES_MAX: u32 = 3;
+/// Questions whether a worker lives, a second or more apart, that may stay without an answer. They are counted instead of
+/// time, so that a broker that was stopped or busy itself does not blame its workers. A worker answers without an
+/// interpreter lock, so a long call of native code is no silence.
+pub(crate) const UNANSWERED_MAX: u32 = 6;
+/// Bytes of a frame for which a worker gets one more question's time: it hears nothing else while the frame arrives, and
+/// the machine may be slow.
+const PATIENCE_BYTES: usize = 4 << 20;
 /// Pause before an interrupt is tried again.
 pub(crate) const INTERRUPT_RETRY_NS: u64 = 10_000_000;
 /// Bytes of a worker's standard error that are kept for post-mortems.
@@ -87,6 +94,10 @@ pub(crate) struct Worker {
     pub(crate) awaited: Option<(u32, u32)>,
     pub(crate) deferred: VecDeque<Entry>,
     pub(crate) start_failures: u32,
+    /// Questions since it last said anything.
+    pub(crate) unanswered: u32,
+    /// Questions that may stay unanswered.
+    pub(crate) patience: u32,
     /// Last bytes of its standard error.
     stderr: VecDeque<u8>,
     pub(crate) busy_ns: u64,
@@ -111,6 +122,8 @@ impl Worker {
             awaited: None,
             deferred: VecDeque::new(),
             start_failures: 0,
+            unanswered: 0,
+            patience: UNANSWERED_MAX,
             stderr: VecDeque::new(),
             busy_ns: 0,
         }
@@ -139,6 +152,12 @@ impl Worker {
         self.frames.push_back(leases);
         self.frame_tasks_max = (self.frame_tasks_max * 2).min(FRAME_TASKS_MAX);
         self.first_frame.wrapping_add(self.frames.len() as u32 - 1)
+    }
+
+    /// Notes that a frame of this length is on its way. The patience for the longest one stays until the process ends,
+    /// since nobody tells which frame arrives now.
+    pub(crate) fn expect_transit(&mut self, bytes: usize) {
+        self.patience = self.patience.max(UNANSWERED_MAX + (bytes / PATIENCE_BYTES) as u32);
     }
 
     /// The number that the next frame will have.
@@ -196,6 +215,8 @@ impl Worker {
         self.frames.clear();
         self.frame_tasks_max = FRAME_TASKS_START;
         self.outstanding_ns = 0;
+        self.unanswered = 0;
+        self.patience = UNANSWERED_MAX;
         self.recall_pause_ns = 0;
         self.functions.clear();
         self.dead.clear();

@@ -327,11 +327,12 @@ impl Worker {
 
     fn handle_recall(&mut self, recall: &Recall<'_>) {
         for task in recall.fetch.iter() {
-            if let Some((attempt, value)) = self.values.get(task) {
-                self.reporting.push(task, attempt, Verdict::Value, value.bytes());
-                if self.reporting.is_full() {
-                    self.outbox.push_back(self.reporting.take_frame());
-                }
+            match self.values.get(task) {
+                Some((attempt, value)) => self.reporting.push(task, attempt, Verdict::Value, value.bytes()),
+                None => self.reporting.push(task, 0, Verdict::Lost, &[]),
+            }
+            if self.reporting.is_full() {
+                self.outbox.push_back(self.reporting.take_frame());
             }
         }
         for (task, attempt) in self.queue.take_back(&pairs(recall.task, recall.attempt)) {

@@ -272,8 +272,9 @@ fn w4_values_stand_before_what_is_returned() {
     let said = story.flush().says().entries;
     assert_eq!(said[0], (Verdict::DoneHeld, 1, 101, vec![]));
     assert_eq!(said[1], (Verdict::Value, 1, 101, b"one".to_vec()));
-    assert_eq!(said[2], (Verdict::Returned, 2, 102, vec![]));
-    assert_eq!(said.len(), 3, "an unknown value is not answered");
+    assert_eq!(said[2], (Verdict::Lost, 77, 0, vec![]));
+    assert_eq!(said[3], (Verdict::Returned, 2, 102, vec![]));
+    assert_eq!(said.len(), 4);
 }
 
 #[test]
@@ -441,4 +442,23 @@ fn welcome_limits_results() {
     assert_eq!(story.start.result_bytes_max, 99);
     story.hear(&encoded(&Message::Welcome(Welcome { protocol: 2, ..welcome })));
     assert_eq!(story.worker.closed().map(|closed| closed.reason), Some(GoodbyeReason::VersionMismatch as u8));
+}
+
+#[test]
+fn a_value_that_is_not_here_is_said_to_be_lost() {
+    let mut story = Story::new();
+    story.hear(&Batch::knowing(&[F]).value(9, b"here").frame());
+    story.recall(&[], &[9, 10]);
+    let said = story.flush().says();
+    assert_eq!(said.entries, [(Verdict::Value, 9, 0, b"here".to_vec()), (Verdict::Lost, 10, 0, vec![])]);
+}
+
+#[test]
+fn functions_and_values_may_come_ahead_of_the_lease_that_needs_them() {
+    let mut story = Story::new();
+    story.hear(&Batch::knowing(&[F]).value(9, b"far").frame());
+    assert_eq!(story.starts(), None);
+    story.hear(&Batch::default().lease(1, F, LEASE_REPORT, &[9]).frame());
+    assert_eq!(story.starts(), Some(1));
+    assert_eq!(story.start.inputs[0].bytes(), b"far");
 }

@@ -2,8 +2,10 @@
 
 mod story;
 
-use headrace_protocol::broker::{Exit, PeerId};
-use headrace_wire::{EXTERNAL, GoodbyeReason, LEASE_HOLD, LEASE_REPORT, Message, Outcome, Query, Verdict};
+use headrace_protocol::broker::{Exit, LEASE_BYTES_MAX, PeerId};
+use headrace_wire::{
+    EXTERNAL, GoodbyeReason, Heartbeat, LEASE_HOLD, LEASE_REPORT, Message, Outcome, Query, SUBMIT_MORE, Submit, Verdict,
+};
 use story::{CLIENT, Got, Said, Story};
 
 const DONE: Verdict = Verdict::Done;
@@ -548,4 +550,204 @@ fn a_query_is_answered_with_counts() {
     story.send(CLIENT, &Message::Query(Query { run: 1, number: 5 }));
     let state = story.last_state();
     assert_eq!((state.waiting + state.ready + state.leased, state.done, state.number), (3, 0, 5));
+}
+
+/// Bytes that the columns of a small lease frame may take beside its blobs.
+const COLUMNS_BYTES: usize = 64 << 10;
+
+#[test]
+fn long_arguments_share_a_frame_up_to_a_bound() {
+    let mut story = Story::new(1);
+    story.submit(1, &[&[]], &[]);
+    run_all(&mut story);
+    let mib = 1 << 20;
+    story.submit_lens(2, 1, &[10 * mib, 10 * mib, 10 * mib, 10 * mib, 1, 1, 40 * mib, 1]);
+    let mut frames = Vec::new();
+    while frames.iter().map(Vec::len).sum::<usize>() < 8 {
+        for (worker, leases) in story.leases() {
+            frames.push(leases.iter().map(|got| got.index).collect::<Vec<_>>());
+            for got in leases {
+                story.report(worker, &[(got, DONE, b"")]);
+            }
+        }
+    }
+    assert_eq!(frames, [vec![0, 1, 2, 3], vec![4, 5, 6], vec![7]]);
+    assert!(story.longest.0 <= LEASE_BYTES_MAX + story.longest.1 + COLUMNS_BYTES, "{:?}", story.longest);
+}
+
+#[test]
+fn long_inputs_travel_ahead_of_the_lease_that_reads_them() {
+    let mut story = Story::new(2);
+    let sources: Vec<&[u32]> = vec![&[]; 5];
+    let deps: Vec<&[u32]> = sources.into_iter().chain([&[0, 1, 2, 3, 4][..]]).collect();
+    story.submit_with(1, &deps, &[5], &[], &[0, 0, 0, 0, 0, 1]);
+    let value = vec![1; 20 << 20];
+    let mut ahead = Vec::new();
+    for _ in 0..10 {
+        for said in story.turn() {
+            let Said::Lease { worker, leases, values, .. } = said else { continue };
+            if worker == 1 {
+                ahead.push((leases.len(), values.len()));
+            } else {
+                leases.into_iter().for_each(|got| story.report(0, &[(got, DONE, &value)]));
+            }
+        }
+    }
+    assert_eq!(ahead, [(0, 1), (0, 1), (0, 1), (0, 1), (1, 1)]);
+    assert!(story.longest.0 <= LEASE_BYTES_MAX + story.longest.1 + COLUMNS_BYTES, "{:?}", story.longest);
+}
+
+#[test]
+fn a_worker_that_leaves_questions_unanswered_is_killed_and_the_reason_is_told() {
+    let mut story = Story::new(2);
+    story.submit(1, &[&[]], &[0]);
+    story.leases();
+    for number in 1..=7 {
+        story.pass_ns(1_000_000_000);
+        story.send(story.peer(1), &Message::Heartbeat(Heartbeat { number, finished: 0 }));
+        assert_eq!(story.turn(), [], "after {number} s");
+    }
+    story.pass_ns(1_000_000_000);
+    let said = story.turn();
+    let [Said::Log { text }, Said::Kill { worker: 0 }] = &said[..] else { panic!("a kill, not {said:?}") };
+    assert!(String::from_utf8_lossy(text).contains("worker 0 (process 4000) is stopped or has lost its connection"));
+}
+
+#[test]
+fn a_worker_whose_answer_stands_behind_a_long_frame_is_not_silent() {
+    let mut story = Story::new(1);
+    story.submit(1, &[&[]], &[0]);
+    story.leases();
+    for _ in 0..60 {
+        story.pass_ns(1_000_000_000);
+        assert_eq!(story.turn(), []);
+        story.broker.handle_sign_of_life(0);
+    }
+}
+
+#[test]
+fn a_worker_that_was_sent_a_long_frame_gets_time_for_it() {
+    let mut story = Story::new(1);
+    story.submit(1, &[&[]], &[0]);
+    run_all(&mut story);
+    story.submit_lens(2, 1, &[40 << 20]);
+    story.leases();
+    for second in 1..=17 {
+        story.pass_ns(1_000_000_000);
+        assert_eq!(story.turn(), [], "after {second} s");
+    }
+    story.pass_ns(1_000_000_000);
+    assert!(story.turn().contains(&Said::Kill { worker: 0 }));
+}
+
+#[test]
+fn a_broker_that_was_stopped_itself_blames_nobody() {
+    let mut story = Story::new(1);
+    story.submit(1, &[&[]], &[0]);
+    story.leases();
+    for _ in 0..6 {
+        story.pass_ns(3_600_000_000_000);
+        assert_eq!(story.turn(), []);
+    }
+}
+
+#[test]
+fn a_dead_workers_connection_is_forgotten() {
+    let mut story = Story::new(1);
+    let peer = story.peer(0);
+    story.exit(0, Exit::Signal(9), None);
+    assert!(story.turn().contains(&Said::Gone { peer }));
+}
+
+/// Leases a task that hands its value over within the worker, takes its consumers away, and lets it end. Returns its lease;
+/// the broker has asked for its value then.
+fn awaited_value(story: &mut Story) -> Got {
+    let fan: Vec<&[u32]> = std::iter::once(&[][..]).chain(std::iter::repeat_n(&[0][..], 9)).collect();
+    story.submit(1, &fan, &[]);
+    run_all(story);
+    story.submit_as(2, 1, &fan, &[]);
+    let (donor, leases) = story.leases().remove(0);
+    assert_eq!((donor, leases[0].flags), (0, LEASE_HOLD));
+    story.report(0, &[(leases[9], Verdict::Returned, b"")]);
+    story.report(0, &[(leases[0], Verdict::DoneHeld, b"")]);
+    let fetch = Said::Recall { worker: 0, tasks: vec![], fetch: vec![leases[0].task] };
+    assert!(story.turn().contains(&fetch));
+    leases[0]
+}
+
+#[test]
+fn a_value_that_was_asked_for_and_is_lost_is_made_again() {
+    let mut story = Story::new(1);
+    let got = awaited_value(&mut story);
+    story.report_timed(0, &[(Got { attempt: 0, ..got }, Verdict::Lost, b"")], &[]);
+    let again: Vec<Got> = story.leases().into_iter().flat_map(|(_, leases)| leases).collect();
+    assert_eq!((again[0].task, again[0].attempt), (got.task, got.attempt + 1));
+}
+
+#[test]
+fn a_chunk_that_does_not_follow_its_run_ends_the_session() {
+    let bad = [
+        Submit { run: 1, first: 1, ..Submit::default() },
+        Submit { run: 1, keep: [0, 0][..].into(), ..Submit::default() },
+        Submit { run: 0, keep: [0, 0][..].into(), ..Submit::default() },
+    ];
+    for submit in bad {
+        let mut story = Story::new(1);
+        let (one, lens) = ([0], [0]);
+        let submit = Submit {
+            function_map: one[..].into(),
+            task_function: one[..].into(),
+            dep_counts: one[..].into(),
+            args: headrace_wire::Blobs { lens: lens[..].into(), bytes: b"" },
+            ..submit
+        };
+        story.submit_call(7);
+        story.turn();
+        story.send(CLIENT, &Message::Submit(submit));
+        let said = story.turn();
+        let is_refusal = |said: &Said| matches!(said, Said::Goodbye { peer: CLIENT, .. });
+        assert!(said.iter().any(is_refusal), "{said:?}");
+    }
+}
+
+#[test]
+fn calls_and_chunks_that_come_twice_end_the_session() {
+    let twice: [fn(&mut Story); 2] = [|story| story.submit(1, &[&[]], &[]), |story| story.submit_call(0)];
+    for submit in twice {
+        let mut story = Story::new(1);
+        submit(&mut story);
+        story.turn();
+        submit(&mut story);
+        assert!(story.turn().iter().any(|said| matches!(said, Said::Goodbye { peer: CLIENT, .. })));
+    }
+}
+
+#[test]
+fn a_chunk_behind_a_refused_one_is_still_counted() {
+    let mut story = Story::new(1);
+    let (one, lens, externals) = ([0], [0], [9]);
+    let first = Submit {
+        run: 1,
+        flags: SUBMIT_MORE,
+        function_map: one[..].into(),
+        task_function: one[..].into(),
+        dep_counts: [1][..].into(),
+        deps: [EXTERNAL][..].into(),
+        external_run: externals[..].into(),
+        external_index: one[..].into(),
+        args: headrace_wire::Blobs { lens: lens[..].into(), bytes: b"" },
+        keep: one[..].into(),
+        ..Submit::default()
+    };
+    story.submit_call(0);
+    story.send(CLIENT, &Message::Submit(first.clone()));
+    let second = Submit { first: 1, flags: 0, deps: [0][..].into(), keep: [1][..].into(), ..first };
+    story.send(CLIENT, &Message::Submit(second));
+    let said = story.turn();
+    let Some(Said::Ended { finished: true, endings, .. }) =
+        said.iter().rfind(|said| matches!(said, Said::Ended { .. }))
+    else {
+        panic!("an end, not {said:?}")
+    };
+    assert_eq!(endings.last().map(|ending| (ending.0, ending.1)), Some((1, Outcome::Refused)));
 }

@@ -32,6 +32,7 @@ pub(crate) enum Said {
     Interrupt { worker: u32, task: u32, attempt: u32 },
     Kill { worker: u32 },
     Cut { peer: PeerId },
+    Gone { peer: PeerId },
     Log { text: Vec<u8> },
     Other,
 }
@@ -44,6 +45,8 @@ pub(crate) struct Story {
     next_peer: u64,
     said: VecDeque<Said>,
     state: Option<Counts>,
+    /// Longest frame that a worker was sent, and the longest blob in any.
+    pub(crate) longest: (usize, usize),
 }
 
 /// Counts of a STATE message.
@@ -75,6 +78,7 @@ impl Story {
             next_peer: 1,
             said: VecDeque::new(),
             state: None,
+            longest: (0, 0),
         };
         story.hello(CLIENT, Role::Client, 0, 0);
         story.collect();
@@ -192,6 +196,21 @@ impl Story {
         self.send(CLIENT, &Message::Submit(submit));
     }
 
+    /// Submits tasks whose arguments have these lengths, all of the function that run `first` brought.
+    pub(crate) fn submit_lens(&mut self, run: u32, first: u32, lens: &[u32]) {
+        let (zeros, number) = (vec![0; lens.len()], [first]);
+        let bytes = vec![7; lens.iter().map(|len| *len as usize).sum()];
+        let submit = Submit {
+            run,
+            function_map: number[..].into(),
+            task_function: (&zeros).into(),
+            dep_counts: (&zeros).into(),
+            args: Blobs { lens: lens.into(), bytes: &bytes },
+            ..Submit::default()
+        };
+        self.send(CLIENT, &Message::Submit(submit));
+    }
+
     /// One call in the run of calls, held by its future.
     pub(crate) fn submit_call(&mut self, index: u32) {
         let (one, kept) = ([0], [index]);
@@ -286,7 +305,7 @@ impl Story {
     fn collect(&mut self) {
         while let Some(action) = self.broker.poll_action() {
             let said = match action {
-                Action::Send { peer, frame, .. } => self.read(peer, &frame),
+                Action::Send { peer, frame, .. } | Action::Log { peer, frame } => self.read(peer, &frame),
                 Action::Spawn { worker, incarnation } => {
                     self.incarnations[worker as usize] = incarnation;
                     Said::Spawn { worker, incarnation }
@@ -294,6 +313,8 @@ impl Story {
                 Action::Interrupt { worker, task, attempt } => Said::Interrupt { worker, task, attempt },
                 Action::Kill { worker } => Said::Kill { worker },
                 Action::Cut { peer } => Said::Cut { peer },
+                Action::Forget { peer } => Said::Gone { peer },
+                Action::Look { .. } => Said::Other,
             };
             self.said.push_back(said);
         }
@@ -303,6 +324,9 @@ impl Story {
         let worker = self.peers.iter().position(|known| *known == peer).unwrap_or(99) as u32;
         match Message::decode(frame).expect("the broker speaks its own protocol") {
             Message::Lease(lease) => {
+                let blobs = lease.functions.iter().chain(lease.values.iter()).chain(lease.args.iter());
+                let blob = blobs.map(<[u8]>::len).max().unwrap_or(0);
+                self.longest = (self.longest.0.max(frame.len()), self.longest.1.max(blob));
                 let got = |at: usize| Got {
                     task: lease.task.at(at),
                     attempt: lease.attempt.at(at),

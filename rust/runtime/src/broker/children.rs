@@ -15,6 +15,10 @@ use std::path::{Path, PathBuf};
 
 /// Bytes read from a worker's pipe at a time.
 const PIPE_BYTES: usize = 64 << 10;
+/// Pieces of that size read from a pipe in one turn, so that a flood does not hold up the work of others.
+const PIECES_A_TURN: usize = 4;
+/// The same once the process has ended: what a full pipe holds. Another process may have the pipe and go on writing.
+const PIECES_AT_END: usize = 16;
 
 /// How to start a worker, and the ones that run.
 #[derive(Debug)]
@@ -35,6 +39,8 @@ struct Process {
     /// Held open: its end tells the worker that the broker is gone.
     _control: OwnedFd,
     page: StatusPage,
+    /// Frames that it had received when it was last looked at.
+    frames: u64,
     pipes: [Pipe; 2],
     /// The attempt that was last sent SIGINT; a second one would hit its clean-up.
     interrupted: Option<(u32, u32)>,
@@ -88,6 +94,7 @@ impl Children {
             process: child.process,
             _control: child.control,
             page,
+            frames: 0,
             pipes: [pipe(1, child.stdout), pipe(2, child.stderr)],
             interrupted: None,
         });
@@ -108,17 +115,17 @@ impl Children {
     pub(super) fn read_pipes(&mut self, mut line: impl FnMut(u32, u8, &[u8])) {
         for (worker, process) in self.running.iter_mut().enumerate() {
             let Some(process) = process else { continue };
-            process.read_pipes(|stream, text| line(worker as u32, stream, text));
+            process.read_pipes(PIECES_A_TURN, |stream, text| line(worker as u32, stream, text));
         }
     }
 
-    /// The processes that have ended since the last call. What they wrote is handed over first.
+    /// The processes that have ended since the last call; what user code left behind in their groups ends with them. What they wrote is handed over first.
     pub(super) fn reap(&mut self, mut line: impl FnMut(u32, u8, &[u8])) -> Vec<Ended> {
         let mut ended = Vec::new();
         for (worker, slot) in self.running.iter_mut().enumerate() {
             let Some(process) = slot else { continue };
-            let Ok(Some(status)) = process.process.try_wait() else { continue };
-            process.read_pipes(|stream, text| line(worker as u32, stream, text));
+            let Ok(Some(status)) = process.process.try_wait_with_group() else { continue };
+            process.read_pipes(PIECES_AT_END, |stream, text| line(worker as u32, stream, text));
             for pipe in &mut process.pipes {
                 if let Some(text) = pipe.lines.finish() {
                     line(worker as u32, pipe.stream, &text);
@@ -147,10 +154,17 @@ impl Children {
         }
     }
 
-    /// Kills a process; its end is seen by [`Children::reap`].
+    /// Whether the worker has received a frame since the last call.
+    pub(super) fn has_heard(&mut self, worker: u32) -> bool {
+        let Some(Some(process)) = self.running.get_mut(worker as usize) else { return false };
+        let frames = process.page.frames();
+        std::mem::replace(&mut process.frames, frames) != frames
+    }
+
+    /// Kills a process and all that user code started in it; its end is seen by [`Children::reap`].
     pub(super) fn kill(&mut self, worker: u32) {
         if let Some(Some(process)) = self.running.get(worker as usize) {
-            let _ = process.process.send_signal(Signal::KILL);
+            let _ = process.process.send_signal_to_group(Signal::KILL);
         }
     }
 
@@ -161,10 +175,11 @@ impl Children {
 }
 
 impl Process {
-    fn read_pipes(&mut self, mut line: impl FnMut(u8, &[u8])) {
+    fn read_pipes(&mut self, pieces_max: usize, mut line: impl FnMut(u8, &[u8])) {
         let mut piece = [0; PIPE_BYTES];
         for pipe in &mut self.pipes {
-            while let Some(end) = &pipe.end {
+            for _ in 0..pieces_max {
+                let Some(end) = &pipe.end else { break };
                 match rustix::io::read(end, &mut piece) {
                     Ok(0) => pipe.end = None,
                     Ok(len) => {

@@ -130,6 +130,10 @@ impl Loop {
         self.retry_backlog();
         while let Some(action) = self.machine.poll_action() {
             match action {
+                Action::Log { peer: CLIENT, frame } => {
+                    let _ = self.client.send_log(frame);
+                }
+                Action::Log { peer, frame } => self.send(peer, frame),
                 Action::Send { peer: CLIENT, frame, wake } => {
                     let wake = wake.as_ref().map_or(Wake::All, |wake| Wake::Results {
                         run: wake.run,
@@ -146,9 +150,20 @@ impl Loop {
                     }
                 }
                 Action::Interrupt { worker, task, attempt } => self.children.interrupt(worker, (task, attempt)),
+                Action::Look { worker } => {
+                    if self.children.has_heard(worker) {
+                        self.machine.handle_sign_of_life(worker);
+                    }
+                }
                 Action::Kill { worker } => self.children.kill(worker),
                 // It said goodbye, or was told so: the broker ends with its client.
                 Action::Cut { peer: CLIENT } => self.client_gone = true,
+                Action::Forget { peer } => {
+                    self.backlog.remove(&peer);
+                    if let Some(route) = self.routes.remove(&peer) {
+                        self.peers.remove(&route);
+                    }
+                }
                 Action::Cut { peer } => {
                     // The name stays known, so that the machine drops what still comes from it.
                     self.backlog.remove(&peer);

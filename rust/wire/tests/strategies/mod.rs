@@ -187,7 +187,7 @@ fn lease() -> impl Strategy<Value = Lease<'static>> {
 
 fn report() -> impl Strategy<Value = Report<'static>> {
     (0..9_usize, 0..9_usize).prop_flat_map(|(entries, rows)| {
-        let verdict = vec(0..=5_u8, entries).prop_map(|verdict| &*verdict.leak());
+        let verdict = vec(0..=6_u8, entries).prop_map(|verdict| &*verdict.leak());
         let entries = (column(entries), column(entries), verdict, blobs(entries));
         let rows = (column(rows), column(rows), column(rows));
         (entries, rows).prop_map(|((task, attempt, verdict, values), (timed_function, timed_calls, timed_ns))| Report {
