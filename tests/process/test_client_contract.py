@@ -375,6 +375,32 @@ def test_the_standard_library_waits_for_our_futures(client):
     assert sum(future.result() for future in completed) == sum(range(1, 21))
 
 
+def test_a_waiter_is_not_told_of_what_had_ended_before_it_came(client, tmp_path):
+    if client._mode == "sync":
+        pytest.skip("a call of mode sync has ended when it returns")
+    here, there = hr.task(wait_for, worker=0), hr.task(wait_for, worker=1)
+    first, ended, held, last = (str(tmp_path / name) for name in ("first", "ended", "held", "last"))
+    busy, go_on, told = threading.Event(), threading.Event(), threading.Event()
+    client.call(here, first).add_done_callback(lambda _: (busy.set(), go_on.wait(TIMEOUT_S)))
+    touch(first)
+    assert busy.wait(TIMEOUT_S), "the dispatcher's thread is at it"
+    known, open_future, last_future = client.call(here, ended), client.call(there, held), client.call(here, last)
+    known.add_done_callback(lambda _: None)
+    last_future.add_done_callback(lambda _: told.set())
+    touch(ended)
+    known.result(timeout=TIMEOUT_S)
+    base = concurrent.futures._base
+    with base._AcquireFutures([known, open_future]):
+        waiter = base._create_and_install_waiters([known, open_future], base.ALL_COMPLETED)
+    go_on.set()
+    touch(last)
+    assert told.wait(TIMEOUT_S), "the dispatcher has announced both"
+    assert not waiter.event.is_set()
+    touch(held)
+    assert waiter.event.wait(TIMEOUT_S)
+    assert waiter.finished_futures == [open_future]
+
+
 def test_callbacks_run_once_and_their_thread_goes(client):
     called, ready = [], threading.Event()
     future = client.call(slowly, 0.02, "value")
