@@ -256,6 +256,12 @@ class ClientCore:
     def wait_watches(self) -> list[int]:
         """Wait for something that is watched; give the numbers of the watches, each once."""
 
+    def wait_logs(self) -> tuple[list[tuple[int, int, bytes]] | None, int]:
+        """Wait for lines that tasks wrote, as (worker, stream, text); None once the session is over.
+
+        Besides, give the bytes that were dropped since its start because nobody took them.
+        """
+
     def close(self) -> None:
         """End the session, and the embedded broker with its workers."""
 

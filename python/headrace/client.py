@@ -38,6 +38,8 @@ class Engine(Protocol):
     """What runs the tasks of a client: the embedded broker, or this process itself."""
 
     core: ClientCore
+    #: A thread of its own that is back from native code when `stop` returns.
+    thread: threading.Thread | None
 
     def submit(self, client: Client, graph: Graph, keep: Any) -> Run:
         """Start a run."""
@@ -143,9 +145,11 @@ class Client:
                 background.
             cancel: cancel what has not ended.
         """
+        if self._core.forked:
+            return  # the lock may be held by a thread that is not here
         with self._closing:
             was_open, self._open = self._open, False
-        if not was_open or self._core.forked:
+        if not was_open:
             return
         if wait:
             self._end(cancel)
@@ -183,6 +187,7 @@ class Client:
     def _dispatcher(self) -> Dispatcher:
         from headrace.dispatcher import Dispatcher
 
+        self._core.check_process()
         if self._dispatching is None:
             with self._closing:
                 self._dispatching = self._dispatching or Dispatcher(self._core)
@@ -210,6 +215,8 @@ class Client:
         where = {"processes": "", "threads": " on threads", "sync": " in the calling thread"}[self._mode]
         if not self._open:
             return f"closed, had {count}{where}"
+        if self._core.forked:
+            return f"{count}{where}, of the parent process"
         runs, calls = self._core.unfinished()
         return f"{count}{where}, {_counted(len(runs), 'run')} and {_counted(calls, 'call')} unfinished"
 
@@ -297,7 +304,8 @@ _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 @atexit.register
 def _close_all() -> None:
     clients = [client for client in _clients if not client._core.forked]
-    others = clients and threading.active_count() > 1
+    ours = {threading.current_thread(), *(client._engine.thread for client in clients)}
+    others = clients and any(thread not in ours for thread in threading.enumerate())
     if others:
         # Threads that wait are about to raise, and must be back from native code before the interpreter ends.
         import headrace.failures  # noqa: F401

@@ -9,9 +9,7 @@ use std::time::{Duration, Instant};
 
 use headrace_protocol::client::{CALLS, Farewell, LogLines};
 use headrace_runtime::inproc::{ClientEnd, Interest, Waited};
-use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use rustc_hash::FxHashMap;
 
 use super::failures::error;
@@ -170,7 +168,6 @@ impl Session {
             let slice = left.map_or(SLICE, |left| left.min(SLICE));
             let found = self.detach(py, || self.sleep(interest, slice, &mut look));
             self.drop_discarded();
-            self.print_logs(py)?;
             if found.is_some() || left.is_some_and(|left| left.is_zero()) {
                 return Ok(found);
             }
@@ -251,25 +248,35 @@ impl Session {
         self.check_process(py)?;
         if let Source::Broker(end) = &self.source {
             self.detach(py, || drain(end, &mut self.lock()));
-            self.print_logs(py)?;
         }
         Ok(())
     }
 
-    /// Writes the lines of tasks to this process's own standard output and error. Only an interrupt is an error.
-    pub(crate) fn print_logs(&self, py: Python<'_>) -> PyResult<()> {
-        static WRITE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        loop {
-            let Some(LogLines { worker, stream, text }) = self.lock().tables.poll_log() else { return Ok(()) };
-            let written = WRITE
-                .import(py, "headrace.output", "write_lines")
-                .and_then(|write| write.call1((worker, stream, text.as_slice())));
-            match written {
-                Ok(_) => {}
-                Err(error) if error.is_instance_of::<PyException>(py) => error.write_unraisable(py, None),
-                Err(interrupt) => return Err(interrupt),
+    /// Sleeps until tasks have written lines; `None` once the broker is gone and everything was taken. Besides, the bytes
+    /// that were dropped since the start because nobody took them.
+    pub(crate) fn wait_logs(&self, py: Python<'_>) -> (Option<Vec<LogLines>>, u64) {
+        // No ending of a single call wakes who waits for the end of their run, which never comes: only lines, and what is
+        // rare, do.
+        let interest = Interest::RunEnd { run: CALLS };
+        let Source::Broker(end) = &self.source else { return (None, 0) };
+        let logs = self.detach(py, || {
+            loop {
+                let (lines, dropped, received) = {
+                    let mut state = self.lock();
+                    drain(end, &mut state);
+                    let lines: Vec<LogLines> = std::iter::from_fn(|| state.tables.poll_log()).collect();
+                    (lines, state.tables.log_bytes_dropped(), end.received())
+                };
+                if !lines.is_empty() {
+                    return (Some(lines), dropped);
+                }
+                if end.wait(interest, received, None) == Waited::Closed {
+                    return (None, dropped);
+                }
             }
-        }
+        });
+        self.drop_discarded();
+        logs
     }
 
     /// Remembers the graph of a run.

@@ -218,6 +218,11 @@ impl Tables {
         self.machine()?.poll_log()
     }
 
+    /// Bytes of such lines that were dropped because nobody took them.
+    pub(crate) fn log_bytes_dropped(&mut self) -> u64 {
+        self.machine().map_or(0, |machine| machine.statistics().log_bytes_dropped)
+    }
+
     /// The answer to a question to the broker, or that there will be none.
     pub(crate) fn poll_state(&mut self, number: u64) -> Option<Option<StateReply>> {
         let over = self.is_over();
