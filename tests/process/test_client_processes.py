@@ -229,6 +229,35 @@ def test_an_exception_cancels_what_was_submitted(tmp_path):
         futures[0].result()
 
 
+@pytest.mark.parametrize("kind", ["SystemExit", "GeneratorExit", "KeyboardInterrupt", "ValueError"])
+def test_a_result_that_raises_when_it_is_read_harms_no_callback(kind):
+    script = run_script(f"""
+        import os, threading, headrace as hr
+        HERE = os.getpid()
+        class Bitter:
+            def __reduce__(self):
+                return taste, (HERE,)
+        def taste(pid):
+            if os.getpid() == pid:
+                raise {kind}("bitter")
+        with hr.Client(workers=1) as client:
+            seen, told = [], threading.Event()
+            future = client.call(hr.task(Bitter, key="b"))
+            future.add_done_callback(lambda future: (seen.append(future.exception()), told.set()))
+            if "{kind}" == "KeyboardInterrupt":
+                assert told.wait({TIMEOUT_S})  # in the main thread it would be taken for Ctrl-C
+            try:
+                future.result()
+            except hr.TaskError as error:
+                print(error, type(error.__cause__).__name__)
+            assert told.wait({TIMEOUT_S}) and seen == [future.exception()]
+            again = threading.Event()
+            client.call(abs, -1).add_done_callback(lambda _: again.set())
+            print(again.wait({TIMEOUT_S}))
+    """)
+    assert script.stdout == f"the result of task 'b' cannot be unpickled here: {kind}: bitter {kind}\nTrue\n", script.stderr
+
+
 def test_a_closed_client_takes_nothing_more():
     client = hr.Client(workers=1)
     pids = worker_pids(client)
