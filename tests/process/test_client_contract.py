@@ -451,6 +451,22 @@ def test_a_waiting_call_can_be_cancelled(client, tmp_path):
     assert held.result(timeout=TIMEOUT_S) == str(gate)
 
 
+def test_what_needs_a_cancelled_call_says_so(client, tmp_path):
+    if client._mode == "sync":
+        pytest.skip("a call of mode sync has ended when it returns")
+    held = client.call(wait_for, str(tmp_path / "gate"))
+    below = client.call(inc, held)
+    assert held.cancel()
+    touch(tmp_path / "gate")
+    for call in (below, client.call(inc, held), client.call(inc, below)):
+        with pytest.raises(hr.CancelledError, match="because a task that it needs was") as caught:
+            call.result(timeout=TIMEOUT_S)
+        assert caught.value.reason == "parent-cancelled"
+    with pytest.raises(hr.CancelledError) as caught:
+        held.result()
+    assert caught.value.reason == "user"
+
+
 def test_options_travel_with_calls(client):
     key, worker, cancelled = client.call(hr.task(who_am_i, key="me", worker=1)).result(timeout=TIMEOUT_S)
     assert (key, cancelled) == ("me", False)
