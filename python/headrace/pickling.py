@@ -7,7 +7,7 @@ import sys
 
 from headrace._core import try_pickle
 from headrace.errors import ArgumentNotPicklable, UsageError
-from headrace.task import Task
+from headrace.task import Task, is_unicode
 
 TYPE_CHECKING = False  # without the import of typing; see headrace/__init__.py
 if TYPE_CHECKING:
@@ -88,12 +88,15 @@ def describe(
         raise UsageError(
             f"{verb}({function_name(fn)}): an async function cannot be a task; give a plain one that calls asyncio.run"
         )
+    name = function_name(fn)
+    if not is_unicode(name):
+        raise UsageError(f"{verb}(): the function's name {name!a} has lone surrogates; give it another one")
     inner = getattr(fn, "__func__", fn)  # what a bound method calls
     options = inner._options if isinstance(inner, Task) else {}
     plain = fn.__wrapped__ if isinstance(fn, Task) else fn
     blob = b"" if by_reference else dump_function(fn, verb)
     priority = options.get("priority", 0)
-    return plain, function_name(fn), blob, options.get("key"), priority, options.get("worker"), options.get("nout")
+    return plain, name, blob, options.get("key"), priority, options.get("worker"), options.get("nout")
 
 
 def _is_async(fn: Any) -> bool:
