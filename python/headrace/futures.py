@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import os
 import threading
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -123,7 +124,9 @@ class Future(ExternalRef, concurrent.futures.Future[T], Generic[T]):
         return self.result()
 
     def __repr__(self) -> str:
-        if not self.done():
+        if self._state == PENDING and self._client._core.forked:
+            state = "of the parent process"
+        elif not self.done():
             state = "pending"
         elif self._state == CANCELLED_AND_NOTIFIED:
             state = "cancelled"
@@ -151,7 +154,7 @@ class Future(ExternalRef, concurrent.futures.Future[T], Generic[T]):
             # Of two threads that read it at once, the first one's object becomes everybody's.
             value, error = self.__dict__.setdefault("_outcome_read", self._outcome(self.key))
             self._result, self._exception = value, error
-            state = CANCELLED_AND_NOTIFIED if isinstance(error, CancelledError) else FINISHED
+            state = CANCELLED_AND_NOTIFIED if issubclass(type(error), CancelledError) else FINISHED
             with _MAKING:
                 monitor = self._monitor
                 if monitor is None:
@@ -201,6 +204,7 @@ class Future(ExternalRef, concurrent.futures.Future[T], Generic[T]):
 #: Held while a future without a condition gets one, or its state: one lock for all, as that is short. Reentrant,
 #: because a finalizer or a signal's handler may ask a future wherever it runs.
 _MAKING = threading.RLock()
+os.register_at_fork(after_in_child=_MAKING._at_fork_reinit)  # type: ignore[attr-defined]
 
 
 def _call_back(fn: Callable[[Future[Any]], object], future: Future[Any]) -> None:
