@@ -81,8 +81,8 @@ class Batch(Protocol):
     def key(self, index: int) -> str:
         """Give the key of a task."""
 
-    def execute(self, index: int, inputs: list[Any]) -> Any:
-        """Run a task, given the results of its predecessors."""
+    def body(self, index: int) -> Callable[[list[Any]], Any]:
+        """Give what runs a task, given the results of its predecessors."""
 
 
 class GraphBatch:
@@ -136,10 +136,14 @@ class GraphBatch:
             del self.kept[kept]
         return gone
 
-    def execute(self, index: int, inputs: list[Any]) -> Any:
-        """Run a task, given the results of its predecessors."""
-        fn, (args, kwargs) = self._graph._bind(index, inputs, _pack)
-        return check_result(self.key(index), fn(*args, **kwargs))
+    def body(self, index: int) -> Callable[[list[Any]], Any]:
+        """Give what runs a task, given the results of its predecessors."""
+
+        def execute(inputs: list[Any]) -> Any:
+            fn, (args, kwargs) = self._graph._bind(index, inputs, _pack)
+            return check_result(self.key(index), fn(*args, **kwargs))
+
+        return execute
 
 
 class CallBatch:
@@ -182,9 +186,9 @@ class CallBatch:
         """Give the key of a task."""
         return self._calls[index][1].key or ""
 
-    def execute(self, index: int, inputs: list[Any]) -> Any:
-        """Run a task, given the results of its predecessors."""
-        return check_result(self.key(index), self._calls[index][1].execute(inputs))
+    def body(self, index: int) -> Callable[[list[Any]], Any]:
+        """Give what runs a task, given the results of its predecessors."""
+        return self._calls[index][1].execute
 
 
 class Call:
@@ -208,11 +212,10 @@ class Call:
 
     def execute(self, inputs: list[Any]) -> Any:
         """Call the function, with results in the places of futures and refs."""
-        if not self._cited:
-            return self._fn(*self._args, **self._kwargs)
-        results = dict(zip(self.inputs, inputs, strict=True))
-        args, kwargs = self._fill((self._args, self._kwargs), results)
-        return self._fn(*args, **kwargs)
+        args, kwargs = self._args, self._kwargs
+        if self._cited:
+            args, kwargs = self._fill((args, kwargs), dict(zip(self.inputs, inputs, strict=True)))
+        return check_result(self.key or "", self._fn(*args, **kwargs))
 
     def _find(self, value: Any, within: set[int]) -> bool:
         """Enter every future and ref in `value`; say whether there is one."""

@@ -255,7 +255,9 @@ def test_a_result_that_raises_when_it_is_read_harms_no_callback(kind):
             client.call(abs, -1).add_done_callback(lambda _: again.set())
             print(again.wait({TIMEOUT_S}))
     """)
-    assert script.stdout == f"the result of task 'b' cannot be unpickled here: {kind}: bitter {kind}\nTrue\n", script.stderr
+    assert script.stdout == f"the result of task 'b' cannot be unpickled here: {kind}: bitter {kind}\nTrue\n", (
+        script.stderr
+    )
 
 
 def test_a_closed_client_takes_nothing_more():
