@@ -7,7 +7,7 @@ import os
 import threading
 import warnings
 import weakref
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
 from headrace._core import Nodes, forget_parent
 from headrace.errors import UsageError
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from headrace.graph import Graph
     from headrace.statistics import RunStatistics
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
 Mode = Literal["processes", "threads", "sync"]
@@ -121,7 +120,7 @@ class Client:
         self._check_open()
         return self._engine.submit(self, graph, keep)
 
-    def call(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+    def call(self, fn: Callable[..., R], /, *args: Any, **kwargs: Any) -> Future[R]:
         """Start a single call, and return its future at once.
 
         Futures of `call` and refs of `run.ref` may stand anywhere among the arguments: the call waits for them and gets

@@ -257,11 +257,13 @@ class AuthError(UsageError, PermissionError):
     """The other side does not accept the key. Check which key file each side reads."""
 
 
-def __getattr__(name: str) -> Any:
-    # Its base lives in concurrent.futures, which costs 17 ms to import.
-    if name == "CancelledError":
-        from headrace.cancelled import CancelledError
+if not TYPE_CHECKING:  # type checkers shall know the names, and no others
 
-        globals()[name] = CancelledError
-        return CancelledError
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        # Its base lives in concurrent.futures, which costs 17 ms to import.
+        if name == "CancelledError":
+            from headrace.cancelled import CancelledError
+
+            globals()[name] = CancelledError
+            return CancelledError
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
