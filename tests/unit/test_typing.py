@@ -30,7 +30,7 @@ try:
 except hr.CancelledError as error:
     assert_type(error.reason, str)
 hr.Clinet()
-hr.errors.Cancelled
+hr.errors.Nonsense
 """
 
 
@@ -42,5 +42,5 @@ def test_a_checker_knows_the_names_and_lets_futures_be_arguments(tmp_path):
     said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     assert [line.partition("error: ")[2] for line in said.splitlines()] == [
         'Module has no attribute "Clinet"  [attr-defined]',
-        'Module has no attribute "Cancelled"  [attr-defined]',
+        'Module has no attribute "Nonsense"  [attr-defined]',
     ]
