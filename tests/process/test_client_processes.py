@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -188,10 +189,19 @@ def test_a_setup_that_fails_says_so():
                 try:
                     use()
                 except hr.InfraError as error:
-                    print(type(error).__name__, "no database here" in str(error))
+                    print(type(error).__name__, str(error).count("RuntimeError: no database here"))
     """)
-    assert script.stdout == "InfraError True\nInfraError True\n"
+    assert script.stdout == "InfraError 1\nInfraError 1\n"
     assert "[worker 0] RuntimeError: no database here" in script.stderr
+
+
+def test_workers_that_leave_without_a_word_are_told_of():
+    with hr.Client(workers=1, setup=partial(leave, 3)) as client:
+        error = client.call(inc, 1).exception(timeout=TIMEOUT_S)
+    assert type(error) is hr.InfraError
+    assert str(error).endswith(
+        "exited with code 3 before it could take work, 3 times in a row; it wrote nothing to standard error"
+    )
 
 
 # -- end ---------------------------------------------------------------------------------------------------------------
