@@ -381,6 +381,9 @@ class Kernel:
     def drain(self) -> tuple[list[tuple[int, int | None]], list[int], list[int]]:
         """Give what followed: tasks that ended without running, results that died, slots that are free."""
 
+    def count_ready(self, slots: list[int]) -> int:
+        """Count those of these tasks that are ready."""
+
     def open(self) -> tuple[int, int, int]:
         """Give the numbers of (waiting, ready, leased) tasks now, of all runs."""
 
