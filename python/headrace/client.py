@@ -9,7 +9,7 @@ import warnings
 import weakref
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
-from headrace._core import Nodes, forget_parent
+from headrace._core import Node, Nodes, forget_parent
 from headrace.errors import UsageError
 from headrace.runs import Run
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import TracebackType
 
-    from headrace._core import ClientCore, Node
+    from headrace._core import ClientCore
     from headrace.dispatcher import Dispatcher
     from headrace.futures import Future
     from headrace.graph import Graph
@@ -231,7 +231,8 @@ def run(
 
     Args:
         graph: every task of it runs.
-        nodes: nodes or keys whose results are wanted; a sequence of nodes stands for the list of their results.
+        nodes: nodes or keys whose results are wanted; any iterable of nodes stands for the list of their results, in
+            the order of iteration.
         workers: how many; by default as many as cores are available to this process.
         mode: as for `Client`.
         progress: show live progress meanwhile.
@@ -241,10 +242,12 @@ def run(
 
     Raises:
         GraphError: a node is not of this graph.
-        Exception: what the first of these tasks that failed has raised: the original instance.
+        Exception: the first of the wanted tasks that gave no value: the original instance of what it raised itself, or
+            `UpstreamFailed` if it did not run because a task that it needs failed; that one's exception is the cause.
 
     Cost: starts and ends the workers. For more than one graph make a `Client`.
     """
+    nodes = tuple(map(_listed, nodes))
     with Client(workers=workers, mode=mode) as client:
         run = client.submit(graph, keep=nodes or None)
         run.wait(progress=progress)
@@ -254,8 +257,15 @@ def run(
         return results[0] if len(nodes) == 1 else results
 
 
+def _listed(wanted: Any) -> Any:
+    """Make lists of iterables, which may give their items only once. What is no node is found out by `submit`."""
+    if isinstance(wanted, Nodes | str | dict) or not hasattr(type(wanted), "__iter__") or isinstance(wanted, Node):
+        return wanted
+    return [_listed(part) for part in wanted]
+
+
 def _result(run: Run, node: Any) -> Any:
-    if isinstance(node, Nodes | list | tuple):
+    if isinstance(node, Nodes | list):
         return [_result(run, part) for part in node]
     return run.result(node)
 

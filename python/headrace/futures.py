@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from headrace._core import ExternalRef
 from headrace.errors import CancelledError
+from headrace.runs import safely
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -115,7 +116,8 @@ class Future(ExternalRef, concurrent.futures.Future[T], Generic[T]):
                 if not waiter.done():
                     waiter.set_result(None)
 
-            self.add_done_callback(lambda _: loop.call_soon_threadsafe(wake))
+            tell = safely(loop.call_soon_threadsafe, wake)
+            self.add_done_callback(lambda _: tell())
             try:
                 yield from waiter
             except asyncio.CancelledError:

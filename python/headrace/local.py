@@ -15,6 +15,7 @@ from headrace.current import Current, running
 from headrace.errors import NoSuitableWorker, UsageError
 from headrace.failures import cancelled, failed, skipped
 from headrace.interrupts import Uninterrupted
+from headrace.launch import check_preparation
 from headrace.local_tasks import CALLS, Batch, Call, CallBatch, Ending, GraphBatch
 from headrace.runs import Run
 from headrace.statistics import RunStatistics, WorkerStatistics
@@ -43,8 +44,7 @@ class Local:
     ) -> None:
         if env:
             raise UsageError("env is for worker processes; tasks of this mode share this process's environment")
-        if setup is not None and not callable(setup):
-            raise UsageError(f"setup takes a function without arguments, not {setup!r}")
+        check_preparation(preload, setup)
         self.core = ClientCore.local(workers)
         self.thread: threading.Thread | None = None
         self._count = workers
@@ -146,8 +146,10 @@ class Local:
             if batch is None:
                 return None
             counts = batch.counts
-            _, ready, _ = self._kernel.open()
             open_tasks = batch.total - counts.ended - counts.leased
+            unfinished = sum(other.counts.ended < other.total for other in self._batches.values())
+            # With one, which is the rule, the kernel's own count serves.
+            ready = self._kernel.open()[1] if unfinished <= 1 else self._kernel.count_ready(list(batch.slots()))
             ready = min(ready, open_tasks)
             workers = [WorkerStatistics(n, 0, counts.finished_by[n], counts.busy_s[n]) for n in range(self._count)]
             end_s = counts.end_s or time.monotonic()

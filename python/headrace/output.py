@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 #: Standard output and error by the numbers under which lines travel.
 STREAMS = {1: "stdout", 2: "stderr"}
 
+#: The number that stands for none: headrace's own lines.
+NO_WORKER = 0xFFFF_FFFF
+
 #: Seconds that the end of a client waits for lines that are still to be written.
 FLUSH_S = 1.0
 
@@ -50,8 +53,11 @@ class Printer:
 
 
 def mark(worker: int, text: bytes) -> str:
-    """Mark each of a worker's lines with its number."""
-    lines = text.decode(errors="replace").splitlines(keepends=True)
+    """Mark each of a worker's lines with its number; headrace's own stand as they are."""
+    whole = text.decode(errors="replace")
+    if worker == NO_WORKER:
+        return whole
+    lines = whole.splitlines(keepends=True)
     return "".join(f"[worker {worker}] {line}" for line in lines)
 
 

@@ -113,6 +113,9 @@ def _is_async(fn: Any) -> bool:
 #: Most pickles that are tried to find the part at fault.
 _TRIALS_MAX = 2_000
 
+#: A longer path to the part at fault loses its middle.
+_PATH_CHARS_MAX = 200
+
 
 def argument_error(
     verb: str, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None, error: BaseException
@@ -138,8 +141,10 @@ def explain(value: Any) -> tuple[str, str] | None:
     None if the value can be pickled.
     """
     error = try_pickle(value)
-    if error is None:
-        return None
+    return None if error is None else _fault(value, error)
+
+
+def _fault(value: Any, error: BaseException) -> tuple[str, str]:
     path = ""
     seen = {id(value)}
     trials = 0
@@ -147,7 +152,7 @@ def explain(value: Any) -> tuple[str, str] | None:
         for step, part in _parts(value):
             trials += 1
             if trials > _TRIALS_MAX:
-                return path, describe_error(error)
+                return _cut(path), describe_error(error)
             if id(part) in seen:
                 continue
             inner = try_pickle(part)
@@ -156,7 +161,12 @@ def explain(value: Any) -> tuple[str, str] | None:
                 path, value, error = path + step, part, inner
                 break
         else:
-            return path, describe_error(error)
+            return _cut(path), describe_error(error)
+
+
+def _cut(path: str) -> str:
+    half = _PATH_CHARS_MAX // 2
+    return path if len(path) <= _PATH_CHARS_MAX else f"{path[:half]} … {path[-half:]}"
 
 
 def describe_error(error: BaseException) -> str:

@@ -113,7 +113,7 @@ class Run(RunCore):
             if not happened.done():
                 happened.set_result(None)
 
-        self._client._dispatcher.watch(_safely(loop.call_soon_threadsafe, tell), self.number, seen=seen)
+        self._client._dispatcher.watch(safely(loop.call_soon_threadsafe, tell), self.number, seen=seen)
         await happened
 
     def _last_known(self) -> RunStatistics:
@@ -145,7 +145,7 @@ class Run(RunCore):
         return html(f"Run {self.number}", self.statistics())
 
 
-def _safely(call_soon: Callable[[Callable[[], None]], object], fn: Callable[[], None]) -> Callable[[], None]:
+def safely(call_soon: Callable[[Callable[[], None]], object], fn: Callable[[], None]) -> Callable[[], None]:
     """Let a loop that was closed meanwhile not disturb the thread that calls it."""
 
     def call() -> None:

@@ -359,6 +359,30 @@ def test_calls_behind_a_failed_call_name_it(client):
         third.result(timeout=TIMEOUT_S)
 
 
+def test_futures_are_found_wherever_containers_are_shared(client):
+    one = client.call(inc, 0)
+    inner = [one]
+    shared = (inner, {"again": inner, "plain": [5]})
+    assert client.call(dig, [shared, inner, [inner, shared], 10]).result(timeout=TIMEOUT_S) == 26
+
+
+def test_deep_arguments_are_taken_or_refused_in_a_few_words(client):
+    deep = 0
+    for _ in range(5_000):
+        deep = [deep]
+    if client._mode == "processes":
+        with pytest.raises(hr.ArgumentNotPicklable) as caught:
+            client.call(len, deep)
+        assert len(str(caught.value)) < 500
+        return
+    assert client.call(len, deep).result(timeout=TIMEOUT_S) == 1
+    deep = client.call(inc, 0)
+    for _ in range(5_000):
+        deep = [deep]
+    error = client.call(len, deep).exception(timeout=TIMEOUT_S)
+    assert type(error) is hr.UsageError
+
+
 def test_a_future_may_go_before_its_call_has_ended(client, tmp_path):
     trace = tmp_path / "trace"
     client.call(touch, str(trace), client.call(slowly, 0.05))
@@ -583,6 +607,25 @@ def test_reprs_tell_state_and_counts(client):
     assert "unfinished" in client._repr_html_()
 
 
+def test_awaiting_may_outlive_its_loop(client, tmp_path, caplog):
+    if client._mode == "sync":
+        pytest.skip("a call of mode sync has ended when it returns")
+    held = client.call(wait_for, str(tmp_path / "gate"))
+    loop = asyncio.new_event_loop()
+    step = held.__await__()
+
+    async def begin():
+        return next(step)
+
+    loop.run_until_complete(begin())
+    loop.close()
+    told = threading.Event()
+    held.add_done_callback(lambda _: told.set())
+    touch(tmp_path / "gate")
+    assert told.wait(TIMEOUT_S)
+    assert caplog.text == ""
+
+
 def test_statistics_add_up(client, diamond):
     graph, *_ = diamond
     run = client.submit(graph)
@@ -616,3 +659,24 @@ def test_collected_runs_and_futures_leave_nothing_behind(client):
         gc.collect()
         client._core.wait_idle()
         assert client._core.unfinished() == ([], 0)
+
+
+@pytest.mark.parametrize("mode", ["processes", "threads", "sync"])
+def test_preload_and_setup_are_checked_alike(mode):
+    with pytest.raises(hr.UsageError, match="preload takes a list"):
+        hr.Client(workers=1, mode=mode, preload="json")
+    with pytest.raises(hr.UsageError, match="setup takes a function"):
+        hr.Client(workers=1, mode=mode, setup=3)
+
+
+def test_run_takes_every_iterable_of_nodes():
+    graph = hr.Graph()
+    nodes = graph.map(inc, range(3))
+    assert hr.run(graph, (node for node in nodes), mode="sync") == [1, 2, 3]
+    assert sorted(hr.run(graph, {nodes[0], nodes[2]}, mode="sync")) == [1, 3]
+    assert hr.run(graph, [nodes[1], iter(nodes)], "inc-0", mode="sync") == ([2, [1, 2, 3]], 1)
+    with pytest.raises(hr.GraphError, match="not dict"):
+        hr.run(graph, {"a": nodes[0]}, mode="sync")
+    below = graph.add(inc, graph.add(fail, 7))
+    with pytest.raises(hr.UpstreamFailed):
+        hr.run(graph, below, mode="sync")

@@ -221,6 +221,21 @@ def test_run_needs_no_client():
         hr.run(failing, mode="sync")
 
 
+def test_statistics_tell_of_their_own_run():
+    go_on = threading.Event()
+    first, second = hr.Graph(by_reference=True), hr.Graph(by_reference=True)
+    first.map(go_on.wait, [TIMEOUT_S] * 5)
+    held = second.add(go_on.wait, TIMEOUT_S)
+    second.add(same, held)
+    with hr.Client(workers=1, mode="threads") as client:
+        runs = [client.submit(first), client.submit(second)]
+        try:
+            states = [run.progress() for run in runs]
+        finally:
+            go_on.set()
+    assert [(state.waiting, state.ready + state.leased) for state in states] == [(0, 5), (1, 1)]
+
+
 # -- whatever tasks do, the tables stay right --------------------------------------------------------------------------
 
 
