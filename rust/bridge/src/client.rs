@@ -56,6 +56,9 @@ pub(crate) struct ClientCore {
 type StateParts =
     ((u64, u64, u64, u64, u64, u64, u64), (u64, u64), Vec<(u32, u32, u32, u32)>, (u64, u64, u64, u64, u64, u64, u64));
 
+/// Lines that tasks wrote, as (worker, stream, text).
+type LineParts<'py> = Vec<(u32, u8, Bound<'py, PyBytes>)>;
+
 #[pymethods]
 impl ClientCore {
     /// Starts an embedded broker with its workers, and a session with it.
@@ -241,7 +244,7 @@ impl ClientCore {
 
     /// Waits for lines that tasks wrote, as (worker, stream, text); None once the session is over and all were given.
     /// Besides, the bytes that were dropped since its start because nobody took them.
-    fn wait_logs<'py>(&self, py: Python<'py>) -> (Option<Vec<(u32, u8, Bound<'py, PyBytes>)>>, u64) {
+    fn wait_logs<'py>(&self, py: Python<'py>) -> (Option<LineParts<'py>>, u64) {
         let (lines, dropped) = self.session.wait_logs(py);
         let lines = lines.map(|lines| {
             lines.into_iter().map(|line| (line.worker, line.stream, PyBytes::new(py, &line.text))).collect()
