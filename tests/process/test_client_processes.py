@@ -126,6 +126,30 @@ def test_functions_of_main_travel_by_value():
 # -- output ------------------------------------------------------------------------------------------------------------
 
 
+def test_classes_of_main_come_back_as_they_were():
+    script = run_script("""
+        import headrace as hr
+        class Point:
+            made = 0
+            def __init__(self, x):
+                type(self).made += 1
+                self.x = x
+            def double(self):
+                return Point(2 * self.x)
+        def make(x):
+            class Inner:
+                value = x
+            return Inner()
+        method = Point.double
+        with hr.Client(workers=2) as client:
+            results = [client.call(Point.double, Point(x)).result() for x in range(3)]
+            moved = client.call(Point.double, client.call(Point.double, Point(1))).result()
+            print(Point.made, Point.double is method, [type(p) is Point for p in (*results, moved)], moved.x)
+            print(client.call(make, 5).result().value, client.call(type, None).result() is type(None))
+    """)
+    assert script.stdout == "4 True [True, True, True, True] 4\n5 True\n", script.stderr
+
+
 def test_lines_of_tasks_arrive_whole_and_marked(client, capfd):
     client.call(speak, "one\ntwo").result(timeout=TIMEOUT_S)
     deadline = time.monotonic() + TIMEOUT_S
