@@ -17,21 +17,23 @@ class Uninterrupted:
     Python raises `KeyboardInterrupt` between any two steps of its main thread. Within a change of several tables that
     would leave one that knows a task and another that does not.
 
-    Cost: a microsecond in the main thread; elsewhere that of the lock.
+    Cost: two system calls in the main thread, a few microseconds at most; elsewhere that of the lock.
     """
 
     def __init__(self, lock: threading.RLock) -> None:
         self._lock = lock
         self._put_off = False
-        # Handlers to come back to, the main thread's own; None where there is nothing to put off.
+        # Of each section that the main thread is in, the handler to come back to.
         self._handlers: list[Callable[[int, Any], object] | None] = []
 
     def __enter__(self) -> None:
         if threading.get_ident() == threading.main_thread().ident:
-            handler = _signal.getsignal(_signal.SIGINT)
+            handler = None if self._handlers else _signal.getsignal(_signal.SIGINT)
             if callable(handler):
                 _signal.signal(_signal.SIGINT, self._handle)
-            self._handlers.append(handler if callable(handler) else None)
+                self._handlers.append(handler)
+            else:
+                self._handlers.append(None)  # within another section, or nobody is to be told
         self._lock.acquire()
 
     def __exit__(self, *_: object) -> None:

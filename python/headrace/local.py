@@ -197,23 +197,35 @@ class Local:
         """Run everything that is ready, in mode "sync"."""
         if self._threads:
             return
-        with self._section:
-            if not self._stand_ins:
-                raise UsageError(f"tasks submit from within each other more than {SYNC_DEPTH_MAX} deep")
-            worker = self._stand_ins.pop()
+        task = None
         try:
-            while (lease := self._next(worker)) is not None:
-                self._run(lease)
-        except KeyboardInterrupt:
-            self.cancel_all()
-            raise
-        finally:
             with self._section:
-                self._stand_ins.append(worker)
+                if not self._stand_ins:
+                    raise UsageError(f"tasks submit from within each other more than {SYNC_DEPTH_MAX} deep")
+                task = self._next(self._stand_ins.pop())
+            while task is not None:
+                started_s = time.monotonic()
+                value, error, interrupt = self._attempt(task)
+                with self._section:
+                    self._end(task, value, error, started_s)
+                    task = self._next(task.worker)
+                if interrupt is not None:
+                    raise interrupt
+        except UsageError:
+            raise
+        except BaseException:  # Ctrl-C, or what a handler of another signal raises
+            with self._section:
+                self.cancel_all()
+                if task is not None:
+                    self._stand_ins.append(task.worker)
+            raise
 
     def _next(self, worker: int) -> _Attempt | None:
-        with self._section:
-            return None if self._stopped else self._lease(worker)
+        """Lease the next task to a stand-in; without one, it stands ready again."""
+        task = None if self._stopped else self._lease(worker)
+        if task is None:
+            self._stand_ins.append(worker)
+        return task
 
     def _lease(self, worker: int) -> _Attempt | None:
         self._follow_holds()
@@ -229,18 +241,19 @@ class Local:
 
     def _run(self, task: _Attempt) -> None:
         started_s = time.monotonic()
-        value, error = None, None
+        value, error, _ = self._attempt(task)
+        self._end(task, value, error, started_s)
+
+    def _attempt(self, task: _Attempt) -> tuple[Any, BaseException | None, KeyboardInterrupt | None]:
+        """Run a task; give its value, the exception to raise for it, and the interrupt that this was, maybe."""
         current = Current(task.key, task.attempt, self._number(task), lambda: task.cancelled)
         try:
             with running(current):
-                value = task.execute(task.inputs)
+                return task.execute(task.inputs), None, None
         except BaseException as raised:
             # Without the frames of this module, which would keep inputs and values alive.
             error = failed(BaseException.with_traceback(raised, _user_part(raised)), current)
-            if not self._threads and isinstance(raised, KeyboardInterrupt):
-                self._end(task, None, error, started_s)
-                raise
-        self._end(task, value, error, started_s)
+            return None, error, raised if isinstance(raised, KeyboardInterrupt) else None
 
     def _end(self, task: _Attempt, value: Any, error: BaseException | None, started_s: float) -> None:
         with self._section:
