@@ -257,6 +257,12 @@ class ClientCore:
     def wait_watches(self) -> list[int]:
         """Wait for something that is watched; give the numbers of the watches, each once."""
 
+    def wait_logs(self) -> tuple[list[tuple[int, int, bytes]] | None, int]:
+        """Wait for lines that tasks wrote, as (worker, stream, text); None once the session is over.
+
+        Besides, give the bytes that were dropped since its start because nobody took them.
+        """
+
     def close(self) -> None:
         """End the session, and the embedded broker with its workers."""
 
@@ -375,6 +381,9 @@ class Kernel:
 
     def drain(self) -> tuple[list[tuple[int, int | None]], list[int], list[int]]:
         """Give what followed: tasks that ended without running, results that died, slots that are free."""
+
+    def count_ready(self, slots: list[int]) -> int:
+        """Count those of these tasks that are ready."""
 
     def open(self) -> tuple[int, int, int]:
         """Give the numbers of (waiting, ready, leased) tasks now, of all runs."""

@@ -7,9 +7,9 @@ import os
 import threading
 import warnings
 import weakref
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
-from headrace._core import Nodes, forget_parent
+from headrace._core import Node, Nodes, forget_parent
 from headrace.errors import UsageError
 from headrace.runs import Run
 
@@ -17,13 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import TracebackType
 
-    from headrace._core import ClientCore, Node
+    from headrace._core import ClientCore
     from headrace.dispatcher import Dispatcher
     from headrace.futures import Future
     from headrace.graph import Graph
     from headrace.statistics import RunStatistics
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
 Mode = Literal["processes", "threads", "sync"]
@@ -38,6 +37,8 @@ class Engine(Protocol):
     """What runs the tasks of a client: the embedded broker, or this process itself."""
 
     core: ClientCore
+    #: A thread of its own that is back from native code when `stop` returns.
+    thread: threading.Thread | None
 
     def submit(self, client: Client, graph: Graph, keep: Any) -> Run:
         """Start a run."""
@@ -119,7 +120,7 @@ class Client:
         self._check_open()
         return self._engine.submit(self, graph, keep)
 
-    def call(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+    def call(self, fn: Callable[..., R], /, *args: Any, **kwargs: Any) -> Future[R]:
         """Start a single call, and return its future at once.
 
         Futures of `call` and refs of `run.ref` may stand anywhere among the arguments: the call waits for them and gets
@@ -147,9 +148,11 @@ class Client:
                 background.
             cancel: cancel what has not ended.
         """
+        if self._core.forked:
+            return  # the lock may be held by a thread that is not here
         with self._closing:
             was_open, self._open = self._open, False
-        if not was_open or self._core.forked:
+        if not was_open:
             return
         if wait:
             self._end(cancel)
@@ -187,6 +190,7 @@ class Client:
     def _dispatcher(self) -> Dispatcher:
         from headrace.dispatcher import Dispatcher
 
+        self._core.check_process()
         if self._dispatching is None:
             with self._closing:
                 self._dispatching = self._dispatching or Dispatcher(self._core)
@@ -214,6 +218,8 @@ class Client:
         where = {"processes": "", "threads": " on threads", "sync": " in the calling thread"}[self._mode]
         if not self._open:
             return f"closed, had {count}{where}"
+        if self._core.forked:
+            return f"{count}{where}, of the parent process"
         runs, calls = self._core.unfinished()
         return f"{count}{where}, {_counted(len(runs), 'run')} and {_counted(calls, 'call')} unfinished"
 
@@ -229,7 +235,8 @@ def run(
 
     Args:
         graph: every task of it runs.
-        nodes: nodes or keys whose results are wanted; a sequence of nodes stands for the list of their results.
+        nodes: nodes or keys whose results are wanted; any iterable of nodes stands for the list of their results, in
+            the order of iteration.
         workers: how many; by default as many as cores are available to this process.
         mode: as for `Client`.
         progress: show live progress meanwhile.
@@ -239,10 +246,12 @@ def run(
 
     Raises:
         GraphError: a node is not of this graph.
-        Exception: what the first of these tasks that failed has raised: the original instance.
+        Exception: the first of the wanted tasks that gave no value: the original instance of what it raised itself, or
+            `UpstreamFailed` if it did not run because a task that it needs failed; that one's exception is the cause.
 
     Cost: starts and ends the workers. For more than one graph make a `Client`.
     """
+    nodes = tuple(map(_listed, nodes))
     with Client(workers=workers, mode=mode) as client:
         run = client.submit(graph, keep=nodes or None)
         run.wait(progress=progress)
@@ -252,8 +261,15 @@ def run(
         return results[0] if len(nodes) == 1 else results
 
 
+def _listed(wanted: Any) -> Any:
+    """Make lists of iterables, which may give their items only once. What is no node is found out by `submit`."""
+    if isinstance(wanted, Nodes | str | dict) or not hasattr(type(wanted), "__iter__") or isinstance(wanted, Node):
+        return wanted
+    return [_listed(part) for part in wanted]
+
+
 def _result(run: Run, node: Any) -> Any:
-    if isinstance(node, Nodes | list | tuple):
+    if isinstance(node, Nodes | list):
         return [_result(run, part) for part in node]
     return run.result(node)
 
@@ -301,7 +317,8 @@ _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 @atexit.register
 def _close_all() -> None:
     clients = [client for client in _clients if not client._core.forked]
-    others = clients and threading.active_count() > 1
+    ours = {threading.current_thread(), *(client._engine.thread for client in clients)}
+    others = clients and any(thread not in ours for thread in threading.enumerate())
     if others:
         # Threads that wait are about to raise, and must be back from native code before the interpreter ends.
         import headrace.failures  # noqa: F401

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ class Dispatcher:
         The event is the end of call `index`; the end of `run` if there is no index; or, given `seen`, that more than so
         many endings of the run's tasks have come.
         """
+        self._core.check_process()
         with self._lock:
             self._last += 1
             if self._core.watch(self._last, run, index, seen):
@@ -52,7 +54,10 @@ class Dispatcher:
             for number in self._core.wait_watches():
                 with self._lock:
                     fn = self._calls.pop(number)
-                fn()
+                try:
+                    fn()
+                except BaseException:  # this thread serves all who want to be called
+                    logging.getLogger("headrace").exception("exception while telling of an event")
                 del fn
             with self._lock:
                 if not self._calls:

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from headrace._core import ClientCore
 from headrace.launch import prepare
+from headrace.output import Printer
 from headrace.runs import Run
 from headrace.statistics import RunStatistics, WorkerStatistics
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Mapping, Sequence
 
     from headrace.client import Client
@@ -47,6 +49,8 @@ class Embedded:
             result_bytes_max=RESULT_BYTES_MAX,
             grace_s=GRACE_S,
         )
+        self._printer = Printer(self.core)
+        self.thread: threading.Thread | None = self._printer.thread
 
     def submit(self, client: Client, graph: Graph, keep: Any) -> Run:
         """Start a run."""
@@ -85,3 +89,5 @@ class Embedded:
     def stop(self) -> None:
         """End the session, the broker and the workers."""
         self.core.close()
+        if not self.core.forked:
+            self._printer.finish()

@@ -62,9 +62,12 @@ class TaskError(HeadraceError):
 class UpstreamFailed(HeadraceError):
     """A task did not run because a task that it needs failed. Look at the task `root_key`; its error is the cause.
 
+    Key and error of that task are known for as long as its run, or its future, is there. Where those were let go of
+    before, this error names neither, and has no cause.
+
     Attributes:
         key: the task that did not run.
-        root_key: the task that failed.
+        root_key: the task that failed, or None.
     """
 
     def __init__(self, text: str, *, key: str | None = None, root_key: str | None = None) -> None:
@@ -254,11 +257,13 @@ class AuthError(UsageError, PermissionError):
     """The other side does not accept the key. Check which key file each side reads."""
 
 
-def __getattr__(name: str) -> Any:
-    # Its base lives in concurrent.futures, which costs 17 ms to import.
-    if name == "CancelledError":
-        from headrace.cancelled import CancelledError
+if not TYPE_CHECKING:  # type checkers shall know the names, and no others
 
-        globals()[name] = CancelledError
-        return CancelledError
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        # Its base lives in concurrent.futures, which costs 17 ms to import.
+        if name == "CancelledError":
+            from headrace.cancelled import CancelledError
+
+            globals()[name] = CancelledError
+            return CancelledError
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

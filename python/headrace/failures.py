@@ -5,6 +5,7 @@ Called by the native part when such a result is read; the same words serve the m
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 from headrace.errors import (
@@ -21,6 +22,7 @@ from headrace.errors import (
     VersionMismatch,
     WorkerDied,
 )
+from headrace.pickling import describe_error
 
 if TYPE_CHECKING:
     from headrace.current import Current
@@ -51,21 +53,33 @@ def raised(key: str, record: bytes) -> BaseException:
         return failure
 
 
-def note(error: BaseException, task: Current) -> BaseException:
-    """Mark an exception that a task raised in this process with the task."""
-    from headrace.records import add_note, whose
+def failed(error: BaseException, task: Current) -> BaseException:
+    """Give what to raise for an exception of a task in this process: itself, marked with the task.
 
-    text = whose(task.key, task.attempt, task.worker)
-    if text not in getattr(error, "__notes__", ()):
-        add_note(error, text)
-    return error
+    Never raises, whatever the exception's class makes of its attributes.
+    """
+    from headrace.records import add_note, ordinary, whose
+
+    try:
+        error = ordinary(error, task.key, task.attempt, task.worker)
+        add_note(error, whose(task.key, task.attempt, task.worker), once=True)
+        return error
+    except BaseException as problem:
+        failure = TaskError(f"task {task.key!r} raised an exception that cannot be told of", key=task.key)
+        failure.__cause__ = problem
+        return failure
 
 
 def undecodable(key: str, error: BaseException) -> HeadraceError:
-    """Give the error for a result whose bytes cannot be turned into an object here."""
-    failure = TaskError(
-        f"the result of task {key!r} cannot be unpickled here: {type(error).__name__}: {error}", key=key
-    )
+    """Give the error for a result whose bytes cannot be turned into an object here.
+
+    Raises:
+        KeyboardInterrupt: that was it, in the main thread: somebody wants to stop waiting, and may ask again later.
+    """
+    if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+        raise error
+    text = f"the result of task {key!r} cannot be unpickled here: {type(error).__name__}: {describe_error(error)}"
+    failure = TaskError(text, key=key)
     failure.__cause__ = error
     return failure
 
@@ -73,7 +87,7 @@ def undecodable(key: str, error: BaseException) -> HeadraceError:
 def skipped(key: str, root_key: str | None, cause: BaseException | None) -> UpstreamFailed:
     """Give the error for a task that never ran because one that it needs failed."""
     name = repr(root_key) if root_key else "a task that it needs"
-    text = f"{key!r} did not run because {name} failed" + (f": {_short(cause)}" if cause else "")
+    text = f"{key!r} did not run because {name} failed" + (f": {_short(cause)}" if cause is not None else "")
     failure = UpstreamFailed(text, key=key, root_key=root_key)
     failure.__cause__ = cause
     return failure
@@ -141,6 +155,6 @@ def signal_name(number: int) -> str:
 def _short(error: BaseException) -> str:
     try:
         text = repr(error)
-    except Exception:
+    except BaseException:
         text = type(error).__name__
     return text if len(text) <= 200 else text[:199] + "…"

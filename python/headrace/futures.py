@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import concurrent.futures
+import os
 import threading
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from headrace._core import ExternalRef
 from headrace.errors import CancelledError
+from headrace.runs import safely
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -23,8 +25,8 @@ class Future(ExternalRef, concurrent.futures.Future[T], Generic[T]):
     """The result of one call: a `concurrent.futures.Future` that can also be awaited, or passed on by reference.
 
     Whoever asks waits by itself, in native code. Only a callback, or a waiter of the standard library's own kind
-    (`concurrent.futures.wait`, `asyncio.wrap_future`), has the client's dispatcher watch the future: it announces the
-    end to them. So every waiter hears of it once, whoever saw the end first.
+    (`concurrent.futures.wait`, `asyncio.wrap_future`), has the client's dispatcher watch the future. Whoever sees
+    the end first tells those waiters, once; callbacks run on the dispatcher's thread.
 
     The result is held until the future is collected.
     """
@@ -114,7 +116,8 @@ class Future(ExternalRef, concurrent.futures.Future[T], Generic[T]):
                 if not waiter.done():
                     waiter.set_result(None)
 
-            self.add_done_callback(lambda _: loop.call_soon_threadsafe(wake))
+            tell = safely(loop.call_soon_threadsafe, wake)
+            self.add_done_callback(lambda _: tell())
             try:
                 yield from waiter
             except asyncio.CancelledError:
@@ -123,7 +126,9 @@ class Future(ExternalRef, concurrent.futures.Future[T], Generic[T]):
         return self.result()
 
     def __repr__(self) -> str:
-        if not self.done():
+        if self._state == PENDING and self._client._core.forked:
+            state = "of the parent process"
+        elif not self.done():
             state = "pending"
         elif self._state == CANCELLED_AND_NOTIFIED:
             state = "cancelled"
@@ -142,13 +147,38 @@ class Future(ExternalRef, concurrent.futures.Future[T], Generic[T]):
             self._settle()
 
     def _settle(self) -> bool:
-        """Take over the outcome that has arrived. Several threads may: they read the same one, and the state last."""
+        """Take over the outcome that has arrived. Several threads may: they read the same one.
+
+        The first one sets the state and tells the standard library's waiters, in one critical section. They are left
+        under the same condition, so each finds the state set or is told, once.
+        """
         if self._state == PENDING:
             # Of two threads that read it at once, the first one's object becomes everybody's.
             value, error = self.__dict__.setdefault("_outcome_read", self._outcome(self.key))
             self._result, self._exception = value, error
-            self._state = CANCELLED_AND_NOTIFIED if isinstance(error, CancelledError) else FINISHED
+            state = CANCELLED_AND_NOTIFIED if issubclass(type(error), CancelledError) else FINISHED
+            with _MAKING:
+                monitor = self._monitor
+                if monitor is None:
+                    self._state = state
+            if monitor is not None:
+                self._settle_and_tell(monitor, state)
         return True
+
+    def _settle_and_tell(self, monitor: threading.Condition, state: str) -> None:
+        with monitor:
+            if self._state != PENDING:
+                return
+            self._state = state
+            # They stay in the list: whoever left one takes it out.
+            for waiter in self._waiters:
+                if state == CANCELLED_AND_NOTIFIED:
+                    waiter.add_cancelled(self)
+                elif self._exception is not None:
+                    waiter.add_exception(self)
+                else:
+                    waiter.add_result(self)
+            monitor.notify_all()
 
     @property
     def _condition(self) -> threading.Condition:  # type: ignore[override]
@@ -163,28 +193,20 @@ class Future(ExternalRef, concurrent.futures.Future[T], Generic[T]):
         return self._monitor
 
     def _announce(self) -> None:
-        """Tell waiters and callbacks of the end; called once, by the dispatcher.
+        """Call back; called once, by the dispatcher, when the call has ended.
 
-        Waiters are left under the condition and only while `_state` says pending, so none comes after this.
+        Callbacks are left under the condition and only while `_state` says pending, so none comes after this.
         """
-        assert self._monitor is not None
-        with self._monitor:
-            self._settle()
-            for waiter in self._waiters:
-                if self._state == CANCELLED_AND_NOTIFIED:
-                    waiter.add_cancelled(self)
-                elif self._exception is not None:
-                    waiter.add_exception(self)
-                else:
-                    waiter.add_result(self)
-            self._monitor.notify_all()
+        self._settle()
         for fn in self._done_callbacks:
             _call_back(fn, self)
         self._done_callbacks.clear()
 
 
-#: Held while a future gets its condition: one lock for all, as that is rare and short.
-_MAKING = threading.Lock()
+#: Held while a future without a condition gets one, or its state: one lock for all, as that is short. Reentrant,
+#: because a finalizer or a signal's handler may ask a future wherever it runs.
+_MAKING = threading.RLock()
+os.register_at_fork(after_in_child=_MAKING._at_fork_reinit)  # type: ignore[attr-defined]
 
 
 def _call_back(fn: Callable[[Future[Any]], object], future: Future[Any]) -> None:

@@ -92,17 +92,21 @@ def worker_environment(extra: Mapping[str, str]) -> dict[str, str]:
 
 def boot_record(preload: Sequence[str], setup: Callable[[], object] | None) -> bytes:
     """Give the bytes that a worker reads before anything else."""
-    if isinstance(preload, str) or not all(isinstance(name, str) for name in preload):
-        raise UsageError(f"preload takes a list of module names, such as ['numpy'], not {preload!r}")
-    if setup is None:
-        blob = None
-    elif callable(setup):
+    check_preparation(preload, setup)
+    blob = None
+    if setup is not None:
         from headrace.pickling import dump_function
 
         blob = dump_function(setup, "setup")
-    else:
-        raise UsageError(f"setup takes a function without arguments, not {setup!r}")
     return pickle.dumps({"sys_path": list(sys.path), "preload": list(preload), "setup": blob})
+
+
+def check_preparation(preload: Sequence[str], setup: Callable[[], object] | None) -> None:
+    """Raise `UsageError` for what no worker could do before its first task, in any mode."""
+    if isinstance(preload, str) or not all(isinstance(name, str) for name in preload):
+        raise UsageError(f"preload takes a list of module names, such as ['numpy'], not {preload!r}")
+    if setup is not None and not callable(setup):
+        raise UsageError(f"setup takes a function without arguments, not {setup!r}")
 
 
 def libzmq_candidates() -> list[str]:

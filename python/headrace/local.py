@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import threading
 import time
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
-from headrace._core import ClientCore, Kernel
+from headrace._core import ClientCore, Kernel, Node, Nodes
 from headrace.current import Current, running
 from headrace.errors import NoSuitableWorker, UsageError
-from headrace.failures import cancelled, note, skipped
+from headrace.failures import cancelled, failed, skipped
+from headrace.interrupts import Uninterrupted
+from headrace.launch import check_preparation
 from headrace.local_tasks import CALLS, Batch, Call, CallBatch, Ending, GraphBatch
 from headrace.runs import Run
 from headrace.statistics import RunStatistics, WorkerStatistics
@@ -41,13 +44,14 @@ class Local:
     ) -> None:
         if env:
             raise UsageError("env is for worker processes; tasks of this mode share this process's environment")
-        if setup is not None and not callable(setup):
-            raise UsageError(f"setup takes a function without arguments, not {setup!r}")
+        check_preparation(preload, setup)
         self.core = ClientCore.local(workers)
+        self.thread: threading.Thread | None = None
         self._count = workers
         self._kernel = Kernel(workers, stand_ins=None if threads else SYNC_DEPTH_MAX)
         # Reentrant, because a finalizer that stops the engine may run wherever memory is allocated.
         self._lock = threading.RLock()
+        self._section = Uninterrupted(self._lock)
         self._work = threading.Condition(self._lock)
         self._calls = CallBatch(workers)
         self._batches: dict[int, Batch] = {CALLS: self._calls}
@@ -73,20 +77,28 @@ class Local:
 
     def submit(self, client: Client, graph: Graph, keep: Any) -> Run:
         """Start a run; in mode "sync", finish it."""
-        run = Run(client, self.core, graph, keep)
-        with self._lock:
-            self._follow_holds()
-            batch = GraphBatch(run, graph, self._count)
-            inputs = [self._batches[number].slot(index) for number, index in self._kernel.externals(graph)]
-            slots = self._kernel.submit(graph, batch.total, inputs, list(batch.kept))
-            batch.enter(slots)
-            self._batches[batch.run] = batch
-            if slots:
-                self._where.update((slot, (batch, index)) for index, slot in enumerate(slots))
-            self._settle_consequences()
-            self._work.notify_all()
+        if not isinstance(keep, NoneType | Node | Nodes | str | list | tuple):
+            keep = list(keep)  # what it yields is the user's code, which Ctrl-C may end
+        with self._section:
+            run = Run(client, self.core, graph, keep)
+            try:
+                self._enter(run, graph)
+            except BaseException:
+                self.core.finish(run.number)  # or the client would wait for it
+                raise
         self._work_here()
         return run
+
+    def _enter(self, run: Run, graph: Graph) -> None:
+        self._follow_holds()
+        batch = GraphBatch(run, graph, self._count)
+        inputs = [self._batches[number].slot(index) for number, index in self._kernel.externals(graph)]
+        slots = self._kernel.submit(graph, batch.total, inputs, list(batch.kept))
+        batch.enter(slots)
+        self._batches[batch.run] = batch
+        self._where.update((slot, (batch, index)) for index, slot in enumerate(slots))
+        self._settle_consequences()
+        self._work.notify_all()
 
     def call(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, str]:
         """Start a call; in mode "sync", finish it."""
@@ -95,11 +107,15 @@ class Local:
             raise NoSuitableWorker(
                 f"{call.name!r} is pinned to worker {call.worker}; workers are 0 to {self._count - 1}"
             )
-        with self._lock:
+        with self._section:
             self._follow_holds()
             inputs = [self._batches[run].slot(index) for run, index in call.inputs]
-            slot = self._kernel.submit_one(inputs, call.worker, call.priority)
             index, call.key = self.core.open_call(call.name, call.key)
+            try:
+                slot = self._kernel.submit_one(inputs, call.worker, call.priority)
+            except BaseException as error:
+                self.core.settle(CALLS, index, None, error)  # or the client would wait for it
+                raise
             self._calls.enter(index, slot, call)
             self._where[slot] = self._calls, index
             self._settle_consequences()
@@ -109,12 +125,13 @@ class Local:
 
     def cancel(self, run: int, indices: list[int] | None) -> None:
         """Cancel tasks of a run with all that depends on them; None: all of them."""
-        with self._lock:
+        self.core.check_process()
+        with self._section:
             batch = self._batches.get(run)
             if batch is not None:
-                slots = batch.slots() if indices is None else (batch.slot(index) for index in indices)
-                self._kernel.cancel(list(slots))
-                self._settle_consequences("user")
+                slots = list(batch.slots() if indices is None else map(batch.slot, indices))
+                self._kernel.cancel(slots)
+                self._settle_consequences(frozenset(slots))
 
     def cancel_all(self) -> None:
         """Cancel whatever has not ended."""
@@ -123,13 +140,16 @@ class Local:
 
     def statistics(self, run: int) -> RunStatistics | None:
         """Give a snapshot of a run."""
-        with self._lock:
+        self.core.check_process()
+        with self._section:
             batch = self._batches.get(run)
             if batch is None:
                 return None
             counts = batch.counts
-            _, ready, _ = self._kernel.open()
             open_tasks = batch.total - counts.ended - counts.leased
+            unfinished = sum(other.counts.ended < other.total for other in self._batches.values())
+            # With one, which is the rule, the kernel's own count serves.
+            ready = self._kernel.open()[1] if unfinished <= 1 else self._kernel.count_ready(list(batch.slots()))
             ready = min(ready, open_tasks)
             workers = [WorkerStatistics(n, 0, counts.finished_by[n], counts.busy_s[n]) for n in range(self._count)]
             end_s = counts.end_s or time.monotonic()
@@ -149,7 +169,9 @@ class Local:
 
     def stop(self) -> None:
         """End the session: nothing starts any more. A running call goes on, as threads cannot be ended."""
-        with self._lock:
+        if self.core.forked:
+            return  # the lock may be held by a thread that is not here
+        with self._section:
             self._stopped = True
             self._work.notify_all()
         self.core.close()
@@ -165,30 +187,45 @@ class Local:
                     self._work.wait()
             if lease is None:
                 return
-            self._run(lease)
+            try:
+                self._run(lease)
+            except BaseException as error:
+                self._end(lease, None, error, time.monotonic())
             del lease  # or a sleeping worker would keep the inputs alive
 
     def _work_here(self) -> None:
         """Run everything that is ready, in mode "sync"."""
         if self._threads:
             return
-        with self._lock:
-            if not self._stand_ins:
-                raise UsageError(f"tasks submit from within each other more than {SYNC_DEPTH_MAX} deep")
-            worker = self._stand_ins.pop()
+        task = None
         try:
-            while (lease := self._next(worker)) is not None:
-                self._run(lease)
-        except KeyboardInterrupt:
-            self.cancel_all()
+            with self._section:
+                if not self._stand_ins:
+                    raise UsageError(f"tasks submit from within each other more than {SYNC_DEPTH_MAX} deep")
+                task = self._next(self._stand_ins.pop())
+            while task is not None:
+                started_s = time.monotonic()
+                value, error, interrupt = self._attempt(task)
+                with self._section:
+                    self._end(task, value, error, started_s)
+                    task = self._next(task.worker)
+                if interrupt is not None:
+                    raise interrupt
+        except UsageError:
             raise
-        finally:
-            with self._lock:
-                self._stand_ins.append(worker)
+        except BaseException:  # Ctrl-C, or what a handler of another signal raises
+            with self._section:
+                self.cancel_all()
+                if task is not None:
+                    self._stand_ins.append(task.worker)
+            raise
 
     def _next(self, worker: int) -> _Attempt | None:
-        with self._lock:
-            return None if self._stopped else self._lease(worker)
+        """Lease the next task to a stand-in; without one, it stands ready again."""
+        task = None if self._stopped else self._lease(worker)
+        if task is None:
+            self._stand_ins.append(worker)
+        return task
 
     def _lease(self, worker: int) -> _Attempt | None:
         self._follow_holds()
@@ -204,35 +241,36 @@ class Local:
 
     def _run(self, task: _Attempt) -> None:
         started_s = time.monotonic()
-        value, error = None, None
-        current = Current(task.batch.key(task.index), task.attempt, self._number(task), lambda: task.cancelled)
-        try:
-            with running(current):
-                value = task.batch.execute(task.index, task.inputs)
-        except BaseException as raised:
-            # Without the frames of this module, which would keep inputs and values alive.
-            error = note(raised.with_traceback(_user_part(raised.__traceback__)), current)
-            if not self._threads and isinstance(raised, KeyboardInterrupt):
-                self._end(task, None, error, started_s)
-                raise
+        value, error, _ = self._attempt(task)
         self._end(task, value, error, started_s)
 
+    def _attempt(self, task: _Attempt) -> tuple[Any, BaseException | None, KeyboardInterrupt | None]:
+        """Run a task; give its value, the exception to raise for it, and the interrupt that this was, maybe."""
+        current = Current(task.key, task.attempt, self._number(task), lambda: task.cancelled)
+        try:
+            with running(current):
+                return task.execute(task.inputs), None, None
+        except BaseException as raised:
+            # Without the frames of this module, which would keep inputs and values alive.
+            error = failed(BaseException.with_traceback(raised, _user_part(raised)), current)
+            return None, error, raised if isinstance(raised, KeyboardInterrupt) else None
+
     def _end(self, task: _Attempt, value: Any, error: BaseException | None, started_s: float) -> None:
-        with self._lock:
+        with self._section:
             counts = task.batch.counts
             counts.busy_s[self._number(task)] += time.monotonic() - started_s
-            self._running.pop(task.slot, None)
-            if task.cancelled:
+            if self._running.get(task.slot) is task:  # the slot of a cancelled one may be another's by now
+                del self._running[task.slot]
+            note = self._kernel.complete if error is None else self._kernel.fail
+            if task.cancelled or not note(task.worker, task.slot, task.attempt):
                 return
             counts.leased -= 1
             counts.finished_by[self._number(task)] += 1
             if error is None:
                 self._values[task.slot] = value
-                self._kernel.complete(task.worker, task.slot, task.attempt)
                 self._settle(task.batch, task.index, "done", value)
             else:
                 self._errors[task.slot] = error
-                self._kernel.fail(task.worker, task.slot, task.attempt)
                 self._settle(task.batch, task.index, "failed", error=error)
             self._settle_consequences()
             self._work.notify_all()
@@ -252,18 +290,18 @@ class Local:
             batch.counts.end_s = time.monotonic()
             self.core.finish(batch.run)
 
-    def _settle_consequences(self, reason: str = "parent-cancelled") -> None:
-        """Follow what the kernel decided by itself."""
+    def _settle_consequences(self, asked: frozenset[int] = frozenset()) -> None:
+        """Follow what the kernel decided by itself; `asked` are the slots that the user wants cancelled."""
         ended, dead, freed = self._kernel.drain()
         for slot, root in ended:
             batch, index = self._where[slot]
             key = batch.key(index)
-            attempt = self._running.get(slot)
+            attempt = self._running.pop(slot, None)
             if attempt is not None:
                 attempt.cancelled = True
                 batch.counts.leased -= 1
             if root is None:
-                self._errors[slot] = cancelled(key, reason)
+                self._errors[slot] = cancelled(key, "user" if slot in asked else "parent-cancelled")
                 self._settle(batch, index, "cancelled", error=self._errors[slot])
             else:
                 root_batch, root_index = self._where[root]
@@ -297,20 +335,23 @@ class Local:
             self._settle_consequences()
 
 
-def _user_part(trace: TracebackType | None) -> TracebackType | None:
+def _user_part(error: BaseException) -> TracebackType | None:
+    trace: TracebackType | None = vars(BaseException)["__traceback__"].__get__(error)  # whatever its class makes of it
     while trace is not None and trace.tb_frame.f_globals.get("__name__") in (__name__, Call.__module__):
         trace = trace.tb_next
     return trace
 
 
 class _Attempt:
-    """One try of a task."""
+    """One try of a task, with all that it takes: the engine may forget the task while it runs."""
 
-    __slots__ = ("attempt", "batch", "cancelled", "index", "inputs", "slot", "worker")
+    __slots__ = ("attempt", "batch", "cancelled", "execute", "index", "inputs", "key", "slot", "worker")
 
     def __init__(self, batch: Batch, index: int, slot: int, attempt: int, worker: int, inputs: list[Any]) -> None:
         self.batch = batch
         self.index = index
+        self.key = batch.key(index)
+        self.execute = batch.body(index)
         self.slot = slot
         self.attempt = attempt
         self.worker = worker

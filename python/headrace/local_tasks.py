@@ -81,8 +81,8 @@ class Batch(Protocol):
     def key(self, index: int) -> str:
         """Give the key of a task."""
 
-    def execute(self, index: int, inputs: list[Any]) -> Any:
-        """Run a task, given the results of its predecessors."""
+    def body(self, index: int) -> Callable[[list[Any]], Any]:
+        """Give what runs a task, given the results of its predecessors."""
 
 
 class GraphBatch:
@@ -136,10 +136,14 @@ class GraphBatch:
             del self.kept[kept]
         return gone
 
-    def execute(self, index: int, inputs: list[Any]) -> Any:
-        """Run a task, given the results of its predecessors."""
-        fn, (args, kwargs) = self._graph._bind(index, inputs, _pack)
-        return check_result(self.key(index), fn(*args, **kwargs))
+    def body(self, index: int) -> Callable[[list[Any]], Any]:
+        """Give what runs a task, given the results of its predecessors."""
+
+        def execute(inputs: list[Any]) -> Any:
+            fn, (args, kwargs) = self._graph._bind(index, inputs, _pack)
+            return check_result(self.key(index), fn(*args, **kwargs))
+
+        return execute
 
 
 class CallBatch:
@@ -182,9 +186,9 @@ class CallBatch:
         """Give the key of a task."""
         return self._calls[index][1].key or ""
 
-    def execute(self, index: int, inputs: list[Any]) -> Any:
-        """Run a task, given the results of its predecessors."""
-        return check_result(self.key(index), self._calls[index][1].execute(inputs))
+    def body(self, index: int) -> Callable[[list[Any]], Any]:
+        """Give what runs a task, given the results of its predecessors."""
+        return self._calls[index][1].execute
 
 
 class Call:
@@ -198,7 +202,8 @@ class Call:
         self._args = args
         self._kwargs = kwargs
         self._cited: dict[tuple[int, int], ExternalRef] = {}
-        self._find((args, kwargs), set())
+        self._around: set[int] = set()
+        self._find((args, kwargs))
         for ref in self._cited.values():
             if ref.session != session:
                 raise UsageError(
@@ -208,33 +213,50 @@ class Call:
 
     def execute(self, inputs: list[Any]) -> Any:
         """Call the function, with results in the places of futures and refs."""
-        if not self._cited:
-            return self._fn(*self._args, **self._kwargs)
-        results = dict(zip(self.inputs, inputs, strict=True))
-        args, kwargs = self._fill((self._args, self._kwargs), results)
-        return self._fn(*args, **kwargs)
+        args, kwargs = self._args, self._kwargs
+        if self._cited:
+            results = dict(zip(self.inputs, inputs, strict=True))
+            try:
+                args, kwargs = self._fill(args, results), self._fill(kwargs, results)
+            except RecursionError:
+                text = f"call({self.name}): a future or ref lies too deep among its arguments, or in a cycle of them"
+                raise UsageError(text) from None
+        return check_result(self.key or "", self._fn(*args, **kwargs))
 
-    def _find(self, value: Any, within: set[int]) -> bool:
-        """Enter every future and ref in `value`; say whether there is one."""
-        if isinstance(value, ExternalRef):
-            self._cited[value.run, value.index] = value
-            return True
-        if isinstance(value, (Node, Nodes)):
-            raise GraphError(
-                f"call({self.name}): {value!r} is part of a graph; submit the graph and pass the result by reference: "
-                "`run.ref(node)` can be an argument of any graph or call"
-            )
-        if type(value) not in (list, tuple, dict) or id(value) in within:
-            return False
-        within.add(id(value))
-        found = [self._find(part, within) for part in _parts(value)]
-        within.remove(id(value))
-        return any(found)
+    def _find(self, root: tuple[Any, ...]) -> None:
+        """Enter every future and ref, and the containers around them, which `_fill` makes anew."""
+        outer: dict[int, list[int]] = {id(root): []}  # of each container, those that it is in
+        stack: list[Any] = [root]
+        while stack:
+            container = stack.pop()
+            for part in _parts(container):
+                if isinstance(part, (Node, Nodes)):
+                    raise GraphError(
+                        f"call({self.name}): {part!r} is part of a graph; submit the graph and pass the result by "
+                        "reference: `run.ref(node)` can be an argument of any graph or call"
+                    )
+                if isinstance(part, ExternalRef):
+                    self._cited[part.run, part.index] = part
+                elif type(part) in (list, tuple, dict):
+                    if id(part) not in outer:
+                        stack.append(part)
+                    outer.setdefault(id(part), []).append(id(container))
+                if isinstance(part, ExternalRef) or id(part) in self._around:
+                    self._mark(id(container), outer)
+        self._around.discard(id(root))
+
+    def _mark(self, container: int, outer: dict[int, list[int]]) -> None:
+        waiting = [container]
+        while waiting:
+            inner = waiting.pop()
+            if inner not in self._around:
+                self._around.add(inner)
+                waiting += outer[inner]
 
     def _fill(self, value: Any, results: dict[tuple[int, int], Any]) -> Any:
         if isinstance(value, ExternalRef):
             return results[value.run, value.index]
-        if type(value) not in (list, tuple, dict) or not self._find(value, set()):
+        if id(value) not in self._around:
             return value  # the very object
         if type(value) is dict:
             return {self._fill(key, results): self._fill(part, results) for key, part in value.items()}

@@ -7,7 +7,7 @@ import sys
 
 from headrace._core import try_pickle
 from headrace.errors import ArgumentNotPicklable, UsageError
-from headrace.task import Task
+from headrace.task import Task, is_unicode
 
 TYPE_CHECKING = False  # without the import of typing; see headrace/__init__.py
 if TYPE_CHECKING:
@@ -93,12 +93,15 @@ def describe(
         raise UsageError(
             f"{verb}({function_name(fn)}): an async function cannot be a task; give a plain one that calls asyncio.run"
         )
+    name = function_name(fn)
+    if not is_unicode(name):
+        raise UsageError(f"{verb}(): the function's name {name!a} has lone surrogates; give it another one")
     inner = getattr(fn, "__func__", fn)  # what a bound method calls
     options = inner._options if isinstance(inner, Task) else {}
     plain = fn.__wrapped__ if isinstance(fn, Task) else fn
     blob = b"" if by_reference else dump_function(fn, verb)
     priority = options.get("priority", 0)
-    return plain, function_name(fn), blob, options.get("key"), priority, options.get("worker"), options.get("nout")
+    return plain, name, blob, options.get("key"), priority, options.get("worker"), options.get("nout")
 
 
 def _is_async(fn: Any) -> bool:
@@ -114,6 +117,9 @@ def _is_async(fn: Any) -> bool:
 
 #: Most pickles that are tried to find the part at fault.
 _TRIALS_MAX = 2_000
+
+#: A longer path to the part at fault loses its middle.
+_PATH_CHARS_MAX = 200
 
 
 def argument_error(
@@ -140,8 +146,10 @@ def explain(value: Any) -> tuple[str, str] | None:
     None if the value can be pickled.
     """
     error = try_pickle(value)
-    if error is None:
-        return None
+    return None if error is None else _fault(value, error)
+
+
+def _fault(value: Any, error: BaseException) -> tuple[str, str]:
     path = ""
     seen = {id(value)}
     trials = 0
@@ -149,7 +157,7 @@ def explain(value: Any) -> tuple[str, str] | None:
         for step, part in _parts(value):
             trials += 1
             if trials > _TRIALS_MAX:
-                return path, describe_error(error)
+                return _cut(path), describe_error(error)
             if id(part) in seen:
                 continue
             inner = try_pickle(part)
@@ -158,7 +166,12 @@ def explain(value: Any) -> tuple[str, str] | None:
                 path, value, error = path + step, part, inner
                 break
         else:
-            return path, describe_error(error)
+            return _cut(path), describe_error(error)
+
+
+def _cut(path: str) -> str:
+    half = _PATH_CHARS_MAX // 2
+    return path if len(path) <= _PATH_CHARS_MAX else f"{path[:half]} … {path[-half:]}"
 
 
 def describe_error(error: BaseException) -> str:

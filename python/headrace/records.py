@@ -33,6 +33,9 @@ NOTES_MAX = 16
 #: Most exceptions in one record, causes and members together. The traceback tells of more.
 PARTS_MAX = 1_000
 
+#: Why an order to leave, or to stop waiting, travels as text.
+ENDS_MORE = "raised in the client, it would end more than its task"
+
 
 class RemoteTraceback(Exception):  # noqa: N818  (it tells of an error, and is none)
     """The traceback of a task in its worker, as text. It stands as the cause of what the task raised."""
@@ -157,8 +160,8 @@ class _Packer:
         numbers = [self.numbers[id(member)] for member in members if id(member) in self.numbers]
         left_out = len(members) - len(numbers)
         obstacle = f"a record holds {PARTS_MAX:,} exceptions" if left_out else ""
-        if isinstance(error, _ending_classes()):
-            obstacle = "raised in the client, it would end more than its task"
+        if issubclass(type(error), _ending_classes()):
+            obstacle = ENDS_MORE
         text_max = TEXT_BYTES_MAX if error is self.raised else PART_TEXT_BYTES_MAX
         return Part(
             type_name=_type_name(error),
@@ -300,15 +303,14 @@ def load_failure(record: bytes) -> BaseException:
     for part in failure.parts:
         errors.append(_rebuild(part, errors, failure))
     for part, error in zip(failure.parts, errors, strict=True):
-        # By `object`, as classes may forbid to set attributes.
-        object.__setattr__(error, "__context__", None if part.context is None else errors[part.context])
-        object.__setattr__(error, "__cause__", None if part.cause is None else errors[part.cause])
-        object.__setattr__(error, "__suppress_context__", part.suppress_context)
+        _set_own(error, "__context__", None if part.context is None else errors[part.context])
+        _set_own(error, "__cause__", None if part.cause is None else errors[part.cause])
+        _set_own(error, "__suppress_context__", part.suppress_context)
     raised = errors[failure.raised]
     add_note(raised, whose(failure.key, failure.attempt, failure.worker))
-    if raised.__cause__ is None:
-        object.__setattr__(raised, "__cause__", RemoteTraceback(failure.traceback))
-        object.__setattr__(raised, "__suppress_context__", failure.parts[failure.raised].suppress_context)
+    if _own(raised, "__cause__") is None:
+        _set_own(raised, "__cause__", RemoteTraceback(failure.traceback))
+        _set_own(raised, "__suppress_context__", failure.parts[failure.raised].suppress_context)
     else:
         add_note(raised, f"\n{failure.traceback}")
     return raised
@@ -319,10 +321,18 @@ def whose(key: str, attempt: int, worker: int) -> str:
     return f"headrace: raised by task {key!r} (attempt {attempt}, worker {worker})"
 
 
-def add_note(error: BaseException, text: str) -> None:
-    """Add a note, whatever the exception's class thinks of it."""
-    notes = getattr(error, "__notes__", None)
-    object.__setattr__(error, "__notes__", [*(notes if isinstance(notes, (list, tuple)) else ()), text])
+def add_note(error: BaseException, text: str, once: bool = False) -> None:
+    """Add a note, if wished only where it is not yet; not where the class makes something else of its notes."""
+    try:
+        notes = error.__notes__
+    except BaseException:  # mostly there are none
+        notes = []
+    try:
+        before = notes if isinstance(notes, (list, tuple)) else []
+        if not once or text not in before:
+            object.__setattr__(error, "__notes__", [*before, text])
+    except BaseException:
+        return
 
 
 def _rebuild(part: Part, errors: list[BaseException], failure: Record) -> BaseException:
@@ -356,6 +366,20 @@ def _stand_in(part: Part, errors: list[BaseException], failure: Record | None = 
     for note in [*part.notes, obstacle]:
         error.add_note(note)
     return error
+
+
+def ordinary(error: BaseException, key: str, attempt: int, worker: int) -> BaseException:
+    """Give an exception of a task in this process as it is, or its text with itself as the cause.
+
+    Text stands for what is an order to whoever runs the code.
+    """
+    if not issubclass(type(error), _ending_classes()):
+        return error
+    text = _text(error, TEXT_BYTES_MAX)
+    part = Part(_type_name(error), text, _notes(error), None, ENDS_MORE, None, [], 0, None, None, False)
+    failure = _stand_in(part, [], Record(key, attempt, worker, _traceback(error), {}, [part], 0))
+    failure.__cause__ = error
+    return failure
 
 
 # -- pickles -----------------------------------------------------------------------------------------------------------
@@ -419,6 +443,10 @@ def _own(error: BaseException, name: str) -> Any:
     """Give a built-in attribute of an exception, whatever its class makes of the name."""
     kind = BaseExceptionGroup if name in ("message", "exceptions") else BaseException
     return vars(kind)[name].__get__(error)
+
+
+def _set_own(error: BaseException, name: str, value: object) -> None:
+    vars(BaseException)[name].__set__(error, value)
 
 
 # -- text --------------------------------------------------------------------------------------------------------------

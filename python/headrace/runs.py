@@ -64,7 +64,12 @@ class Run(RunCore):
         return Completions(self, errors, release)
 
     def cancel(self) -> None:
-        """Cancel every task that has not ended. Running ones are interrupted; `wait` says when all have stopped."""
+        """Cancel every task that has not ended.
+
+        Their results are settled at once, so `wait` returns soon. What was running is interrupted, and may go on for a
+        while: in worker processes until it lets the interrupt through or its worker is ended after a few seconds, on
+        threads until it returns.
+        """
         self._client._engine.cancel(self.number, None)
 
     def ref(self, node: Node[T]) -> Ref[T]:
@@ -108,7 +113,7 @@ class Run(RunCore):
             if not happened.done():
                 happened.set_result(None)
 
-        self._client._dispatcher.watch(_safely(loop.call_soon_threadsafe, tell), self.number, seen=seen)
+        self._client._dispatcher.watch(safely(loop.call_soon_threadsafe, tell), self.number, seen=seen)
         await happened
 
     def _last_known(self) -> RunStatistics:
@@ -128,6 +133,8 @@ class Run(RunCore):
     def __repr__(self) -> str:
         from headrace.progress import describe
 
+        if self._client._core.forked:
+            return f"<Run {self.number}: of the parent process>"
         statistics = self.statistics()
         state = "released" if statistics.progress.total < self._tasks else describe(statistics)
         return f"<Run {self.number}: {state}>"
@@ -138,7 +145,7 @@ class Run(RunCore):
         return html(f"Run {self.number}", self.statistics())
 
 
-def _safely(call_soon: Callable[[Callable[[], None]], object], fn: Callable[[], None]) -> Callable[[], None]:
+def safely(call_soon: Callable[[Callable[[], None]], object], fn: Callable[[], None]) -> Callable[[], None]:
     """Let a loop that was closed meanwhile not disturb the thread that calls it."""
 
     def call() -> None:

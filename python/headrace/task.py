@@ -32,6 +32,17 @@ NOUT_MAX = 65_535
 def _check_key(value: object) -> None:
     if not isinstance(value, str) or not value:
         raise UsageError(f"option key must be a text that is not empty, not {value!r}")
+    if not is_unicode(value):
+        raise UsageError(f"option key must be a text without lone surrogates, not {value!a}")
+
+
+def is_unicode(text: str) -> bool:
+    """Say whether a text can be written as UTF-8, as every name that travels is."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_int(name: str, value: object, lowest: int, highest: int) -> None:

@@ -222,3 +222,75 @@ def test_a_reader_that_goes_away_is_no_traceback():
     run = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False, timeout=TIMEOUT_S)
     os.close(writer)
     assert (run.returncode, run.stderr) == (ExitCode.BROKEN_PIPE, "")
+
+
+# -- odd places and moments --------------------------------------------------------------------------------------------
+
+
+def test_help_is_laid_out_for_people():
+    run = headrace("--help")
+    assert "\b" not in run.stdout
+    assert "\\b" not in run.stdout
+    assert "\n    0    everything ran and every answer is right\n" in run.stdout
+
+
+def test_a_workflow_without_tasks_is_soon_done(tmp_path):
+    path = tmp_path / "empty.json"
+    path.write_text(json.dumps(workflow({})))
+    for options in ([], ["--json"]):
+        run = headrace("run", path, "--workers", 1, *options)
+        assert (run.returncode, run.stderr if options else "") == (0, "")
+
+
+def test_a_runtime_of_ages_is_refused(tmp_path):
+    path = tmp_path / "ages.json"
+    path.write_text(json.dumps(workflow(DIAMOND, runtime_s=1e308)))
+    run = headrace("run", path, "--workers", 1)
+    assert (run.returncode, run.stderr.count("\n")) == (2, 1)
+    assert "has the runtime 1e+308" in run.stderr
+
+
+def test_a_workflow_may_come_through_a_pipe(diamond):
+    run = headrace("run", "/dev/stdin", "--workers", 1, "--json", input=diamond.read_text())
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout)["tasks_right"] == 4
+
+
+@pytest.mark.parametrize("where", ["/dev/full", None])
+def test_output_that_cannot_be_written_is_told_in_a_line(where, diamond):
+    target = f"> {where}" if where else ">&-"
+    command = [
+        "sh",
+        "-c",
+        f'"$@" {target}',
+        "sh",
+        sys.executable,
+        "-m",
+        "headrace",
+        "run",
+        str(diamond),
+        "--workers",
+        "1",
+    ]
+    run = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False, timeout=TIMEOUT_S)
+    assert run.returncode == ExitCode.INFRASTRUCTURE
+    assert run.stderr.splitlines()[-1].startswith("headrace: ")
+    assert "Traceback" not in run.stderr
+    assert "Exception ignored" not in run.stderr
+
+
+def test_an_interrupt_of_the_first_moment_ends_the_process():
+    program = """
+import signal, sys
+from headrace import cli
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "headrace.cli.app":
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+cli.main()
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=TIMEOUT_S
+    )
+    assert (run.returncode, run.stderr) == (-signal.SIGINT, "")

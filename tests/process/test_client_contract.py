@@ -359,6 +359,30 @@ def test_calls_behind_a_failed_call_name_it(client):
         third.result(timeout=TIMEOUT_S)
 
 
+def test_futures_are_found_wherever_containers_are_shared(client):
+    one = client.call(inc, 0)
+    inner = [one]
+    shared = (inner, {"again": inner, "plain": [5]})
+    assert client.call(dig, [shared, inner, [inner, shared], 10]).result(timeout=TIMEOUT_S) == 26
+
+
+def test_deep_arguments_are_taken_or_refused_in_a_few_words(client):
+    deep = 0
+    for _ in range(5_000):
+        deep = [deep]
+    if client._mode == "processes":
+        with pytest.raises(hr.ArgumentNotPicklable) as caught:
+            client.call(len, deep)
+        assert len(str(caught.value)) < 500
+        return
+    assert client.call(len, deep).result(timeout=TIMEOUT_S) == 1
+    deep = client.call(inc, 0)
+    for _ in range(5_000):
+        deep = [deep]
+    error = client.call(len, deep).exception(timeout=TIMEOUT_S)
+    assert type(error) is hr.UsageError
+
+
 def test_a_future_may_go_before_its_call_has_ended(client, tmp_path):
     trace = tmp_path / "trace"
     client.call(touch, str(trace), client.call(slowly, 0.05))
@@ -373,6 +397,32 @@ def test_the_standard_library_waits_for_our_futures(client):
     assert (len(done), len(open_futures)) == (20, 0)
     completed = concurrent.futures.as_completed([client.call(inc, number) for number in range(20)], timeout=TIMEOUT_S)
     assert sum(future.result() for future in completed) == sum(range(1, 21))
+
+
+def test_a_waiter_is_not_told_of_what_had_ended_before_it_came(client, tmp_path):
+    if client._mode == "sync":
+        pytest.skip("a call of mode sync has ended when it returns")
+    here, there = hr.task(wait_for, worker=0), hr.task(wait_for, worker=1)
+    first, ended, held, last = (str(tmp_path / name) for name in ("first", "ended", "held", "last"))
+    busy, go_on, told = threading.Event(), threading.Event(), threading.Event()
+    client.call(here, first).add_done_callback(lambda _: (busy.set(), go_on.wait(TIMEOUT_S)))
+    touch(first)
+    assert busy.wait(TIMEOUT_S), "the dispatcher's thread is at it"
+    known, open_future, last_future = client.call(here, ended), client.call(there, held), client.call(here, last)
+    known.add_done_callback(lambda _: None)
+    last_future.add_done_callback(lambda _: told.set())
+    touch(ended)
+    known.result(timeout=TIMEOUT_S)
+    base = concurrent.futures._base
+    with base._AcquireFutures([known, open_future]):
+        waiter = base._create_and_install_waiters([known, open_future], base.ALL_COMPLETED)
+    go_on.set()
+    touch(last)
+    assert told.wait(TIMEOUT_S), "the dispatcher has announced both"
+    assert not waiter.event.is_set()
+    touch(held)
+    assert waiter.event.wait(TIMEOUT_S)
+    assert waiter.finished_futures == [open_future]
 
 
 def test_callbacks_run_once_and_their_thread_goes(client):
@@ -423,6 +473,22 @@ def test_a_waiting_call_can_be_cancelled(client, tmp_path):
     assert caught.value.reason == "user"
     gate.touch()
     assert held.result(timeout=TIMEOUT_S) == str(gate)
+
+
+def test_what_needs_a_cancelled_call_says_so(client, tmp_path):
+    if client._mode == "sync":
+        pytest.skip("a call of mode sync has ended when it returns")
+    held = client.call(wait_for, str(tmp_path / "gate"))
+    below = client.call(inc, held)
+    assert held.cancel()
+    touch(tmp_path / "gate")
+    for call in (below, client.call(inc, held), client.call(inc, below)):
+        with pytest.raises(hr.CancelledError, match="because a task that it needs was") as caught:
+            call.result(timeout=TIMEOUT_S)
+        assert caught.value.reason == "parent-cancelled"
+    with pytest.raises(hr.CancelledError) as caught:
+        held.result()
+    assert caught.value.reason == "user"
 
 
 def test_options_travel_with_calls(client):
@@ -541,6 +607,25 @@ def test_reprs_tell_state_and_counts(client):
     assert "unfinished" in client._repr_html_()
 
 
+def test_awaiting_may_outlive_its_loop(client, tmp_path, caplog):
+    if client._mode == "sync":
+        pytest.skip("a call of mode sync has ended when it returns")
+    held = client.call(wait_for, str(tmp_path / "gate"))
+    loop = asyncio.new_event_loop()
+    step = held.__await__()
+
+    async def begin():
+        return next(step)
+
+    loop.run_until_complete(begin())
+    loop.close()
+    told = threading.Event()
+    held.add_done_callback(lambda _: told.set())
+    touch(tmp_path / "gate")
+    assert told.wait(TIMEOUT_S)
+    assert caplog.text == ""
+
+
 def test_statistics_add_up(client, diamond):
     graph, *_ = diamond
     run = client.submit(graph)
@@ -574,3 +659,24 @@ def test_collected_runs_and_futures_leave_nothing_behind(client):
         gc.collect()
         client._core.wait_idle()
         assert client._core.unfinished() == ([], 0)
+
+
+@pytest.mark.parametrize("mode", ["processes", "threads", "sync"])
+def test_preload_and_setup_are_checked_alike(mode):
+    with pytest.raises(hr.UsageError, match="preload takes a list"):
+        hr.Client(workers=1, mode=mode, preload="json")
+    with pytest.raises(hr.UsageError, match="setup takes a function"):
+        hr.Client(workers=1, mode=mode, setup=3)
+
+
+def test_run_takes_every_iterable_of_nodes():
+    graph = hr.Graph()
+    nodes = graph.map(inc, range(3))
+    assert hr.run(graph, (node for node in nodes), mode="sync") == [1, 2, 3]
+    assert sorted(hr.run(graph, {nodes[0], nodes[2]}, mode="sync")) == [1, 3]
+    assert hr.run(graph, [nodes[1], iter(nodes)], "inc-0", mode="sync") == ([2, [1, 2, 3]], 1)
+    with pytest.raises(hr.GraphError, match="not dict"):
+        hr.run(graph, {"a": nodes[0]}, mode="sync")
+    below = graph.add(inc, graph.add(fail, 7))
+    with pytest.raises(hr.UpstreamFailed):
+        hr.run(graph, below, mode="sync")

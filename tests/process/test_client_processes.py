@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,30 @@ def test_functions_of_main_travel_by_value():
 # -- output ------------------------------------------------------------------------------------------------------------
 
 
+def test_classes_of_main_come_back_as_they_were():
+    script = run_script("""
+        import headrace as hr
+        class Point:
+            made = 0
+            def __init__(self, x):
+                type(self).made += 1
+                self.x = x
+            def double(self):
+                return Point(2 * self.x)
+        def make(x):
+            class Inner:
+                value = x
+            return Inner()
+        method = Point.double
+        with hr.Client(workers=2) as client:
+            results = [client.call(Point.double, Point(x)).result() for x in range(3)]
+            moved = client.call(Point.double, client.call(Point.double, Point(1))).result()
+            print(Point.made, Point.double is method, [type(p) is Point for p in (*results, moved)], moved.x)
+            print(client.call(make, 5).result().value, client.call(type, None).result() is type(None))
+    """)
+    assert script.stdout == "4 True [True, True, True, True] 4\n5 True\n", script.stderr
+
+
 def test_lines_of_tasks_arrive_whole_and_marked(client, capfd):
     client.call(speak, "one\ntwo").result(timeout=TIMEOUT_S)
     deadline = time.monotonic() + TIMEOUT_S
@@ -188,10 +213,19 @@ def test_a_setup_that_fails_says_so():
                 try:
                     use()
                 except hr.InfraError as error:
-                    print(type(error).__name__, "no database here" in str(error))
+                    print(type(error).__name__, str(error).count("RuntimeError: no database here"))
     """)
-    assert script.stdout == "InfraError True\nInfraError True\n"
+    assert script.stdout == "InfraError 1\nInfraError 1\n"
     assert "[worker 0] RuntimeError: no database here" in script.stderr
+
+
+def test_workers_that_leave_without_a_word_are_told_of():
+    with hr.Client(workers=1, setup=partial(leave, 3)) as client:
+        error = client.call(inc, 1).exception(timeout=TIMEOUT_S)
+    assert type(error) is hr.InfraError
+    assert str(error).endswith(
+        "exited with code 3 before it could take work, 3 times in a row; it wrote nothing to standard error"
+    )
 
 
 # -- end ---------------------------------------------------------------------------------------------------------------
@@ -227,6 +261,37 @@ def test_an_exception_cancels_what_was_submitted(tmp_path):
     assert time.monotonic() - start < TIMEOUT_S / 2
     with pytest.raises(hr.CancelledError):
         futures[0].result()
+
+
+@pytest.mark.parametrize("kind", ["SystemExit", "GeneratorExit", "KeyboardInterrupt", "ValueError"])
+def test_a_result_that_raises_when_it_is_read_harms_no_callback(kind):
+    script = run_script(f"""
+        import os, threading, headrace as hr
+        HERE = os.getpid()
+        class Bitter:
+            def __reduce__(self):
+                return taste, (HERE,)
+        def taste(pid):
+            if os.getpid() == pid:
+                raise {kind}("bitter")
+        with hr.Client(workers=1) as client:
+            seen, told = [], threading.Event()
+            future = client.call(hr.task(Bitter, key="b"))
+            future.add_done_callback(lambda future: (seen.append(future.exception()), told.set()))
+            if "{kind}" == "KeyboardInterrupt":
+                assert told.wait({TIMEOUT_S})  # in the main thread it would be taken for Ctrl-C
+            try:
+                future.result()
+            except hr.TaskError as error:
+                print(error, type(error.__cause__).__name__)
+            assert told.wait({TIMEOUT_S}) and seen == [future.exception()]
+            again = threading.Event()
+            client.call(abs, -1).add_done_callback(lambda _: again.set())
+            print(again.wait({TIMEOUT_S}))
+    """)
+    assert script.stdout == f"the result of task 'b' cannot be unpickled here: {kind}: bitter {kind}\nTrue\n", (
+        script.stderr
+    )
 
 
 def test_a_closed_client_takes_nothing_more():

@@ -66,14 +66,11 @@ def test_a_result_that_never_comes_has_a_reason(by_us, reason, kind):
     assert type(failures.lost("fit-1", by_us, reason, "the words of the other side")) is kind
 
 
-def test_lines_are_marked_and_bytes_are_not_lost(capsys):
-    output.write_lines(3, 1, b"one\ntwo \xff\n")
-    output.write_lines(0, 2, b"three\n")
-    written = capsys.readouterr()
-    assert written.out == "[worker 3] one\n[worker 3] two \ufffd\n"
-    assert written.err == "[worker 0] three\n"
+def test_lines_are_marked_and_bytes_are_not_lost():
+    assert output.mark(3, b"one\ntwo \xff\n") == "[worker 3] one\n[worker 3] two \ufffd\n"
+    assert output.mark(output.NO_WORKER, b"headrace: x\n") == "headrace: x\n"
 
 
 def test_a_program_without_streams_is_left_alone(monkeypatch):
     monkeypatch.setattr("sys.stdout", None)
-    output.write_lines(0, 1, b"nobody hears\n")
+    output.Stream("stdout").write("nobody hears\n")

@@ -677,3 +677,22 @@ def test_any_web_of_exceptions_arrives(data):
 def test_the_traceback_of_an_exception_pickles_again(junk):
     error = journey(ValueError(junk))
     assert str(pickle.loads(pickle.dumps(error.__cause__))) == str(error.__cause__)
+
+
+class Looking(Exception):
+    def __getattr__(self, name):
+        return self.args[0][name]
+
+
+class Secretive(Exception):
+    @property
+    def __notes__(self):
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize("kind", [Looking, Secretive])
+def test_attributes_that_cannot_be_read_cost_a_note_at_most(kind):
+    arrived = journey(kind({}))
+    assert type(arrived) is kind
+    assert arrived.args == ({},)
+    assert "raise error" in arrived.__cause__.text

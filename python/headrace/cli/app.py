@@ -43,7 +43,7 @@ class _LazyGroup(click.Group):
 @click.group(cls=_LazyGroup, no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("headrace"), "--version", "-V", prog_name="headrace")
 def app() -> None:
-    r"""Run large task graphs on worker processes.
+    """Run large task graphs on worker processes.
 
     \b
     Exit codes:
@@ -53,7 +53,7 @@ def app() -> None:
       3    headrace itself could not go on (workers, broker, system)
       130  interrupted by Ctrl-C
       141  whoever read the output went away
-    """
+    """  # noqa: D301  (the \b is for click: it must be the character)
 
 
 def run_command(arguments: list[str]) -> ExitCode:
@@ -65,6 +65,8 @@ def run_command(arguments: list[str]) -> ExitCode:
     Returns:
         The exit code. Whatever went wrong has been said in one line on standard error.
     """
+    if sys.stdout is None:
+        return _say("standard output is closed", ExitCode.INFRASTRUCTURE)
     try:
         # Not `app.main`: it would turn a broken pipe into the code of failed tasks.
         with app.make_context("headrace", list(arguments)) as context:
@@ -81,8 +83,7 @@ def run_command(arguments: list[str]) -> ExitCode:
     except (click.Abort, KeyboardInterrupt):
         return _say("interrupted", ExitCode.INTERRUPTED)
     except BrokenPipeError:
-        # The interpreter flushes standard output once more at exit; give it somewhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_output()
         return ExitCode.BROKEN_PIPE
     except UsageError as error:
         return _say(f"{type(error).__name__}: {error}", ExitCode.USAGE)
@@ -90,6 +91,14 @@ def run_command(arguments: list[str]) -> ExitCode:
         return _say(f"{type(error).__name__}: {error}", ExitCode.INFRASTRUCTURE)
     except HeadraceError as error:
         return _say(f"{type(error).__name__}: {error}", ExitCode.TASKS_FAILED)
+    except OSError as error:
+        _give_up_output()
+        return _say(f"{type(error).__name__}: {error}", ExitCode.INFRASTRUCTURE)
+
+
+def _give_up_output() -> None:
+    """Give the interpreter, which flushes standard output once more at exit, somewhere to put it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(text: str, code: ExitCode) -> ExitCode:

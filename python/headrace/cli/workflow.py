@@ -12,7 +12,7 @@ import click
 from headrace import Client, Graph
 from headrace.cli.app import ExitCode
 from headrace.cli.host import describe_host, host_line, start_workers
-from headrace.formats.wfformat import Workflow, read, stand_in
+from headrace.formats.wfformat import Workflow, build, read, stand_in
 
 if TYPE_CHECKING:
     from headrace.runs import Run
@@ -47,7 +47,7 @@ def command(file: str, workers: int | None, time_scale: float, as_json: bool) ->
     one. The makespan is shown beside the two lower bounds, the critical path and the work divided by the workers.
     """
     flow = read(file)
-    graph = Graph.from_wfformat(file, time_scale=time_scale)
+    graph = build(Graph, flow, time_scale)
     with Client(workers=workers) as client:
         start_workers(client)
         if not as_json:
@@ -128,7 +128,8 @@ def _text(report: dict[str, Any]) -> str:
     by_worker = " + ".join(f"{count:,}" for count in report["tasks_by_worker"])
     lines = [
         f"  order        {report['tasks_right']:,} of {tasks:,} hashes equal those of a sequential evaluation",
-        f"  tasks        {tasks:,} on {report['workers']} workers ({by_worker}), {tasks / makespan_s:,.0f} tasks/s",
+        f"  tasks        {tasks:,} on {report['workers']} workers ({by_worker})"
+        + (f", {tasks / makespan_s:,.0f} tasks/s" if makespan_s else ""),
         f"  makespan     {makespan_s * 1e3:,.1f} ms at time scale {report['time_scale']:g}",
     ]
     if report["lower_bound_s"]:

@@ -31,6 +31,9 @@ SCHEMA_VERSION = "1.5"
 #: The last part of a task's time, which is not slept.
 _WAKE_UP_S = 200e-6
 
+#: A century. Longer runtimes are no records, and their sum could be more than a float holds.
+_RUNTIME_S_MAX = 3.2e9
+
 #: A longer cycle is cut in error texts.
 _CYCLE_SHOWN_MAX = 10
 
@@ -52,9 +55,14 @@ def load(graph_type: type[G], source: str | os.PathLike[str] | Mapping[str, Any]
     """Make a graph of a workflow; see `Graph.from_wfformat`."""
     if not (isinstance(time_scale, int | float) and math.isfinite(time_scale) and time_scale >= 0):
         raise GraphError(f"time_scale takes a number from 0, not {time_scale!r}")
+    return build(graph_type, read(source), time_scale)
+
+
+def build(graph_type: type[G], flow: Workflow, time_scale: float) -> G:
+    """Make a graph of a workflow that was read."""
     graph = graph_type()
     nodes: dict[str, Any] = {}
-    for name, (parents, runtime_s) in read(source).items():
+    for name, (parents, runtime_s) in flow.items():
         step = Task(stand_in, {"key": name})
         nodes[name] = graph.add(step, name, runtime_s * time_scale, *(nodes[parent] for parent in parents))
     return graph
@@ -148,7 +156,7 @@ def _runtimes_s(execution: Any) -> dict[str, float]:
     for number, task in enumerate(_field(execution, "tasks", list, "workflow.execution")):
         name = _field(task, "id", str, f"executed task {number}")
         seconds = task.get("runtimeInSeconds", 0)
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= _RUNTIME_S_MAX:
             raise _NotWfFormatError(f"task {name!r} has the runtime {seconds!r}")
         runtimes_s[name] = float(seconds)
     return runtimes_s

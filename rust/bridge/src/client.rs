@@ -22,7 +22,7 @@ use headrace_runtime::inproc::Interest;
 use headrace_wire::{Hello, PROTOCOL_VERSION, Role, State};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyTuple};
 
 use crate::graph::Graph;
 use failures::error;
@@ -57,6 +57,9 @@ pub(crate) struct ClientCore {
 /// worker_deaths, bytes_held, tasks_held).
 type StateParts =
     ((u64, u64, u64, u64, u64, u64, u64), (u64, u64), Vec<(u32, u32, u32, u32)>, (u64, u64, u64, u64, u64, u64, u64));
+
+/// Lines that tasks wrote, as (worker, stream, text).
+type LineParts<'py> = Vec<(u32, u8, Bound<'py, PyBytes>)>;
 
 #[pymethods]
 impl ClientCore {
@@ -247,7 +250,17 @@ impl ClientCore {
         if let Some(handle) = handle {
             self.session.detach(py, || handle.join());
         }
-        self.session.print_logs(py)
+        Ok(())
+    }
+
+    /// Waits for lines that tasks wrote, as (worker, stream, text); None once the session is over and all were given.
+    /// Besides, the bytes that were dropped since its start because nobody took them.
+    fn wait_logs<'py>(&self, py: Python<'py>) -> (Option<LineParts<'py>>, u64) {
+        let (lines, dropped) = self.session.wait_logs(py);
+        let lines = lines.map(|lines| {
+            lines.into_iter().map(|line| (line.worker, line.stream, PyBytes::new(py, &line.text))).collect()
+        });
+        (lines, dropped)
     }
 
     /// Waits, at the end of the interpreter and after `close`, until no other thread is in native code for this session.

@@ -3,7 +3,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use headrace_kernel::{
     Attempt, Chunk, ClassId, Classes, HowEnded, Kernel as Engine, LeaseRequest, Leased, Oracle, Preference, Priorities,
-    TaskIndex, WorkerId,
+    TaskIndex, TaskState, WorkerId,
 };
 use headrace_wire::ANY_WORKER;
 use pyo3::prelude::*;
@@ -162,6 +162,12 @@ impl Kernel {
             engine.drain_dead(|task| dead.push(task.0));
         }
         (ended, dead, freed)
+    }
+
+    /// How many of these tasks are ready.
+    fn count_ready(&self, slots: Vec<u32>) -> usize {
+        let engine = self.lock();
+        slots.iter().filter(|&&slot| engine.state(TaskIndex(slot)) == TaskState::Ready).count()
     }
 
     /// (waiting, ready, leased) tasks now, of all runs.

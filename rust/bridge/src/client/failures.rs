@@ -40,10 +40,7 @@ pub(crate) fn outcome(
         Detail::Done(bytes) => {
             return match decode_value(py, bytes) {
                 Ok(value) => Ok(Ok(value)),
-                Err(error) if error.is_instance_of::<pyo3::exceptions::PyException>(py) => {
-                    build(py, "undecodable", (key(), error.into_value(py))).map(Err)
-                }
-                Err(error) => Err(error),
+                Err(error) => build(py, "undecodable", (key(), error.into_value(py))).map(Err),
             };
         }
         Detail::Failed(record) => build(py, "raised", (key(), PyBytes::new(py, record))),

@@ -9,9 +9,7 @@ use std::time::{Duration, Instant};
 
 use headrace_protocol::client::{CALLS, Farewell, LogLines};
 use headrace_runtime::inproc::{ClientEnd, Interest, Waited};
-use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use rustc_hash::FxHashMap;
 
 use super::failures::error;
@@ -21,9 +19,6 @@ use crate::graph::Graph;
 
 /// Longest sleep before Python gets a chance to handle signals that another thread's sleep has swallowed.
 const SLICE: Duration = Duration::from_millis(100);
-
-/// Lines that a waiting thread prints before it looks again; what is left is printed later.
-const PRINT_BYTES: usize = 256 << 10;
 
 /// Sessions so far. Refs and futures carry the number, so that no other client takes them.
 static SESSIONS: AtomicU64 = AtomicU64::new(0);
@@ -64,16 +59,6 @@ enum Source {
 pub(crate) struct State {
     pub(crate) tables: Tables,
     pub(crate) watches: Watches,
-}
-
-/// What came of one step of a wait.
-enum Step<R> {
-    /// What was looked for.
-    Found(R),
-    /// There are lines to print first.
-    Print,
-    /// It is not there yet.
-    Nothing,
 }
 
 /// A time to stop waiting; `None` is never.
@@ -178,19 +163,15 @@ impl Session {
         if let Some(found) = look(&mut self.lock()) {
             return Ok(Some(found));
         }
-        let mut has_printed = false;
         loop {
             let left = deadline.left();
             let slice = left.map_or(SLICE, |left| left.min(SLICE));
-            let step = self.detach(py, || self.sleep(interest, slice, has_printed, &mut look));
+            let found = self.detach(py, || self.sleep(interest, slice, &mut look));
             self.drop_discarded();
-            has_printed = matches!(step, Step::Print);
-            match step {
-                Step::Found(found) => return Ok(Some(found)),
-                Step::Print => self.print_some_logs(py, PRINT_BYTES)?,
-                Step::Nothing if left.is_some_and(|left| left.is_zero()) => return Ok(None),
-                Step::Nothing => py.check_signals()?,
+            if found.is_some() || left.is_some_and(|left| left.is_zero()) {
+                return Ok(found);
             }
+            py.check_signals()?;
         }
     }
 
@@ -223,28 +204,22 @@ impl Session {
         });
     }
 
-    /// Drains, looks, sleeps for at most `slice`, and does so again: one step of [`Session::wait`]. Lines are printed before
-    /// a look: an interrupt of the printing must not lose what a look has taken. A flood of them does not put off the look
-    /// for long, since it follows each piece that was printed.
+    /// Drains, looks, sleeps for at most `slice`, and does so again: one step of [`Session::wait`].
     fn sleep<R>(
         &self,
         interest: Interest,
         slice: Duration,
-        has_printed: bool,
         look: &mut impl FnMut(&mut State) -> Option<R>,
-    ) -> Step<R> {
+    ) -> Option<R> {
         let mut state = self.lock();
         match &self.source {
             Source::Broker(end) => {
                 drain(end, &mut state);
-                if !has_printed && state.tables.has_log() {
-                    return Step::Print;
-                }
                 if let Some(found) = look(&mut state) {
-                    return Step::Found(found);
+                    return Some(found);
                 }
                 if slice.is_zero() {
-                    return Step::Nothing;
+                    return None;
                 }
                 let received = end.received();
                 drop(state);
@@ -256,17 +231,14 @@ impl Session {
                     let State { tables, watches } = &mut *state;
                     watches.look(tables);
                 }
-                if state.tables.has_log() {
-                    return Step::Print;
-                }
-                look(&mut state).map_or(Step::Nothing, Step::Found)
+                look(&mut state)
             }
             Source::Local(changed) => {
                 if let Some(found) = look(&mut state) {
-                    return Step::Found(found);
+                    return Some(found);
                 }
                 state = changed.wait_timeout(state, slice).unwrap_or_else(PoisonError::into_inner).0;
-                look(&mut state).map_or(Step::Nothing, Step::Found)
+                look(&mut state)
             }
         }
     }
@@ -276,33 +248,35 @@ impl Session {
         self.check_process(py)?;
         if let Source::Broker(end) = &self.source {
             self.detach(py, || drain(end, &mut self.lock()));
-            self.print_logs(py)?;
         }
         Ok(())
     }
 
-    /// Writes the lines of tasks to this process's own standard output and error. Only an interrupt is an error.
-    pub(crate) fn print_logs(&self, py: Python<'_>) -> PyResult<()> {
-        self.print_some_logs(py, usize::MAX)
-    }
-
-    /// The same, until `bytes_max` are written.
-    fn print_some_logs(&self, py: Python<'_>, bytes_max: usize) -> PyResult<()> {
-        static WRITE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let mut bytes = 0;
-        while bytes < bytes_max {
-            let Some(LogLines { worker, stream, text }) = self.lock().tables.poll_log() else { break };
-            bytes += text.len();
-            let written = WRITE
-                .import(py, "headrace.output", "write_lines")
-                .and_then(|write| write.call1((worker, stream, text.as_slice())));
-            match written {
-                Ok(_) => {}
-                Err(error) if error.is_instance_of::<PyException>(py) => error.write_unraisable(py, None),
-                Err(interrupt) => return Err(interrupt),
+    /// Sleeps until tasks have written lines; `None` once the broker is gone and everything was taken. Besides, the bytes
+    /// that were dropped since the start because nobody took them.
+    pub(crate) fn wait_logs(&self, py: Python<'_>) -> (Option<Vec<LogLines>>, u64) {
+        // No ending of a single call wakes who waits for the end of their run, which never comes: only lines, and what is
+        // rare, do.
+        let interest = Interest::RunEnd { run: CALLS };
+        let Source::Broker(end) = &self.source else { return (None, 0) };
+        let logs = self.detach(py, || {
+            loop {
+                let (lines, dropped, received) = {
+                    let mut state = self.lock();
+                    drain(end, &mut state);
+                    let lines: Vec<LogLines> = std::iter::from_fn(|| state.tables.poll_log()).collect();
+                    (lines, state.tables.log_bytes_dropped(), end.received())
+                };
+                if !lines.is_empty() {
+                    return (Some(lines), dropped);
+                }
+                if end.wait(interest, received, None) == Waited::Closed {
+                    return (None, dropped);
+                }
             }
-        }
-        Ok(())
+        });
+        self.drop_discarded();
+        logs
     }
 
     /// Remembers the graph of a run.

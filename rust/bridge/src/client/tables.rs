@@ -214,13 +214,13 @@ impl Tables {
     }
 
     /// The next lines that a task wrote.
-    pub(crate) fn has_log(&mut self) -> bool {
-        self.machine().is_some_and(|machine| machine.has_log())
-    }
-
-    /// The next of them.
     pub(crate) fn poll_log(&mut self) -> Option<LogLines> {
         self.machine()?.poll_log()
+    }
+
+    /// Bytes of such lines that were dropped because nobody took them.
+    pub(crate) fn log_bytes_dropped(&mut self) -> u64 {
+        self.machine().map_or(0, |machine| machine.statistics().log_bytes_dropped)
     }
 
     /// The answer to a question to the broker, or that there will be none.

@@ -47,11 +47,14 @@ fn with_citing<R>(state: Option<Citing>, run: impl FnOnce() -> R) -> (R, Option<
     (answer, state)
 }
 
-/// Pickles `value`, with cloudpickle if the C pickler fails or if the pickle names something of `__main__`, which does
-/// not exist elsewhere.
-fn dumps<'py>(value: &Bound<'py, PyAny>, restart: impl Fn()) -> PyResult<Bound<'py, PyBytes>> {
+/// Whose `dumps` pickles arguments by value, and results.
+const ARGUMENTS_BY_VALUE: &str = "cloudpickle";
+const RESULTS_BY_VALUE: &str = "headrace.by_value";
+
+/// Pickles `value`, by the module `by_value` if the C pickler fails or if the pickle names something of `__main__`, which
+/// does not exist elsewhere.
+fn dumps<'py>(value: &Bound<'py, PyAny>, by_value: &str, restart: impl Fn()) -> PyResult<Bound<'py, PyBytes>> {
     static DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    static CLOUD_DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = value.py();
     match DUMPS.import(py, "_pickle", "dumps")?.call1((value, 5)) {
         Ok(pickle) => {
@@ -64,12 +67,12 @@ fn dumps<'py>(value: &Bound<'py, PyAny>, restart: impl Fn()) -> PyResult<Bound<'
         Err(_) => {}
     }
     restart();
-    Ok(CLOUD_DUMPS.import(py, "cloudpickle", "dumps")?.call1((value, 5))?.cast_into::<PyBytes>()?)
+    Ok(py.import(by_value)?.getattr(pyo3::intern!(py, "dumps"))?.call1((value, 5))?.cast_into::<PyBytes>()?)
 }
 
 /// Pickles a result: a node in it is an error.
 pub(super) fn dumps_plain<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
-    with_citing(None, || dumps(value, || {})).0
+    with_citing(None, || dumps(value, RESULTS_BY_VALUE, || {})).0
 }
 
 /// Pickles an argument; what it cites is entered in `cited`. The answer has the numbers that this pickle cites.
@@ -88,7 +91,7 @@ pub(super) fn dumps_citing<'py>(
             }
         })
     };
-    let (pickle, state) = with_citing(Some(state), || dumps(value, restart));
+    let (pickle, state) = with_citing(Some(state), || dumps(value, ARGUMENTS_BY_VALUE, restart));
     let mut used = Vec::new();
     if let Some(state) = state {
         *cited = state.cited;
@@ -218,6 +221,6 @@ pub(crate) fn cite<'py>(reference: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Py
 #[pyfunction]
 pub(crate) fn try_pickle(value: &Bound<'_, PyAny>) -> Option<Py<PyAny>> {
     let state = Citing { home: 0, cited: Citations::default(), used: Vec::new(), lenient: true };
-    let (pickle, _) = with_citing(Some(state), || dumps(value, || {}));
+    let (pickle, _) = with_citing(Some(state), || dumps(value, ARGUMENTS_BY_VALUE, || {}));
     pickle.err().map(|error| error.into_value(value.py()).into_any())
 }

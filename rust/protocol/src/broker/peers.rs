@@ -84,7 +84,7 @@ impl Broker {
             Some(&Peer::Worker(worker)) => {
                 // Its process ends by itself; what it said belongs to the post-mortem.
                 let process = &mut self.workers[worker as usize];
-                process.keep_stderr(goodbye.text.as_bytes());
+                goodbye.text.clone_into(&mut process.farewell);
                 if goodbye.reason == GoodbyeReason::WorkersFailed as u8 {
                     // It is connected, but could not become what the client is: a setup that raises, say.
                     process.start_failures += 1;

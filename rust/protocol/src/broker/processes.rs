@@ -60,9 +60,12 @@ impl Broker {
             self.take_back(worker);
         }
         if self.workers[worker as usize].start_failures >= START_FAILURES_MAX {
-            let stderr = String::from_utf8_lossy(&stderr);
+            let words = match String::from_utf8_lossy(&stderr).trim_end() {
+                "" => "it wrote nothing to standard error".to_owned(),
+                words => format!("its last words:\n{words}"),
+            };
             self.give_up(&format!(
-                "worker {worker} {exit} before it could take work, {START_FAILURES_MAX} times in a row; its last words:\n{stderr}"
+                "worker {worker} {exit} before it could take work, {START_FAILURES_MAX} times in a row; {words}"
             ));
         }
         self.settle_cascades(now_ns);

@@ -84,13 +84,14 @@ impl Broker {
 
     pub(super) fn handle_cancel(&mut self, peer: PeerId, cancel: &Cancel<'_>, now_ns: u64) {
         let Some(position) = self.find_run(peer, cancel.run) else { return };
-        let tasks: Vec<TaskIndex> = if cancel.whole {
+        let mut tasks: Vec<TaskIndex> = if cancel.whole {
             self.live_slots(position)
         } else {
             cancel.index.iter().filter_map(|index| self.run(position).slots.get(index)).map(TaskIndex).collect()
         };
+        tasks.sort_unstable();
         self.kernel.cancel(&tasks);
-        self.settle_cascades(now_ns);
+        self.settle_cancelled(&tasks, now_ns);
     }
 
     pub(super) fn handle_query(&mut self, peer: PeerId, query: &Query, now_ns: u64) {

@@ -100,6 +100,8 @@ pub(crate) struct Worker {
     pub(crate) patience: u32,
     /// Last bytes of its standard error.
     stderr: VecDeque<u8>,
+    /// What it said as it left; mostly it has written the same to standard error.
+    pub(crate) farewell: String,
     pub(crate) busy_ns: u64,
 }
 
@@ -125,6 +127,7 @@ impl Worker {
             unanswered: 0,
             patience: UNANSWERED_MAX,
             stderr: VecDeque::new(),
+            farewell: String::new(),
             busy_ns: 0,
         }
     }
@@ -223,6 +226,12 @@ impl Worker {
         self.interrupted.clear();
         self.awaited = None;
         self.deferred.clear();
+        let farewell = std::mem::take(&mut self.farewell);
+        let end = &farewell.as_bytes()[farewell.len().saturating_sub(STDERR_TAIL_BYTES)..];
+        let is_written = end.is_empty() || self.stderr.make_contiguous().windows(end.len()).any(|part| part == end);
+        if !is_written {
+            self.keep_stderr(end);
+        }
         std::mem::take(&mut self.stderr).into()
     }
 }

@@ -257,12 +257,6 @@ impl Client {
         frame
     }
 
-    /// Whether lines that a task wrote wait to be fetched.
-    #[must_use]
-    pub fn has_log(&self) -> bool {
-        !self.log.is_empty()
-    }
-
     /// The next lines that a task wrote.
     #[must_use]
     pub fn poll_log(&mut self) -> Option<LogLines> {
