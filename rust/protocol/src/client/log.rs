@@ -41,10 +41,6 @@ impl LogQueue {
         Some(oldest)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.lines.is_empty()
-    }
-
     pub(super) fn bytes_dropped(&self) -> u64 {
         self.bytes_dropped
     }
