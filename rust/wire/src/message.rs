@@ -392,6 +392,45 @@ pub struct Forget<'a> {
     pub dead: U32s<'a>,
 }
 
+/// Asks for a segment of shared memory (worker or client to broker). The answer comes with a descriptor, not as a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Want {
+    /// The largest block that it must have room for.
+    pub bytes: u64,
+}
+
+/// Blocks that no live result cites (broker to whoever may have them). Their owner may use the bytes again once it sees them
+/// no more itself; anybody else answers [`Released`].
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Release<'a> {
+    /// Segment of each block.
+    pub segment: U32s<'a>,
+    /// Offset of each block within its segment, in units of [`BLOCK_ALIGN`] bytes.
+    pub offset: U32s<'a>,
+    /// Citations of each block that the broker had seen from the addressee. One that has sent more ignores the entry: the
+    /// broker will speak again.
+    pub citations: U32s<'a>,
+}
+
+/// Blocks of others that the sender sees no more (worker or client to broker).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Released<'a> {
+    /// Segment of each block.
+    pub segment: U32s<'a>,
+    /// Offset of each block within its segment, in units of [`BLOCK_ALIGN`] bytes.
+    pub offset: U32s<'a>,
+}
+
+/// Own segments without a block, which their owner returns (worker or client to broker).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct GiveBack<'a> {
+    /// Their numbers.
+    pub segment: U32s<'a>,
+}
+
+/// Blocks of shared memory start at multiples of this many bytes.
+pub const BLOCK_ALIGN: u64 = 64;
+
 /// A task that killed its worker, as the blob of [`Outcome::Died`] (a frame of its own type, so one codec serves).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Death<'a> {
@@ -431,5 +470,9 @@ pub enum Message<'a> {
     Recall(Recall<'a>),
     Revoke(Revoke<'a>),
     Forget(Forget<'a>),
+    Want(Want),
+    Release(Release<'a>),
+    Released(Released<'a>),
+    GiveBack(GiveBack<'a>),
     Death(Death<'a>),
 }

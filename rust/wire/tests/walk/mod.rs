@@ -46,6 +46,12 @@ pub(crate) fn walk(message: &Message<'_>) -> u64 {
         Message::Hold(hold) => hold.add.sum() + hold.remove.sum(),
         Message::Cancel(cancel) => cancel.index.sum(),
         Message::Forget(forget) => forget.dead.sum(),
+        Message::Want(want) => want.bytes,
+        Message::Release(release) => (0..release.segment.len())
+            .map(|at| u64::from(release.offset.at(at)) + u64::from(release.citations.at(at)))
+            .sum(),
+        Message::Released(released) => (0..released.segment.len()).map(|at| u64::from(released.offset.at(at))).sum(),
+        Message::GiveBack(give_back) => give_back.segment.sum(),
         Message::Hello(_) | Message::Welcome(_) | Message::Goodbye(_) | Message::Heartbeat(_) => 0,
         Message::Query(_) | Message::Log(_) | Message::Death(_) => 0,
     }
