@@ -11,6 +11,7 @@ pub mod memfd;
 pub mod origin;
 pub mod pidfd;
 pub mod poll;
+pub mod segment;
 pub mod signals;
 pub mod spawn;
 pub mod status_page;
