@@ -5,6 +5,7 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("headrace runs on Linux only: it needs memfd, pidfd and eventfd");
 
+pub mod control;
 pub mod eventfd;
 pub mod exit;
 pub mod memfd;
