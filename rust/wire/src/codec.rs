@@ -127,6 +127,7 @@ body!(Report<'a> { task, attempt, verdict, values, timed_function, timed_calls, 
 body!(Recall<'a> { task, attempt, fetch });
 body!(Revoke<'a> { task, attempt });
 body!(Forget<'a> { dead });
+body!(Put<'a> { index, value });
 body!(Want { bytes });
 body!(Release<'a> { segment, offset, citations });
 body!(Released<'a> { segment, offset });
@@ -205,6 +206,7 @@ messages! {
     Query = 14,
     State = 15,
     Log = 16,
+    Put = 17,
     Lease = 20,
     Report = 21,
     Recall = 22,

@@ -392,6 +392,15 @@ pub struct Forget<'a> {
     pub dead: U32s<'a>,
 }
 
+/// A result that the client has made itself: a single call that has ended (client to broker).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Put<'a> {
+    /// Its index in run 0.
+    pub index: u32,
+    /// The encoded value.
+    pub value: &'a [u8],
+}
+
 /// Asks for a segment of shared memory (worker or client to broker). The answer comes with a descriptor, not as a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Want {
@@ -470,6 +479,7 @@ pub enum Message<'a> {
     Recall(Recall<'a>),
     Revoke(Revoke<'a>),
     Forget(Forget<'a>),
+    Put(Put<'a>),
     Want(Want),
     Release(Release<'a>),
     Released(Released<'a>),

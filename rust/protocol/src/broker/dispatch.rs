@@ -147,11 +147,12 @@ impl Broker {
     }
 
     fn send_leases(&mut self, number: u32, now_ns: u64) {
-        let Broker { kernel, ledger, functions, runs, workers, columns, leased, actions, statistics, .. } = self;
+        let Broker { kernel, ledger, store, functions, runs, workers, columns, leased, actions, statistics, .. } = self;
         let worker = &mut workers[number as usize];
         if worker.frames_open() == 0 {
             worker.progress_ns = now_ns;
         }
+        let peer = worker.peer().expect("only connected workers are given work");
         let frame = worker.next_frame();
         let mut void: Vec<(u32, u32)> = Vec::new();
         columns.clear();
@@ -192,6 +193,7 @@ impl Broker {
                 {
                     let payload =
                         value.payload.as_ref().expect("no task is leasable while only another worker has an input");
+                    store.hand_over(peer, Some(number), payload.bytes(), actions);
                     columns.value_task.push(predecessor.0);
                     columns.values.push(payload.bytes());
                     value.holders.push(number);
@@ -215,7 +217,6 @@ impl Broker {
         columns.message(frame, &worker.dead).encode(&mut bytes);
         worker.dead.clear();
         statistics.lease_frames += 1;
-        let peer = worker.peer().expect("only connected workers are given work");
         actions.push_back(Action::Send { peer, frame: bytes, wake: None });
     }
 

@@ -20,17 +20,20 @@ mod ledger;
 mod payload;
 mod peers;
 mod processes;
+mod put;
 mod recall;
 mod reports;
 mod results;
 mod runs;
+mod store;
 mod streaming;
 mod submit;
 mod workers;
 
-pub use action::{Action, PeerId, Wake};
+pub use action::{Action, PeerId, SegmentNews, Wake};
 pub use payload::{Frame, Payload};
 pub use processes::Exit;
+pub use store::StoreStatistics;
 
 use dispatch::LeaseColumns;
 use functions::Functions;
@@ -39,6 +42,7 @@ use headrace_wire::{DecodeError, Message};
 use ledger::Ledger;
 use peers::Peer;
 use runs::Run;
+use store::Store;
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, VecDeque};
 use streaming::Rest;
@@ -53,6 +57,8 @@ pub struct Config {
     pub crash_limit: u8,
     /// Largest result in bytes that a worker may report.
     pub result_bytes_max: u64,
+    /// Bytes of shared memory that all processes may have together.
+    pub store_limit: u64,
     /// Version of headrace that peers must match.
     pub version: String,
     /// Version of Python; peers must match its first two numbers.
@@ -87,6 +93,7 @@ pub struct Broker {
     config: Config,
     kernel: Kernel,
     ledger: Ledger,
+    store: Store,
     functions: Functions,
     runs: Vec<Option<Run>>,
     free_runs: Vec<u32>,
@@ -122,6 +129,7 @@ impl Broker {
     pub fn new(config: Config, now_ns: u64) -> Self {
         let workers = (0..config.workers).map(Worker::new).collect();
         let mut broker = Broker {
+            store: Store::new(config.store_limit),
             config,
             kernel: Kernel::new(),
             ledger: Ledger::default(),
@@ -177,6 +185,14 @@ impl Broker {
                 self.handle_report(worker, frame, &report, now_ns);
             }
             (Some(Peer::Worker(_) | Peer::Client(_)), Message::Heartbeat(_)) => {}
+            (Some(Peer::Client(_)), Message::Put(put)) => self.handle_put(peer, frame, &put, now_ns),
+            (Some(Peer::Worker(_) | Peer::Client(_)), Message::Want(want)) => self.handle_want(peer, want.bytes),
+            (Some(Peer::Worker(_) | Peer::Client(_)), Message::Released(released)) => {
+                self.handle_released(peer, &released);
+            }
+            (Some(Peer::Worker(_) | Peer::Client(_)), Message::GiveBack(given)) => {
+                self.handle_give_back(peer, &given);
+            }
             (Some(_), Message::Goodbye(goodbye)) => self.handle_goodbye(peer, &goodbye, now_ns),
             (Some(_), _) => self.refuse(peer, "a message that this peer may not send"),
         }
@@ -197,6 +213,7 @@ impl Broker {
     /// Gives out work and news after everything that arrived was handled.
     pub fn finish_turn(&mut self, now_ns: u64) {
         self.settle_cascades(now_ns);
+        self.settle_store();
         self.dispatch(now_ns);
         self.recall_for_idle_workers(now_ns);
         self.tell_news(now_ns);
@@ -228,6 +245,11 @@ impl Broker {
     /// Counts since the start.
     pub fn statistics(&self) -> Statistics {
         Statistics { bytes_held: self.ledger.bytes_held(), tasks_held: self.tasks_held(), ..self.statistics }
+    }
+
+    /// Shared memory now.
+    pub fn store_statistics(&self) -> StoreStatistics {
+        self.store.statistics()
     }
 
     fn tasks_held(&self) -> u64 {

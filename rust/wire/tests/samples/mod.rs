@@ -21,6 +21,7 @@ pub(crate) fn samples() -> Vec<(&'static str, Message<'static>)> {
         ("recall", Message::Recall(Recall { task: words(&[40, 41]), attempt: words(&[1, 300]), fetch: words(&[12]) })),
         ("revoke", Message::Revoke(Revoke { task: words(&[40]), attempt: words(&[2]) })),
         ("forget", Message::Forget(Forget { dead: words(&[5, 6, 7]) })),
+        ("put", Message::Put(Put { index: 3, value: b"\x03\x07" })),
         ("want", Message::Want(Want { bytes: 200_000_000 })),
         (
             "release",

@@ -46,6 +46,7 @@ pub(crate) fn walk(message: &Message<'_>) -> u64 {
         Message::Hold(hold) => hold.add.sum() + hold.remove.sum(),
         Message::Cancel(cancel) => cancel.index.sum(),
         Message::Forget(forget) => forget.dead.sum(),
+        Message::Put(put) => u64::from(put.index) + put.value.len() as u64,
         Message::Want(want) => want.bytes,
         Message::Release(release) => (0..release.segment.len())
             .map(|at| u64::from(release.offset.at(at)) + u64::from(release.citations.at(at)))
