@@ -34,6 +34,7 @@ class Embedded:
         preload: Sequence[str],
         setup: Callable[[], object] | None,
         env: Mapping[str, str] | None,
+        store_limit: int,
     ) -> None:
         launch = prepare(preload, setup, env)
         self.core = ClientCore.embedded(
@@ -45,6 +46,7 @@ class Embedded:
             libzmq=launch.libzmq,
             crash_limit=CRASH_LIMIT,
             result_bytes_max=RESULT_BYTES_MAX,
+            store_limit=store_limit,
             grace_s=GRACE_S,
         )
 
@@ -55,6 +57,10 @@ class Embedded:
     def call(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, str]:
         """Start a call."""
         return self.core.call(fn, args, kwargs)
+
+    def put(self, value: object) -> tuple[int, str]:
+        """Make a value a result."""
+        return self.core.put(value)
 
     def cancel(self, run: int, indices: list[int] | None) -> None:
         """Cancel tasks of a run; None: all of them."""

@@ -416,8 +416,8 @@ pub struct Release<'a> {
     pub segment: U32s<'a>,
     /// Offset of each block within its segment, in units of [`BLOCK_ALIGN`] bytes.
     pub offset: U32s<'a>,
-    /// Citations of each block that the broker had seen from the addressee. One that has sent more ignores the entry: the
-    /// broker will speak again.
+    /// To the owner of a block: how many of its citations the broker has received since the last RELEASE. If it has sent
+    /// more, one is on its way, and the block stays until the broker speaks again. 0 to anybody else.
     pub citations: U32s<'a>,
 }
 

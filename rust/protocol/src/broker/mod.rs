@@ -42,9 +42,9 @@ use headrace_wire::{DecodeError, Message};
 use ledger::Ledger;
 use peers::Peer;
 use runs::Run;
-use store::Store;
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, VecDeque};
+use store::Store;
 use streaming::Rest;
 use workers::{Life, Worker};
 

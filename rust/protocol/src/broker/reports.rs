@@ -71,7 +71,8 @@ impl Broker {
         let held = self.ledger.slot(task).held_by_worker;
         let accepted = match verdict {
             Verdict::Value => {
-                if self.ledger.value(task).is_some_and(|held| held.payload.is_none() && held.holders.contains(&number)) {
+                if self.ledger.value(task).is_some_and(|held| held.payload.is_none() && held.holders.contains(&number))
+                {
                     self.store.cite(value.bytes());
                     self.ledger.set_payload(task, value);
                     self.kernel.secure(index);

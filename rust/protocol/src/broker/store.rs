@@ -63,18 +63,19 @@ struct Block {
     bytes: u64,
     /// Live results that cite it.
     live: u32,
-    /// Citations seen, by sender.
-    seen: SmallVec<[(PeerId, u32); 2]>,
+    /// Citations received from its owner.
+    from_owner: u32,
     /// Others than the owner that were sent a citation and have not let go.
-    holders: SmallVec<[PeerId; 4]>,
-    /// Whether the holders were told that it is dead.
-    dead: bool,
+    holders: SmallVec<[Holder; 4]>,
 }
 
-impl Block {
-    fn seen_from(&self, peer: PeerId) -> u32 {
-        self.seen.iter().find(|(from, _)| *from == peer).map_or(0, |(_, count)| *count)
-    }
+#[derive(Clone, Copy, Debug)]
+struct Holder {
+    peer: PeerId,
+    /// It was sent RELEASE and has not answered.
+    asked: bool,
+    /// It was sent a citation since, of which its answer does not speak.
+    sent_since: bool,
 }
 
 /// Bytes now and at most.
@@ -118,13 +119,10 @@ impl Store {
             let Some(owned) = self.segments.get_mut(&segment) else { continue };
             let block = self.blocks.entry((segment, offset)).or_insert_with(|| {
                 owned.blocks += 1;
-                Block { bytes, live: 0, seen: SmallVec::new(), holders: SmallVec::new(), dead: false }
+                Block { bytes, live: 0, from_owner: 0, holders: SmallVec::new() }
             });
             block.live += 1;
-            match block.seen.iter_mut().find(|(sender, _)| *sender == from) {
-                Some((_, count)) => *count += 1,
-                None => block.seen.push((from, 1)),
-            }
+            block.from_owner += u32::from(owned.owner == Some(from));
         }
     }
 
@@ -154,13 +152,7 @@ impl Store {
 
     /// A value is about to be sent to a peer, which holds its blocks from now on. Segments that it has not got go ahead.
     #[inline]
-    pub(super) fn hand_over(
-        &mut self,
-        to: PeerId,
-        worker: Option<u32>,
-        value: &[u8],
-        actions: &mut VecDeque<Action>,
-    ) {
+    pub(super) fn hand_over(&mut self, to: PeerId, worker: Option<u32>, value: &[u8], actions: &mut VecDeque<Action>) {
         for cited in citations(value) {
             let (Some(segment), Some(block)) =
                 (self.segments.get_mut(&cited.segment), self.blocks.get_mut(&(cited.segment, cited.offset)))
@@ -175,8 +167,9 @@ impl Store {
                 let news = SegmentNews::Shared { segment: cited.segment, bytes: segment.bytes };
                 actions.push_back(Action::Segment { worker, news });
             }
-            if !block.holders.contains(&to) {
-                block.holders.push(to);
+            match block.holders.iter_mut().find(|holder| holder.peer == to) {
+                Some(holder) => holder.sent_since = holder.asked,
+                None => block.holders.push(Holder { peer: to, asked: false, sent_since: false }),
             }
         }
     }
@@ -186,7 +179,7 @@ impl Store {
         let block = self.blocks.remove(&id)?;
         let segment = self.segments.get_mut(&id.0)?;
         segment.blocks -= 1;
-        segment.owner.map(|owner| (owner, block.seen_from(owner)))
+        segment.owner.map(|owner| (owner, block.from_owner))
     }
 
     /// How many bytes are granted for a block of so many, if there is room.
@@ -281,7 +274,8 @@ impl Broker {
         for (segment, offset) in released.segment.iter().zip(released.offset.iter()) {
             let id = (segment, u64::from(offset) * BLOCK_ALIGN);
             if let Some(block) = self.store.blocks.get_mut(&id) {
-                block.holders.retain(|holder| *holder != peer);
+                block.holders.retain(|holder| holder.peer != peer || std::mem::take(&mut holder.sent_since));
+                block.holders.iter_mut().filter(|holder| holder.peer == peer).for_each(|holder| holder.asked = false);
                 self.store.loose.push(id);
             }
         }
@@ -299,9 +293,14 @@ impl Broker {
         self.serve_wants();
     }
 
+    /// A segment that was granted could not be made.
+    pub fn handle_segment_failure(&mut self, segment: u32, _now_ns: u64) {
+        self.store.remove_segment(segment);
+    }
+
     fn drop_segment(&mut self, number: u32) {
         let Some(segment) = self.store.remove_segment(number) else { return };
-        for peer in segment.shared_with {
+        for peer in segment.owner.into_iter().chain(segment.shared_with) {
             self.tell_of_segment(peer, SegmentNews::Dropped { segment: number });
         }
         self.actions.push_back(Action::CloseSegment { segment: number });
@@ -319,13 +318,11 @@ impl Broker {
         for id in std::mem::take(&mut self.store.loose) {
             let Some(block) = self.store.blocks.get_mut(&id) else { continue };
             if block.live > 0 {
-                block.dead = false;
                 continue;
             }
-            if !std::mem::replace(&mut block.dead, true) {
-                for &holder in &block.holders {
-                    told.entry(holder).or_default().push((id.0, id.1, block.seen_from(holder)));
-                }
+            for holder in block.holders.iter_mut().filter(|holder| !holder.asked) {
+                holder.asked = true;
+                told.entry(holder.peer).or_default().push((id.0, id.1, 0));
             }
             if block.holders.is_empty()
                 && let Some((owner, seen)) = self.store.forget(id)
@@ -357,7 +354,7 @@ impl Broker {
         }
         for (id, block) in &mut store.blocks {
             let before = block.holders.len();
-            block.holders.retain(|holder| *holder != peer);
+            block.holders.retain(|holder| holder.peer != peer);
             if block.holders.len() < before {
                 store.loose.push(*id);
             }
@@ -381,5 +378,4 @@ impl Broker {
             self.drop_segment(number);
         }
     }
-
 }

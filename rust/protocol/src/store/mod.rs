@@ -21,6 +21,7 @@
 
 mod arena;
 mod blocks;
+mod cited;
 #[cfg(test)]
 mod tests;
 
