@@ -140,6 +140,8 @@ def recorders(worker: int) -> tuple[Callable[..., bytes], Callable[..., bytes], 
     def record_error(key: str, attempt: int, limit: int, error: BaseException) -> bytes:
         from headrace.records import dump_failure
 
+        if isinstance(error, ValueError) and "read-only" in str(error):
+            error.add_note(READ_ONLY)
         return dump_failure(error, key, attempt, worker, limit)
 
     def record_result(key: str, attempt: int, limit: int, error: BaseException, result: object) -> bytes:
@@ -155,6 +157,13 @@ def recorders(worker: int) -> tuple[Callable[..., bytes], Callable[..., bytes], 
         return record_error(key, attempt, limit, ResultTooLarge(text, key=key))
 
     return record_error, record_result, record_size
+
+
+#: What to do about an argument that must not be written to.
+READ_ONLY = (
+    "headrace: large arguments are read-only views of results in shared memory; "
+    "headrace.copy(x) makes a copy that can be changed"
+)
 
 
 def result_error(key: str, error: BaseException, result: object) -> BaseException:

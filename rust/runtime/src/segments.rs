@@ -73,9 +73,14 @@ impl Segments {
         self.changed.notify_all();
     }
 
-    /// The broker is gone: nothing more will come.
+    /// The broker is gone: nothing more will come. Maps stay as long as somebody has views of them.
     pub fn close(&self) {
-        self.lock().closed = true;
+        let mut state = self.lock();
+        let maps = std::mem::take(&mut state.maps);
+        state.by_address.clear();
+        state.closed = true;
+        drop(state);
+        drop(maps);
         self.changed.notify_all();
     }
 

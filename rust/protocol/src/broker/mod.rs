@@ -82,7 +82,7 @@ pub struct Statistics {
     pub worker_deaths: u64,
     /// Frames of unknown type that were skipped.
     pub unknown_frames: u64,
-    /// Bytes of arguments and results held now.
+    /// Bytes of arguments and results held now, in shared memory and out of it.
     pub bytes_held: u64,
     /// Tasks held now.
     pub tasks_held: u64,
@@ -244,7 +244,8 @@ impl Broker {
 
     /// Counts since the start.
     pub fn statistics(&self) -> Statistics {
-        Statistics { bytes_held: self.ledger.bytes_held(), tasks_held: self.tasks_held(), ..self.statistics }
+        let bytes_held = self.ledger.bytes_held() + self.store.statistics().cited;
+        Statistics { bytes_held, tasks_held: self.tasks_held(), ..self.statistics }
     }
 
     /// Shared memory now.

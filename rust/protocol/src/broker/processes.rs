@@ -174,6 +174,7 @@ impl Broker {
     pub(super) fn send_heartbeats(&mut self, now_ns: u64) {
         self.heartbeat_due_ns = now_ns + HEARTBEAT_NS;
         self.heartbeat_number += 1;
+        self.cool_store(now_ns);
         for worker in 0..self.workers.len() {
             if let Some(peer) = self.workers[worker].peer() {
                 self.forget_dead(worker as u32);

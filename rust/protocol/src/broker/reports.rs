@@ -93,6 +93,7 @@ impl Broker {
         };
         if accepted.is_err() {
             self.statistics.stale_reports += 1;
+            self.disown(number, task);
             self.workers[number as usize].interrupted.retain(|asked| (asked.task, asked.attempt) != (task, attempt));
             return;
         }
@@ -105,6 +106,15 @@ impl Broker {
                 // At once: an input of those that came back with it may stand further on in the same report.
                 self.settle_returned();
             }
+        }
+    }
+
+    /// What a worker may hold of an attempt that does not count is to go, unless it holds or makes a value that does.
+    fn disown(&mut self, number: u32, task: u32) {
+        let makes = self.kernel.worker_of(TaskIndex(task)) == Some(worker_id(number));
+        let holds = self.ledger.value(task).is_some_and(|value| value.holders.contains(&number));
+        if !makes && !holds {
+            self.workers[number as usize].dead.push(task);
         }
     }
 

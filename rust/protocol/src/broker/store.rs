@@ -6,7 +6,7 @@
 use super::action::SegmentNews;
 use super::peers::Peer;
 use super::{Action, Broker, PeerId};
-use headrace_wire::{BLOCK_ALIGN, Citation, GiveBack, Message, Release, Released, citations};
+use headrace_wire::{BLOCK_ALIGN, CITING, Citation, GiveBack, Message, Release, Released, citations};
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, VecDeque};
@@ -18,6 +18,8 @@ const SEGMENT_BYTES_MIN: u64 = 32 << 20;
 const SEGMENTS_A_BUDGET: u64 = 16;
 /// How often the segments of one owner double.
 const DOUBLINGS_MAX: u32 = 5;
+/// How long unused segments stay warm, in steps of a heartbeat.
+const WARM_NS: u64 = 5_000_000_000;
 /// How many holders an error names.
 const HOLDERS_NAMED: usize = 3;
 
@@ -36,6 +38,9 @@ pub(super) struct Store {
     wants: VecDeque<Wanted>,
     /// Who was asked to return what it does not use and has not answered.
     asked: Vec<PeerId>,
+    /// Whether a value or a wish came since the last look of [`Broker::cool_store`], and when unused segments go.
+    used: bool,
+    cool_ns: u64,
 }
 
 /// Somebody who waits for room.
@@ -115,6 +120,7 @@ impl Store {
     /// count for nothing.
     #[inline]
     pub(super) fn arrive(&mut self, from: PeerId, value: &[u8]) {
+        self.used |= value.first() == Some(&CITING);
         for Citation { segment, offset, bytes } in citations(value) {
             let Some(owned) = self.segments.get_mut(&segment) else { continue };
             let block = self.blocks.entry((segment, offset)).or_insert_with(|| {
@@ -200,6 +206,7 @@ impl Store {
 
 impl Broker {
     pub(super) fn handle_want(&mut self, peer: PeerId, bytes: u64) {
+        self.store.used = true;
         self.store.wants.push_back(Wanted { peer, bytes, asked: false });
         self.serve_wants();
     }
@@ -235,15 +242,30 @@ impl Broker {
         self.tell_of_segment(owner, SegmentNews::Granted { segment, bytes });
     }
 
-    /// Asks every owner for the segments that it does not use.
+    /// Asks every owner for the segments that it does not use. Only workers are waited for: a client may not listen for
+    /// hours.
     fn ask_for_segments(&mut self) {
         let mut owners: Vec<PeerId> = self.store.segments.values().filter_map(|segment| segment.owner).collect();
         owners.sort_unstable();
         owners.dedup();
+        // Dead results that a worker holds still may be what fills its segments.
+        (0..self.workers.len() as u32).for_each(|worker| self.forget_dead(worker));
         for &owner in &owners {
             self.send(owner, &Message::GiveBack(GiveBack::default()));
         }
+        owners.retain(|owner| matches!(self.peers.get(owner), Some(Peer::Worker(_))));
         self.store.asked = owners;
+    }
+
+    /// Has unused segments returned once shared memory has rested for a while; warm ones are for those who come soon.
+    pub(super) fn cool_store(&mut self, now_ns: u64) {
+        if self.store.used {
+            self.store.used = false;
+            self.store.cool_ns = now_ns + WARM_NS;
+        } else if self.store.granted > 0 && now_ns >= self.store.cool_ns && self.store.asked.is_empty() {
+            self.store.cool_ns = u64::MAX;
+            self.ask_for_segments();
+        }
     }
 
     fn tell_of_segment(&mut self, peer: PeerId, news: SegmentNews) {
