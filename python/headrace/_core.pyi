@@ -154,8 +154,9 @@ class Graph:
 class TopologicalSorter(Generic[_T]):
     """Base of `headrace.TopologicalSorter`."""
 
-    def __new__(cls, graph: SupportsItems[_T, Iterable[_T]] | None = None) -> Self: ...
-    def add(self, node: _T, /, *predecessors: _T) -> None:
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> Self: ...
+    def __init__(self, graph: SupportsItems[_T, Iterable[_T]] | None = None) -> None: ...
+    def add(self, node: _T, *predecessors: _T) -> None:
         """Add a node and its predecessors, new ones included.
 
         Called again with the same node, it adds to its predecessors.

@@ -131,6 +131,10 @@ class Client:
         Futures of `call` and refs of `run.ref` may stand anywhere among the arguments: the call waits for them and gets
         their values on the worker.
 
+        Arguments, bound methods and objects with `__call__` travel as they are now. A function or class is captured when
+        the client first calls it: what it closes over, or reads from the globals of `__main__`, stays what it was then.
+        Pass as an argument what changes.
+
         Raises:
             ArgumentNotPicklable: an argument, or the function, cannot travel.
             UsageError: the client is closed, or it is not the one of a future or ref among the arguments.

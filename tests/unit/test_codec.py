@@ -12,7 +12,7 @@ from graph_tasks import evaluate, give, inc, passed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace import Graph, GraphError
+from headrace import Graph, GraphError, UsageError
 from headrace._core import ExternalRef, _dep, cite
 
 integers = st.integers() | st.sampled_from([n + d for n in (2**7, 2**31, 2**63, 2**64) for d in (-1, 0, 1)])
@@ -255,3 +255,74 @@ def test_values_of_other_types_keep_them(value):
     assert type(arrived) is type(value)
     assert arrived == value
     assert repr(inner) == repr([value])
+
+
+class Meddling(Reference):
+    """A ref whose number changes the container that it is in."""
+
+    act = staticmethod(lambda: None)
+
+    @property
+    def index(self):
+        self.act()
+        return 5
+
+
+@pytest.mark.parametrize("by_reference", [False, True])
+@pytest.mark.parametrize(
+    ("container", "act"),
+    [
+        ({"ref": None, "one": 1}, lambda table: table.update(more=2)),
+        ({"ref": None, "one": 1}, lambda table: table.clear()),
+        ([None, 1], lambda items: items.append(2)),
+        ([None, 1, 2], lambda items: items.pop()),
+    ],
+)
+def test_a_container_that_changes_while_it_is_walked_panics_nobody(core, by_reference, container, act):
+    ref = Meddling(core, 3, 5)
+    container = container.copy()
+    container["ref" if isinstance(container, dict) else 0] = ref
+    ref.act = lambda: act(container) if len(container) in (2, 3) else None
+    graph = Graph(by_reference=by_reference)
+    try:
+        node = graph.add(give, container)
+    except (UsageError, RuntimeError):
+        assert len(graph) == 0
+    else:
+        ((seen,), _) = evaluate(graph, node)
+        assert type(seen) is type(container)
+
+
+class Disguised:
+    """Says to be of another class, and does something whenever it is asked."""
+
+    def __init__(self, act):
+        self.act = act
+
+    @property
+    def __class__(self):
+        self.act()
+        return int
+
+    def __reduce__(self):
+        return int, ()
+
+
+def test_a_class_that_is_a_property_is_not_asked():
+    asked = []
+    graph = Graph(by_reference=True)
+    graph.add(give, {"x": Disguised(lambda: asked.append(1))})
+    assert not asked
+
+
+@pytest.mark.parametrize("count", [2, 64, 65, 300])
+def test_a_list_of_nodes_that_is_given_twice_arrives_as_one(count):
+    graph = Graph()
+    nodes = list(graph.map(inc, range(count)))
+    numbers = [number + 1 for number in range(count)]
+    ((left, right), keywords) = evaluate(graph, graph.add(give, nodes, nodes, named={"inner": [nodes]}))
+    assert left == numbers
+    assert left is right is keywords["named"]["inner"][0]
+    ((left, right), _) = evaluate(graph, graph.add(give, nodes, list(nodes)))
+    assert left == right == numbers
+    assert left is not right

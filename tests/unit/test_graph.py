@@ -1,14 +1,18 @@
 """Graphs under construction: `add`, keys, `subgraph`, `keep`, live objects, threads, and what is refused."""
 
+import contextlib
+import gc
 import operator
 import sys
 import threading
+import weakref
 
 import pytest
-from graph_tasks import Model, add, concat, evaluate, give, inc
+from graph_tasks import Model, add, concat, evaluate, give, inc, join
 
 import headrace
 from headrace import Graph, GraphError, UsageError, task
+from headrace._core import ClientCore, ExternalRef
 
 # -- add ---------------------------------------------------------------------------------------------------------------
 
@@ -100,7 +104,7 @@ def test_a_refused_task_leaves_nothing_behind():
     with pytest.raises(headrace.ArgumentNotPicklable):
         graph.map(give, [1, 2, threading.Lock()])
     assert len(graph) == 1
-    assert graph._counts() == (1, 0, 2, 1)
+    assert graph._counts() == (1, 0, 1, 1)
 
 
 # -- keys --------------------------------------------------------------------------------------------------------------
@@ -272,3 +276,140 @@ def test_an_argument_may_build_graphs_while_it_is_pickled():
     seen = graph.add(give, Nested(), node)
     assert evaluate(graph, seen) == ((((2,), {}), 2), {})
     assert len(graph) == 3
+
+
+def test_live_objects_may_share_what_they_hold():
+    shared = [1] * 40
+    for _ in range(6):
+        shared = [shared] * 40
+    graph = Graph(by_reference=True)
+    node = graph.add(inc, 0)
+    seen = graph.add(give, shared, [shared, (node,)], {"in": shared})
+    ((first, (second, third), table), _) = evaluate(graph, seen)
+    assert first is second is table["in"] is shared
+    assert third == (1,)
+
+
+def test_nodes_are_found_below_containers_that_were_seen_deeper_down():
+    graph = Graph(by_reference=True)
+    node = graph.add(inc, 0)
+    deep = [[[[node]]]]
+    low = [deep]
+    for _ in range(4):
+        low = [low]
+    ((first, second), _) = evaluate(graph, graph.add(give, low, deep))
+    assert second == [[[[1]]]]
+    assert first[0][0][0][0][0] is deep  # deeper than nodes are looked for
+
+    loop = []
+    loop.append(loop)
+    ((same, number), _) = evaluate(graph, graph.add(give, loop, [node]))
+    assert same is loop
+    assert number == [1]
+
+
+# -- errors leave nothing behind ---------------------------------------------------------------------------------------
+
+
+class Unpicklable:
+    def __reduce__(self):
+        raise TypeError("not this one")
+
+
+def tell(graph):
+    return len(graph), graph._counts(), [node.key for node in graph]
+
+
+def grow(graph):
+    """A graph with a task of its own key, and one whose key looks like that of a task to come."""
+    nodes = graph.map(inc, range(5))
+    graph.add(task(inc, key="taken"), 1)
+    graph.add(task(inc, key="add-8"), 1)
+    return nodes
+
+
+LONG = bytes(100_000)
+
+MISTAKES = {
+    "add": lambda graph, nodes: graph.add(task(add, key="taken"), nodes),
+    "add, argument": lambda graph, nodes: graph.add(add, [nodes[0], Unpicklable()]),
+    "map": lambda graph, nodes: graph.map(task(add, key="new"), nodes),
+    "map, constant": lambda graph, nodes: graph.map(task(give, key="new"), [1, 2], c=LONG),
+    "map, one taken": lambda graph, nodes: graph.map(task(give, key="taken"), [1], c=LONG, d=LONG),
+    "map, constant's key": lambda graph, nodes: graph.map(task(give, key="constant-7"), [1], c=LONG),
+    "map, argument": lambda graph, nodes: graph.map(give, [1, Unpicklable()], c=LONG),
+    "map, uneven": lambda graph, nodes: graph.map(give, [1, 2], iter([1]), c=LONG),
+    "map, default keys": lambda graph, nodes: graph.map(add, [1, 2, 3], c=LONG),
+    "reduce": lambda graph, nodes: graph.reduce(task(add, key="taken"), nodes),
+    "reduce, default keys": lambda graph, nodes: graph.reduce(add, nodes),
+    "reduce, key below": lambda graph, nodes: graph.reduce(task(join, key="join-9"), nodes),
+    "reduce, initial": lambda graph, nodes: graph.reduce(task(add, key="taken"), nodes, initial=[1]),
+    "reduce, bad initial": lambda graph, nodes: graph.reduce(join, nodes, initial=Unpicklable()),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_what_fails_changes_nothing(mistake):
+    graph = Graph()
+    nodes = grow(graph)
+    before = tell(graph)
+    for _ in range(2):
+        with pytest.raises((GraphError, UsageError)):
+            MISTAKES[mistake](graph, nodes)
+        assert tell(graph) == before
+    assert evaluate(graph, *nodes) == [1, 2, 3, 4, 5]
+    graph.add(inc, nodes[0])
+    graph.map(give, [1, 2], c=LONG)
+    assert len(graph) == 7 + 1 + 3
+
+
+def test_the_keys_of_a_reduction_in_a_subgraph_are_unique():
+    graph = Graph()
+    part = graph.subgraph(graph.map(inc, range(5))[3:])
+    assert [node.key for node in part] == ["inc-3", "inc-4"]
+    for key in ("join-5", "join-6", "inc-4"):
+        with pytest.raises(GraphError, match=f"duplicate key '{key}'"):
+            part.reduce(task(join, key=key), [*part, *part])
+        assert len(part) == 2
+    part.reduce(task(join, key="join-7"), [*part, *part])
+    assert [node.key for node in part][2:] == ["join-5", "join-6", "join-7"]
+
+
+def test_nothing_to_map_adds_nothing():
+    graph = Graph()
+    nodes = grow(graph)
+    before = tell(graph)
+    for numbers in ([], range(0), iter(())):
+        assert len(graph.map(give, numbers, c=LONG)) == len(graph.map(task(give, key="taken"), numbers)) == 0
+        assert len(graph.map(give, numbers, c=nodes, d=LONG)) == 0
+    assert tell(graph) == before
+
+
+@pytest.mark.parametrize("by_reference", [False, True])
+def test_failed_tasks_keep_no_argument_alive(by_reference):
+    class Thing:
+        def __reduce__(self):
+            return int, ()
+
+    class Wrong(ExternalRef):
+        run = "no number"
+
+    core = ClientCore.local(1)
+    graph = Graph(by_reference=by_reference)
+    graph.add(task(inc, key="taken"), 1)
+    given, wrong = [Thing(), ExternalRef(core, 1, 5)], Wrong(core, 1, 5)
+    gone = [weakref.ref(thing) for thing in given]
+    for mistake in (
+        lambda: graph.add(inc, *given, [given[1], wrong]),
+        lambda: graph.map(inc, [tuple(given), wrong]),
+        lambda: graph.add(task(inc, key="taken"), *given),
+        lambda: graph.map(task(inc, key="taken"), given[:1], given[1:]),
+        lambda: graph.reduce(task(inc, key="taken"), graph.nodes, initial=list(given)),
+    ):
+        with contextlib.suppress(GraphError, UsageError, TypeError):
+            mistake()
+    assert len(graph) == 1
+    given.clear()
+    gc.collect()
+    assert [ref() for ref in gone] == [None, None]
+    core.close()

@@ -1,5 +1,8 @@
 """`Graph.map`: many tasks in one verb."""
 
+import subprocess
+import sys
+
 import pytest
 from graph_tasks import add, evaluate, give, inc
 
@@ -24,6 +27,51 @@ def test_a_range_gives_its_numbers():
     graph = Graph()
     graph.map(inc, range(2**70, 2**70 + 2))
     assert evaluate(graph) == [2**70 + 1, 2**70 + 2]
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        range(2**62, 2**64 + 2**62, 2**62),
+        range(2**63 - 3, 2**63 + 3),
+        range(-(2**63) + 1, -(2**64), -(2**62)),
+        range(2**63 - 2, 2**63),
+        range(-(2**63), -(2**63) + 2),
+        range(2**31 - 2, 2**31 + 2),
+    ],
+)
+def test_a_range_may_pass_the_borders_of_machine_integers(numbers):
+    graph = Graph()
+    nodes = graph.map(give, numbers)
+    assert evaluate(graph, *nodes) == [((number,), {}) for number in numbers]
+
+
+@pytest.mark.parametrize("numbers", [range(2**31), range(10**12), range(2**64), range(0, -(2**80), -1)])
+def test_a_range_beyond_the_limit_of_tasks_is_refused_at_once(numbers):
+    graph = Graph()
+    for constants in ({}, {"bound": 1}):
+        with pytest.raises(GraphError, match="at most 2,147,483,647 tasks"):
+            graph.map(inc, numbers, **constants)
+    with pytest.raises(GraphError, match="at most 2,147,483,647 tasks"):
+        graph.map(add, numbers, numbers)
+    with pytest.raises(GraphError, match="equally long"):
+        graph.map(add, [1], numbers)
+    assert len(graph) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the address space is limited by Linux's means")
+def test_a_range_beyond_the_memory_is_a_memory_error():
+    code = """if 1:
+        import resource, headrace
+        graph = headrace.Graph()
+        resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+        try:
+            graph.map(len, range(2**31 - 3))
+        except MemoryError:
+            print(len(graph))
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "0\n"
 
 
 def test_map_steps_through_iterables_together():

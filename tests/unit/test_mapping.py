@@ -1,6 +1,7 @@
 """`Graph.from_dict`: graphs of mappings by Dask's convention."""
 
 import collections
+import gc
 import itertools
 import threading
 import time
@@ -119,3 +120,33 @@ def test_lists_too_deep_are_refused():
         deep = [deep]
     with pytest.raises(GraphError, match="nested more than 64 deep"):
         Graph.from_dict({"a": 1, "b": (give, deep)})
+
+
+def test_a_mapping_that_changes_meanwhile_is_taken_as_it_was():
+    class Growing:
+        def __hash__(self):
+            mapping[f"new-{len(mapping)}"] = 1
+            return 5
+
+    mapping = {}
+    mapping.update({"a": (give, Growing()), "b": (inc, 1)})
+    graph = Graph.from_dict(mapping)
+    assert [node.key for node in graph] == ["a", "b"]
+    assert len(mapping) > 2
+
+
+def test_a_node_that_is_looked_at_before_its_task_is_there_tells_so():
+    seen = []
+
+    class Peeping:
+        def __reduce__(self):
+            for found in gc.get_objects():
+                if type(found) is list and len(found) == 2 and found[1] is self and found[0] != "b":
+                    node = found[0]
+                    seen.append((node.key, repr(node), node.predecessors))
+            return int, ()
+
+    graph = Graph.from_dict({"a": (give, ["b", Peeping()]), "b": 1})
+    assert seen
+    assert all(key == "task 1 to come" and "task 1 to come" in text and not needs for key, text, needs in seen)
+    assert evaluate(graph, graph["a"]) == (([1, 0],), {})

@@ -28,6 +28,7 @@ use crate::codec::encode_value;
 use crate::graph::Graph;
 use crate::memory::Block;
 use failures::error;
+use functions::Callees;
 use live::{HoldChange, LiveEnding};
 use session::{Deadline, Session};
 use submit::Submitting;
@@ -47,6 +48,7 @@ pub(crate) struct ClientCore {
     pub(crate) session: Arc<Session>,
     workers: u32,
     submitting: Mutex<Submitting>,
+    callees: Callees,
     /// The embedded broker, until it was joined.
     broker: Mutex<Option<BrokerHandle>>,
     is_local: bool,
@@ -151,7 +153,16 @@ impl ClientCore {
         kwargs: &Bound<'py, PyDict>,
     ) -> PyResult<(u32, String)> {
         self.check_open(py)?;
-        submit::submit_call(py, &self.session, &self.submitting, self.workers, function, args, Some(kwargs))
+        submit::submit_call(
+            py,
+            &self.session,
+            &self.submitting,
+            &self.callees,
+            self.workers,
+            function,
+            args,
+            Some(kwargs),
+        )
     }
 
     /// Puts a value where tasks can take it; the answer is its index among the calls, and its key.
@@ -281,16 +292,11 @@ impl ClientCore {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        // The collector may start on any thread at any time; what it cannot look into it must not collect.
-        match self.submitting.try_lock() {
-            Ok(submitting) => submitting.callables().try_for_each(|callable| visit.call(callable)),
-            Err(_) => Ok(()),
-        }
+        self.callees.traverse(&visit)
     }
 
     fn __clear__(&self) {
-        let submitting = self.submitting.try_lock().map(|mut submitting| submitting.forget_callables()).ok();
-        drop(submitting);
+        self.callees.clear();
     }
 
     // For the engine of a local session.
@@ -330,7 +336,14 @@ impl ClientCore {
 impl ClientCore {
     fn new(session: Session, workers: u32, broker: Option<BrokerHandle>) -> Self {
         let is_local = broker.is_none();
-        Self { session: Arc::new(session), workers, submitting: Mutex::default(), broker: Mutex::new(broker), is_local }
+        Self {
+            session: Arc::new(session),
+            workers,
+            submitting: Mutex::default(),
+            callees: Callees::default(),
+            broker: Mutex::new(broker),
+            is_local,
+        }
     }
 
     /// An error if nothing can be submitted any more.

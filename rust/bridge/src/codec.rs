@@ -28,11 +28,11 @@ mod passed;
 mod pickle;
 mod shared;
 
-pub(crate) use citations::{Citations, External};
+pub(crate) use citations::{Citations, External, ExternalId};
 pub(crate) use constants::{Constant, ConstantValue};
 pub(crate) use decode::{decode_args, decode_args_live, decode_value};
 pub(crate) use encode::{Encoder, encode_value, is_atom, put_int};
-pub(crate) use live::Objects;
+pub(crate) use live::LiveObjects;
 pub(crate) use passed::{Keywords, Passed};
 pub(crate) use pickle::{_dep, cite, loads, reduce_node, reduce_nodes, try_pickle};
 

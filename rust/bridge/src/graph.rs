@@ -2,9 +2,11 @@
 //!
 //! A task is encoded into a scratch buffer first, where Python may run, and appended to the columns under the lock, where
 //! it may not. So a graph may be built by several threads, and by an argument's own `__reduce__`.
+mod batch;
 mod call;
 mod columns;
 mod functions;
+mod held;
 mod keys;
 mod map;
 mod mapping;
@@ -24,14 +26,16 @@ use pyo3::types::{PyDict, PyIterator, PyList, PyTuple};
 
 use headrace_wire::EXTERNAL;
 
-use crate::codec::{Encoder, External, Keywords, Objects, Passed, decode_args_live};
+use crate::codec::{Encoder, External, ExternalId, Keywords, LiveObjects, Passed, decode_args_live};
 use crate::errors::{graph_error, is_usage_error};
 use crate::fastcall::FastMethod;
 use crate::node::Node;
 use crate::nodes::Nodes;
 
+use batch::BatchCiting;
 use columns::{Batch, Columns};
 use functions::{LastEntry, identity};
+use held::Held;
 
 pub(crate) use call::{EncodedCall, encode_call};
 pub(crate) use columns::Options;
@@ -41,6 +45,11 @@ pub(crate) use submission::{FunctionColumns, GraphData};
 /// Tasks of a graph whose indices fit beside the mark of external predecessors.
 const TASKS_MAX: usize = EXTERNAL as usize - 1;
 
+#[cold]
+fn too_many_tasks(py: Python<'_>) -> PyErr {
+    graph_error(py, "a graph holds at most 2,147,483,647 tasks")
+}
+
 /// A graph of tasks: a value that grows by `add`, `map` and `reduce` and is submitted as often as wanted.
 ///
 /// Arguments are encoded when a task is added, so that changing them later changes nothing. With `by_reference=True`
@@ -48,9 +57,9 @@ const TASKS_MAX: usize = EXTERNAL as usize - 1;
 #[pyclass(frozen, subclass, weakref, mapping, module = "headrace._core", name = "Graph")]
 pub(crate) struct Graph {
     data: Mutex<GraphData>,
+    held: Held,
     last: LastEntry,
-    /// What the tasks of a by-reference graph have as arguments.
-    objects: Option<Objects>,
+    is_by_reference: bool,
 }
 
 /// Largest buffer that a thread keeps between two tasks.
@@ -66,6 +75,10 @@ fn with_encoder<R>(home: usize, run: impl FnOnce(&mut Encoder) -> R) -> R {
     let mut encoder = ENCODER.take().unwrap_or_else(|| Box::new(Encoder::new(home)));
     encoder.clear(home);
     let answer = run(&mut encoder);
+    if encoder.holds_objects() {
+        // It came to an error.
+        encoder.clear(home);
+    }
     if encoder.out.capacity() <= ENCODER_BYTES_KEPT {
         ENCODER.set(Some(encoder));
     }
@@ -80,7 +93,7 @@ impl Graph {
 
     /// Whether arguments are live objects.
     pub(crate) fn is_by_reference(&self) -> bool {
-        self.objects.is_some()
+        self.is_by_reference
     }
 
     /// The number of tasks.
@@ -100,7 +113,11 @@ impl Graph {
 
     /// The predecessors of a task within the graph.
     pub(crate) fn predecessors_of(&self, index: u32) -> Vec<u32> {
-        self.lock().columns.deps_of(index).iter().copied().filter(|dep| dep & EXTERNAL == 0).collect()
+        let columns = &mut self.lock().columns;
+        if index as usize >= columns.len() {
+            return Vec::new();
+        }
+        columns.deps_of(index).iter().copied().filter(|dep| dep & EXTERNAL == 0).collect()
     }
 
     fn address(slf: &Bound<'_, Self>) -> usize {
@@ -124,7 +141,7 @@ impl Graph {
         let described = describe(callable, verb, graph.is_by_reference())?;
         let mut data = graph.lock();
         let option_row = data.columns.option_row(described.options);
-        Ok(data.functions.insert(callable, described, option_row))
+        Ok(data.functions.insert(&graph.held, callable, described, option_row))
     }
 
     /// Encodes the arguments of one task; an argument that cannot be pickled is named.
@@ -136,10 +153,7 @@ impl Graph {
         passed: Passed<'_, '_>,
         verb: &str,
     ) -> PyResult<()> {
-        let encoded = match &self.objects {
-            None => encoder.arguments(passed),
-            Some(objects) => encoder.arguments_live(passed, objects),
-        };
+        let encoded = if self.is_by_reference { encoder.arguments_live(passed) } else { encoder.arguments(passed) };
         encoded.map_err(|error| explain(error, verb, callable, passed))
     }
 
@@ -150,7 +164,7 @@ impl Graph {
         let entry = Graph::entry(slf, callable, "add")?;
         let index = with_encoder(Graph::address(slf), |encoder| {
             graph.encode(encoder, callable, passed, "add")?;
-            graph.lock().push(slf.py(), entry, encoder)
+            graph.lock().push(slf.py(), &graph.held, entry, encoder)
         })?;
         Bound::new(slf.py(), Node::new(slf, index))
     }
@@ -211,7 +225,12 @@ impl Graph {
     #[new]
     #[pyo3(signature = (*, by_reference = false))]
     fn new(by_reference: bool) -> Self {
-        Self { data: Mutex::default(), last: LastEntry::default(), objects: by_reference.then(Objects::default) }
+        Self {
+            data: Mutex::default(),
+            held: Held::default(),
+            last: LastEntry::default(),
+            is_by_reference: by_reference,
+        }
     }
 
     /// Add one task for each step through the iterables together, and return the nodes.
@@ -260,14 +279,9 @@ impl Graph {
     fn _cull<'py>(slf: &Bound<'py, Self>, graph: &Bound<'py, Graph>, nodes: &Bound<'py, PyAny>) -> PyResult<()> {
         let wanted = Graph::select(graph, nodes, "subgraph()")?;
         let py = slf.py();
-        let culled = graph.get().lock().subgraph(py, &wanted);
-        let objects = graph.get().objects.as_ref().map(|objects| {
-            let objects = objects.lock().unwrap_or_else(PoisonError::into_inner);
-            objects.iter().map(|object| object.clone_ref(py)).collect::<Vec<_>>()
-        });
-        if let (Some(mine), Some(objects)) = (&slf.get().objects, objects) {
-            *mine.lock().unwrap_or_else(PoisonError::into_inner) = objects;
-        }
+        let culled = graph.get().lock().subgraph(&wanted);
+        let objects = graph.get().held.lock(py).share(py);
+        let _empty = std::mem::replace(&mut *slf.get().held.lock(py), objects);
         let _empty = std::mem::replace(&mut *slf.get().lock(), culled);
         Ok(())
     }
@@ -323,7 +337,7 @@ impl Graph {
     fn _counts(&self) -> (usize, usize, usize, usize) {
         let data = self.lock();
         let columns = &data.columns;
-        (columns.len(), columns.deps.len(), data.functions.table.len(), columns.sinks().len())
+        (columns.len(), columns.deps.len(), columns.function_count(), columns.sinks().len())
     }
 
     /// Indices of the tasks named by `keep` (nodes, keys, sequences of them), each once in their order; the sinks if
@@ -357,12 +371,12 @@ impl Graph {
         self.check(index)?;
         let inputs = {
             let mut data = self.lock();
-            let deps = data.columns.deps_of(index).to_vec();
+            let held = self.held.lock(py);
             let cited = |dep: u32| match dep & EXTERNAL {
                 0 => Ok(dep),
-                _ => Err(data.externals[(dep & !EXTERNAL) as usize].object.clone_ref(py)),
+                _ => Err(held.externals[(dep & !EXTERNAL) as usize].clone_ref(py)),
             };
-            deps.into_iter().map(cited).collect::<Vec<_>>()
+            data.columns.deps_of(index).iter().copied().map(cited).collect::<Vec<_>>()
         };
         let list = PyList::empty(py);
         for input in inputs {
@@ -388,16 +402,15 @@ impl Graph {
         let (args, function) = {
             let mut data = self.lock();
             let function = data.columns.task_function[index as usize] as usize;
-            (data.columns.args_of(index).to_vec(), data.functions.callables[function].clone_ref(py))
+            (data.columns.args_of(index).to_vec(), self.held.lock(py).callables[function].clone_ref(py))
         };
         let mut dep = |k: u32| match inputs.get(k as usize) {
             Some(input) => Ok(input.clone_ref(py)),
             None => Err(graph_error(py, &format!("task {index} cites {} results", k + 1))),
         };
         let live = |number: u32| {
-            let objects = self.objects.as_ref().ok_or_else(|| graph_error(py, "not a by-reference graph"))?;
-            let objects = objects.lock().unwrap_or_else(PoisonError::into_inner);
-            Ok(objects[number as usize].clone_ref(py))
+            let object = self.held.lock(py).live.get(number as usize).map(|object| object.clone_ref(py));
+            object.ok_or_else(|| graph_error(py, "not a by-reference graph"))
         };
         let arguments = decode_args_live(py, &args, &mut dep, &live)?;
         drop(inputs);
@@ -405,29 +418,14 @@ impl Graph {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        // The collector may start on any thread at any time; what it cannot look into it must not collect.
-        if let Ok(data) = self.data.try_lock() {
-            for object in data.functions.callables.iter().chain(&data.functions.seen) {
-                visit.call(object)?;
-            }
-            for external in &data.externals {
-                visit.call(&external.object)?;
-            }
-        }
-        if let Some(Ok(objects)) = self.objects.as_ref().map(|objects| objects.try_lock()) {
-            for object in objects.iter() {
-                visit.call(object)?;
-            }
-        }
-        Ok(())
+        self.held.traverse(&visit)
     }
 
     fn __clear__(&self) {
         self.last.clear();
+        // Nobody is left who could hold the lock.
         let data = self.data.try_lock().map(|mut data| std::mem::take(&mut *data)).ok();
-        let objects =
-            self.objects.as_ref().and_then(|objects| objects.try_lock().ok().map(|mut all| std::mem::take(&mut *all)));
-        drop((data, objects));
+        drop((data, self.held.take()));
     }
 }
 

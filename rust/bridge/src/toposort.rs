@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use headrace_kernel::{Chunk, ClassId, Classes, GraphError, Kernel, Priorities, TaskIndex, WorkerId};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PyTuple};
@@ -59,38 +60,53 @@ const BLOCKED: u32 = u32::MAX;
 
 #[pymethods]
 impl Sorter {
+    // As in graphlib, a subclass may have an `__init__` with arguments of its own.
     #[new]
+    #[pyo3(signature = (*_args, **_kwargs))]
+    fn new(py: Python<'_>, _args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
+        let (numbers, nodes) = (PyDict::new(py).unbind(), PyList::empty(py).unbind());
+        Self { numbers, nodes, state: Mutex::new(State::Open(Vec::new())) }
+    }
+
     #[pyo3(signature = (graph = None))]
-    fn new<'py>(py: Python<'py>, graph: Option<&Bound<'py, PyAny>>) -> PyResult<Self> {
-        let (numbers, nodes) = (PyDict::new(py), PyList::empty(py));
+    fn __init__<'py>(&self, py: Python<'py>, graph: Option<&Bound<'py, PyAny>>) -> PyResult<()> {
+        let Some(graph) = graph.filter(|graph| !graph.is_none()) else { return Ok(()) };
+        let (numbers, nodes) = (self.numbers.bind(py), self.nodes.bind(py));
         let mut edges = Vec::new();
-        if let Some(graph) = graph.filter(|graph| !graph.is_none()) {
-            for item in graph.call_method0("items")?.try_iter()? {
-                let (node, predecessors): (Bound<'py, PyAny>, Bound<'py, PyAny>) = item?.extract()?;
-                let node = number(&numbers, &nodes, &node)?;
-                if let Ok(predecessors) = predecessors.cast_exact::<PyList>() {
-                    for predecessor in predecessors.iter() {
-                        edges.push((node, number(&numbers, &nodes, &predecessor)?));
-                    }
-                    continue;
+        for item in graph.call_method0("items")?.try_iter()? {
+            let (node, predecessors): (Bound<'py, PyAny>, Bound<'py, PyAny>) = item?.extract()?;
+            let node = number(numbers, nodes, &node)?;
+            if let Ok(predecessors) = predecessors.cast_exact::<PyList>() {
+                for predecessor in predecessors.iter() {
+                    edges.push((node, number(numbers, nodes, &predecessor)?));
                 }
-                for predecessor in predecessors.try_iter()? {
-                    edges.push((node, number(&numbers, &nodes, &predecessor?)?));
-                }
+                continue;
+            }
+            for predecessor in predecessors.try_iter()? {
+                edges.push((node, number(numbers, nodes, &predecessor?)?));
             }
         }
-        Ok(Self { numbers: numbers.unbind(), nodes: nodes.unbind(), state: Mutex::new(State::Open(edges)) })
+        self.enter(edges)
     }
 
     /// Check for cycles; from now on nodes are passed out and none can be added.
     fn prepare(&self, py: Python<'_>) -> PyResult<()> {
-        let count = self.nodes.bind(py).len();
+        let (numbers, nodes) = (self.numbers.bind(py), self.nodes.bind(py));
         let cycle = {
             let mut state = self.lock();
             let State::Open(edges) = &*state else {
                 return Err(PyValueError::new_err("cannot prepare() more than once"));
             };
-            let (prepared, cycle) = Prepared::new(count, edges);
+            // Edges name numbers that were given, so the count must not be older than they are.
+            let count = nodes.len();
+            let given = if numbers.len() == count {
+                (0..count as u32).collect()
+            } else {
+                let mut given = numbers.iter().map(|(_, number)| number.extract()).collect::<PyResult<Vec<u32>>>()?;
+                given.sort_unstable();
+                given
+            };
+            let (prepared, cycle) = Prepared::new(count, &given, edges);
             *state = State::Prepared(Box::new(prepared));
             cycle
         };
@@ -134,7 +150,6 @@ impl Sorter {
     }
 
     fn add<'py>(&self, node: &Bound<'py, PyAny>, predecessors: &[Bound<'py, PyAny>]) -> PyResult<()> {
-        let late = || PyValueError::new_err("Nodes cannot be added after a call to prepare()");
         if let State::Prepared(_) = &*self.lock() {
             return Err(late());
         }
@@ -144,11 +159,17 @@ impl Sorter {
         for predecessor in predecessors {
             edges.push((node, number(numbers, nodes, predecessor)?));
         }
+        self.enter(edges)
+    }
+
+    fn enter(&self, edges: impl IntoIterator<Item = (u32, u32)>) -> PyResult<()> {
         match &mut *self.lock() {
-            State::Open(all) => all.extend(edges),
-            State::Prepared(_) => return Err(late()),
+            State::Open(all) => {
+                all.extend(edges);
+                Ok(())
+            }
+            State::Prepared(_) => Err(late()),
         }
-        Ok(())
     }
 
     /// Marks nodes as done, up to the first that cannot be.
@@ -193,15 +214,27 @@ impl Sorter {
     }
 }
 
+fn late() -> PyErr {
+    PyValueError::new_err("Nodes cannot be added after a call to prepare()")
+}
+
 /// The number of a node, which is new if it was never seen.
+///
+/// `__hash__` and `__eq__` of nodes may come back here, or let another thread do so. So a place is taken before they run,
+/// and the dict decides in one step whose number it is to be: a place that came second stays empty, and no entry of
+/// `numbers` leads to it.
 fn number<'py>(numbers: &Bound<'py, PyDict>, nodes: &Bound<'py, PyList>, node: &Bound<'py, PyAny>) -> PyResult<u32> {
     if let Some(number) = known(numbers, node)? {
         return Ok(number);
     }
-    let number = nodes.len() as u32;
-    numbers.set_item(node, number)?;
+    let py = node.py();
+    let place = nodes.len();
     nodes.append(node)?;
-    Ok(number)
+    let given = numbers.call_method1(intern!(py, "setdefault"), (node, place)).and_then(|number| number.extract());
+    if !given.as_ref().is_ok_and(|&number: &u32| number as usize == place) {
+        nodes.set_item(place, py.None())?;
+    }
+    given
 }
 
 fn known(numbers: &Bound<'_, PyDict>, node: &Bound<'_, PyAny>) -> PyResult<Option<u32>> {
@@ -209,8 +242,9 @@ fn known(numbers: &Bound<'_, PyDict>, node: &Bound<'_, PyAny>) -> PyResult<Optio
 }
 
 impl Prepared {
-    /// Readies `count` nodes; the answer has the nodes of a cycle, each a predecessor of the next, if there is one.
-    fn new(count: usize, edges: &[(u32, u32)]) -> (Self, Vec<u32>) {
+    /// Readies the nodes with the numbers `given`, which ascend and are below `count`; the answer has the nodes of a cycle,
+    /// each a predecessor of the next, if there is one.
+    fn new(count: usize, given: &[u32], edges: &[(u32, u32)]) -> (Self, Vec<u32>) {
         let rows = Rows::new(count, edges);
         let mut prepared = Self {
             kernel: Kernel::new(),
@@ -221,14 +255,16 @@ impl Prepared {
             finished: 0,
         };
         prepared.kernel.add_worker(CALLER);
-        let everything: Vec<u32> = (0..count as u32).collect();
-        let cycle = match prepared.submit(&rows, &everything) {
+        let cycle = match prepared.submit(&rows, given) {
             Ok(()) => return (prepared, Vec::new()),
             Err(GraphError::SelfDependency { task }) => vec![task],
             Err(GraphError::Cycle { tasks }) => tasks,
             Err(other) => unreachable!("rows are well-formed: {other}"),
         };
-        prepared.submit(&rows, &rows.unblocked()).expect("what no cycle blocks has no cycle");
+        let cycle = cycle.into_iter().map(|position| given[position as usize]).collect();
+        let mut unblocked = rows.unblocked();
+        unblocked.retain(|node| given.binary_search(node).is_ok());
+        prepared.submit(&rows, &unblocked).expect("what no cycle blocks has no cycle");
         (prepared, cycle)
     }
 
@@ -280,8 +316,8 @@ impl Prepared {
     /// Marks nodes as done up to the first that cannot be; the answer is its position, and why.
     fn finish_all(&mut self, nodes: &[u32]) -> Option<(usize, &'static str)> {
         let problem = nodes.iter().position(|&node| !self.finish(node as usize)).map(|position| {
-            match self.standing[nodes[position] as usize] {
-                Standing::Done => (position, "was already marked done"),
+            match self.standing.get(nodes[position] as usize) {
+                Some(Standing::Done) => (position, "was already marked done"),
                 _ => (position, "was not passed out (still not ready)"),
             }
         });
@@ -292,7 +328,8 @@ impl Prepared {
     }
 
     fn finish(&mut self, node: usize) -> bool {
-        if self.standing[node] != Standing::PassedOut {
+        // A node whose number was given while `prepare` ran is not among them.
+        if self.standing.get(node) != Some(&Standing::PassedOut) {
             return false;
         }
         let task = TaskIndex(self.task_of[node]);
@@ -374,7 +411,7 @@ pub(crate) struct SorterAdd;
 impl FastMethod for SorterAdd {
     type Class = Sorter;
     const NAME: &CStr = c"add";
-    const DOC: &CStr = c"add($self, node, /, *predecessors)\n--\n\nAdd a node and its predecessors, new ones included.
+    const DOC: &CStr = c"add($self, node, *predecessors)\n--\n\nAdd a node and its predecessors, new ones included.
 
 Called again with the same node, it adds to its predecessors.
 
@@ -383,10 +420,11 @@ Raises:
     ValueError: `prepare` was called before.";
 
     fn call<'py>(slf: &Bound<'py, Sorter>, passed: Passed<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-        let Some((node, predecessors)) = passed.positional.split_first().filter(|_| passed.names.is_empty()) else {
-            return Err(PyTypeError::new_err("add() takes a node and its predecessors, all by position"));
-        };
-        slf.get().add(node, predecessors)?;
+        match (passed.positional, passed.names) {
+            ([node, predecessors @ ..], []) => slf.get().add(node, predecessors)?,
+            ([], [name]) if name.eq("node")? => slf.get().add(&passed.named[0], &[])?,
+            _ => return Err(PyTypeError::new_err("add() takes a node, and its predecessors by position")),
+        }
         Ok(slf.py().None().into_bound(slf.py()))
     }
 }

@@ -1,8 +1,10 @@
 //! The functions of a session by number. Each travels once, however many graphs and calls name it.
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyCFunction, PyFunction, PyType};
+use pyo3::types::{PyCFunction, PyFunction, PyModule, PyType};
 use rustc_hash::FxHashMap;
 
 use crate::graph::{Described, Function, FunctionColumns, Options, describe};
@@ -20,48 +22,62 @@ pub(crate) struct Callee {
 }
 
 /// Functions that were given to `call`, by identity.
+///
+/// Whoever locks this has the interpreter lock and runs no Python until it is unlocked, so that the collector, which must
+/// see the same each time it looks, never finds it locked.
 #[derive(Default)]
 pub(crate) struct Callees {
-    known: FxHashMap<usize, (Py<PyAny>, Callee)>,
+    known: Mutex<FxHashMap<usize, (Py<PyAny>, Callee)>>,
 }
 
 impl Callees {
+    fn lock(&self) -> MutexGuard<'_, FxHashMap<usize, (Py<PyAny>, Callee)>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What is known of a callable.
     pub(crate) fn get(&self, callable: &Bound<'_, PyAny>) -> Option<Callee> {
-        self.known.get(&(callable.as_ptr() as usize)).map(|(_, callee)| callee.clone())
+        self.lock().get(&(callable.as_ptr() as usize)).map(|(_, callee)| callee.clone())
     }
 
-    /// Everything that is remembered.
-    pub(crate) fn callables(&self) -> impl Iterator<Item = &Py<PyAny>> {
-        self.known.values().map(|(callable, _)| callable)
+    /// Remembers a callable, which stays alive so that its address stays its own.
+    pub(crate) fn remember(&self, callable: &Bound<'_, PyAny>, callee: Callee) {
+        let mut known = self.lock();
+        let forgotten = if known.len() >= REMEMBERED_MAX { std::mem::take(&mut *known) } else { FxHashMap::default() };
+        let before = known.insert(callable.as_ptr() as usize, (callable.clone().unbind(), callee));
+        drop(known);
+        drop((forgotten, before));
     }
 
-    /// Remembers a callable, which stays alive so that its address stays its own. The answer is to be dropped outside
-    /// the lock.
-    #[must_use]
-    pub(crate) fn remember(&mut self, callable: &Bound<'_, PyAny>, callee: Callee) -> Vec<(Py<PyAny>, Callee)> {
-        let mut forgotten = Vec::new();
-        if self.known.len() >= REMEMBERED_MAX {
-            forgotten.extend(self.known.drain().map(|(_, known)| known));
+    pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self.known.try_lock() {
+            Ok(known) => known.values().try_for_each(|(callable, _)| visit.call(callable)),
+            Err(_) => Ok(()),
         }
-        forgotten.extend(self.known.insert(callable.as_ptr() as usize, (callable.clone().unbind(), callee)));
-        forgotten
+    }
+
+    /// Forgets everything, for the collector.
+    pub(crate) fn clear(&self) {
+        let known = self.known.try_lock().map(|mut known| std::mem::take(&mut *known)).ok();
+        drop(known);
     }
 }
 
-/// Describes something that was given to `call`.
-pub(crate) fn describe_callee(callable: &Bound<'_, PyAny>) -> PyResult<Callee> {
-    let Described { function, options, key, .. } = describe(callable, "call", false)?;
-    Ok(Callee { function, options, key })
+/// Describes something that was given to `call`, and says whether it means the same at each call.
+pub(crate) fn describe_callee(callable: &Bound<'_, PyAny>) -> PyResult<(Callee, bool)> {
+    let Described { function, options, key, callable: plain } = describe(callable, "call", false)?;
+    Ok((Callee { function, options, key }, is_stateless(plain.bind(callable.py()))))
 }
 
-/// Whether a callable means the same at each call. A bound method, or an object with `__call__`, has a state that may
+/// Whether a plain callable means the same at each call. A bound method, or an object with `__call__`, has a state that may
 /// change; it is described, and pickled, each time.
-pub(crate) fn is_stateless(callable: &Bound<'_, PyAny>) -> bool {
-    callable.is_exact_instance_of::<PyFunction>()
-        || callable.is_exact_instance_of::<PyCFunction>()
-        || callable.is_instance_of::<PyType>()
-        || callable.get_type().module().is_ok_and(|module| module == "headrace.task")
+fn is_stateless(plain: &Bound<'_, PyAny>) -> bool {
+    if plain.is_exact_instance_of::<PyCFunction>() {
+        // `len` belongs to a module, `list.append` of some list to that list.
+        let owner = plain.getattr(intern!(plain.py(), "__self__"));
+        return owner.is_ok_and(|owner| owner.is_none() || owner.is_instance_of::<PyModule>());
+    }
+    plain.is_exact_instance_of::<PyFunction>() || plain.is_instance_of::<PyType>()
 }
 
 /// Numbers of functions by content. Nothing here knows Python.

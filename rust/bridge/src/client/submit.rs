@@ -8,9 +8,9 @@ use pyo3::sync::MutexExt;
 use pyo3::types::{PyDict, PyTuple};
 
 use super::failures::error;
-use super::functions::{Callee, Callees, Numbers, describe_callee, is_stateless};
+use super::functions::{Callee, Callees, Numbers, describe_callee};
 use super::session::Session;
-use crate::codec::External;
+use crate::codec::ExternalId;
 use crate::errors::usage_error;
 use crate::graph::{EncodedCall, FunctionColumns, Graph, GraphData, Options, encode_call};
 
@@ -19,24 +19,10 @@ use crate::graph::{EncodedCall, FunctionColumns, Graph, GraphData, Options, enco
 #[derive(Default)]
 pub(crate) struct Submitting {
     numbers: Numbers,
-    callees: Callees,
 }
 
 /// The limit of the numbers of calls, which count up to the mark of external results.
 pub(super) const TOO_MANY_CALLS: &str = "this client has made 2,147,483,648 calls; make a new one";
-
-impl Submitting {
-    /// The functions that are remembered.
-    pub(crate) fn callables(&self) -> impl Iterator<Item = &Py<PyAny>> {
-        self.callees.callables()
-    }
-
-    /// Forgets them; the answer is to be dropped outside the lock.
-    #[must_use]
-    pub(crate) fn forget_callables(&mut self) -> Callees {
-        std::mem::take(&mut self.callees)
-    }
-}
 
 /// Why a graph cannot be submitted here.
 enum Refusal {
@@ -86,30 +72,30 @@ pub(crate) fn open_local(py: Python<'_>, session: &Session, workers: u32, graph:
 }
 
 /// Submits a single call; the answer is its index within the run of calls, and its key.
+#[expect(clippy::too_many_arguments, reason = "they are the parts of one client, and of one call")]
 pub(crate) fn submit_call<'py>(
     py: Python<'py>,
     session: &Session,
     submitting: &Mutex<Submitting>,
+    callees: &Callees,
     workers: u32,
     callable: &Bound<'py, PyAny>,
     args: &Bound<'py, PyTuple>,
     kwargs: Option<&Bound<'py, PyDict>>,
 ) -> PyResult<(u32, String)> {
-    let known = lock_attached(py, submitting).callees.get(callable);
-    let callee = match known {
+    let callee = match callees.get(callable) {
         Some(callee) => callee,
         None => {
-            let callee = describe_callee(callable)?;
-            if is_stateless(callable) {
-                let forgotten = lock_attached(py, submitting).callees.remember(callable, callee.clone());
-                drop(forgotten);
+            let (callee, is_stateless) = describe_callee(callable)?;
+            if is_stateless {
+                callees.remember(callable, callee.clone());
             }
             callee
         }
     };
     let encoded = encode_call("call", callable, args, 0, kwargs)?;
     for external in &encoded.externals {
-        check_external(external, session).map_err(|refusal| explain_refusal(py, refusal, workers))?;
+        check_external(&external.id, session).map_err(|refusal| explain_refusal(py, refusal, workers))?;
     }
     let Callee { function, options, key } = callee;
     check_worker(options, workers, || function.name.to_string())
@@ -145,8 +131,8 @@ struct Call<'a> {
 impl Call<'_> {
     fn submit(&self, send: impl FnOnce(&Submit<'_>)) {
         let EncodedCall { args, deps, externals } = self.encoded;
-        let external_run: Vec<u32> = externals.iter().map(|external| external.run).collect();
-        let external_index: Vec<u32> = externals.iter().map(|external| external.index).collect();
+        let external_run: Vec<u32> = externals.iter().map(|external| external.id.run).collect();
+        let external_index: Vec<u32> = externals.iter().map(|external| external.id.index).collect();
         let arg_lens = [args.len() as u32];
         let mut keys = BlobsBuf::default();
         self.key.iter().for_each(|key| keys.push(key.as_bytes()));
@@ -196,7 +182,7 @@ fn check(data: &GraphData, session: &Session, workers: u32) -> Result<(), Refusa
     Ok(())
 }
 
-fn check_external(external: &External, session: &Session) -> Result<(), Refusal> {
+fn check_external(external: &ExternalId, session: &Session) -> Result<(), Refusal> {
     if external.session == session.number {
         Ok(())
     } else {

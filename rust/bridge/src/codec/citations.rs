@@ -4,23 +4,22 @@ use rustc_hash::FxHashMap;
 
 use headrace_wire::EXTERNAL;
 
-/// A result outside the graph that an argument cites: a future, or a ref.
-pub(crate) struct External {
+/// Names a result outside the graph.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ExternalId {
     /// Session of the client that knows the result.
     pub(crate) session: u64,
     /// Run of the result.
     pub(crate) run: u32,
     /// Index within that run.
     pub(crate) index: u32,
-    /// The future or ref itself: it holds the result alive until the graph is submitted.
-    pub(crate) object: Py<PyAny>,
 }
 
-impl External {
-    /// The same for another graph.
-    pub(crate) fn share(&self, py: Python<'_>) -> Self {
-        Self { session: self.session, run: self.run, index: self.index, object: self.object.clone_ref(py) }
-    }
+/// A result outside the graph that an argument cites: a future, or a ref.
+pub(crate) struct External {
+    pub(crate) id: ExternalId,
+    /// The future or ref itself: it holds the result alive until the graph is submitted.
+    pub(crate) object: Py<PyAny>,
 }
 
 /// Number of citations up to which a look-up walks the list instead of a map.
@@ -99,9 +98,7 @@ impl Citations {
 
     /// Cites a result of another run.
     pub(crate) fn cite_external(&mut self, external: External) -> u32 {
-        let known = self.externals.iter().position(|other| {
-            (other.session, other.run, other.index) == (external.session, external.run, external.index)
-        });
+        let known = self.externals.iter().position(|other| other.id == external.id);
         let place = known.unwrap_or_else(|| {
             self.externals.push(external);
             self.externals.len() - 1

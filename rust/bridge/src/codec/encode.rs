@@ -67,6 +67,8 @@ pub(crate) struct Encoder {
     pub(crate) out: Vec<u8>,
     /// The predecessors so far.
     pub(crate) cited: Citations,
+    /// The live objects so far.
+    pub(crate) live: LiveObjects,
     /// Address of the graph whose nodes may be cited.
     pub(super) home: usize,
     /// Addresses of the containers met in this task.
@@ -79,7 +81,14 @@ impl Encoder {
     pub(crate) const NOWHERE: usize = 0;
 
     pub(crate) fn new(home: usize) -> Self {
-        Self { out: Vec::new(), cited: Citations::default(), home, containers: SmallVec::new(), items: 0 }
+        Self {
+            out: Vec::new(),
+            cited: Citations::default(),
+            live: LiveObjects::default(),
+            home,
+            containers: SmallVec::new(),
+            items: 0,
+        }
     }
 
     /// Forgets the last task, keeps the memory, and encodes for another home from now on.
@@ -87,9 +96,16 @@ impl Encoder {
     pub(crate) fn clear(&mut self, home: usize) {
         self.out.clear();
         self.cited.clear();
+        self.live.clear();
         self.containers.clear();
         self.items = 0;
         self.home = home;
+    }
+
+    /// Whether it keeps objects of the last task alive.
+    #[inline]
+    pub(crate) fn holds_objects(&self) -> bool {
+        !self.cited.externals().is_empty() || !self.live.is_empty()
     }
 
     /// Encodes the arguments of one task.
@@ -173,14 +189,19 @@ impl Encoder {
             if list.len() > ITEMS_MAX {
                 return self.list_of_nodes(list);
             }
-            if !self.enter(value, list.len(), depth, LIST) {
+            let len = list.len();
+            if !self.enter(value, len, depth, LIST) {
                 return Ok(false);
             }
+            let mut count = 0;
             for item in list.iter() {
                 if !self.item(&item, depth)? {
                     return Ok(false);
                 }
+                count += 1;
             }
+            // A property of a future may have made the list shorter meanwhile.
+            return Ok(count == len);
         } else if let Ok(tuple) = value.cast_exact::<PyTuple>() {
             if !self.enter(value, tuple.len(), depth, TUPLE) {
                 return Ok(false);
@@ -194,7 +215,7 @@ impl Encoder {
             if !self.enter(value, dict.len(), depth, DICT) {
                 return Ok(false);
             }
-            for (key, item) in dict.iter() {
+            for (key, item) in items_of(dict) {
                 if !self.item(&key, depth)? || !self.item(&item, depth)? {
                     return Ok(false);
                 }
@@ -224,18 +245,27 @@ impl Encoder {
         }
         let address = container.as_ptr() as usize;
         // There is only one empty tuple; to meet it twice says nothing.
-        if len > 0 || tag != TUPLE {
-            if self.containers.contains(&address) {
-                return false;
-            }
-            self.containers.push(address);
+        if (len > 0 || tag != TUPLE) && !self.meet(address) {
+            return false;
         }
         self.put_count(tag, len);
         true
     }
 
+    /// Notes a container; false if the task has it already, so that two places share it.
+    fn meet(&mut self, address: usize) -> bool {
+        let is_new = !self.containers.contains(&address);
+        if is_new {
+            self.containers.push(address);
+        }
+        is_new
+    }
+
     /// Encodes a list too long for tags if it holds nothing but nodes.
     fn list_of_nodes(&mut self, list: &Bound<'_, PyList>) -> PyResult<bool> {
+        if !self.meet(list.as_ptr() as usize) {
+            return Ok(false);
+        }
         let (bytes_mark, first) = (self.out.len(), self.cited.len());
         self.put_count(LIST, list.len());
         let mut consecutive = true;
@@ -296,6 +326,11 @@ impl Encoder {
         }
         put_blob(pickle.as_bytes(), &mut self.out)
     }
+}
+
+/// The items of a dict as it is now. What is done with them may change it.
+pub(super) fn items_of<'py>(dict: &Bound<'py, PyDict>) -> SmallVec<[(Bound<'py, PyAny>, Bound<'py, PyAny>); 8]> {
+    dict.iter().collect()
 }
 
 /// Whether `value` cannot share an object with another argument.

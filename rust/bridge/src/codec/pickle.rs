@@ -9,7 +9,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyList};
 
-use super::{Citations, External};
+use super::{Citations, External, ExternalId};
+use crate::client::ExternalRef;
 use crate::errors::{graph_error, is_usage_error};
 use crate::node::{Node, REMEDY, foreign};
 use crate::nodes::Nodes;
@@ -187,19 +188,22 @@ pub(crate) fn reduce_nodes<'py>(nodes: &Bound<'py, Nodes>) -> PyResult<Bound<'py
 
 /// Reads the result that `value` stands for, if it is a future or ref.
 pub(super) fn as_external(value: &Bound<'_, PyAny>) -> PyResult<Option<External>> {
-    static EXTERNAL_REF: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let class = EXTERNAL_REF.import(value.py(), "headrace._core", "ExternalRef")?;
-    if value.is_instance(class)? { read_external(value).map(Some) } else { Ok(None) }
+    if is_external(value) { read_external(value).map(Some) } else { Ok(None) }
+}
+
+/// Whether `value` is a future or ref by its type, which runs no code of anybody's.
+pub(super) fn is_external(value: &Bound<'_, PyAny>) -> bool {
+    value.is_instance_of::<ExternalRef>()
 }
 
 fn read_external(value: &Bound<'_, PyAny>) -> PyResult<External> {
     let py = value.py();
-    Ok(External {
+    let id = ExternalId {
         session: value.getattr(pyo3::intern!(py, "session"))?.extract()?,
         run: value.getattr(pyo3::intern!(py, "run"))?.extract()?,
         index: value.getattr(pyo3::intern!(py, "index"))?.extract()?,
-        object: value.clone().unbind(),
-    })
+    };
+    Ok(External { id, object: value.clone().unbind() })
 }
 
 /// What the `__reduce__` of a future or ref answers while it is part of an argument; an error anywhere else. Futures and

@@ -1,4 +1,6 @@
 //! The tasks of a graph as columns: one entry a task, no object. Nothing here knows Python.
+use std::collections::TryReserveError;
+
 use rustc_hash::FxHashMap;
 
 use headrace_wire::{ANY_WORKER, BlobsBuf, EXTERNAL};
@@ -39,6 +41,13 @@ impl Batch {
 
     pub(crate) fn len(&self) -> usize {
         self.dep_counts.len()
+    }
+
+    /// Makes room for `count` tasks without predecessors.
+    pub(crate) fn try_reserve(&mut self, count: usize, task_bytes_max: usize) -> Result<(), TryReserveError> {
+        self.args.try_reserve_exact(count * task_bytes_max)?;
+        self.arg_lens.try_reserve_exact(count)?;
+        self.dep_counts.try_reserve_exact(count)
     }
 }
 
@@ -107,6 +116,15 @@ impl Columns {
         first as u32
     }
 
+    /// Makes room for the tasks of a batch.
+    pub(crate) fn try_reserve(&mut self, batch: &Batch) -> Result<(), TryReserveError> {
+        self.args.try_reserve(batch.args.len())?;
+        self.deps.try_reserve(batch.deps.len())?;
+        [&mut self.task_function, &mut self.dep_counts, &mut self.arg_lens]
+            .into_iter()
+            .try_for_each(|column| column.try_reserve(batch.len()))
+    }
+
     #[inline]
     fn note_options(&mut self, row: u32, count: usize) {
         if row == 0 && self.task_options.is_empty() {
@@ -173,6 +191,18 @@ impl Columns {
             self.starts.push((args + self.arg_lens[last] as usize, deps + self.dep_counts[last] as usize));
         }
         self.starts[index as usize]
+    }
+
+    /// The number of functions that tasks run.
+    pub(crate) fn function_count(&self) -> usize {
+        let mut is_run = Vec::new();
+        for &function in &self.task_function {
+            if is_run.len() <= function as usize {
+                is_run.resize(function as usize + 1, false);
+            }
+            is_run[function as usize] = true;
+        }
+        is_run.into_iter().filter(|&is_run| is_run).count()
     }
 
     /// The tasks that no other task of the graph needs, ascending.

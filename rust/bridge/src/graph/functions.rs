@@ -9,6 +9,7 @@ use pyo3::sync::PyOnceLock;
 use rustc_hash::FxHashMap;
 
 use super::columns::Options;
+use super::held::Held;
 use headrace_wire::ANY_WORKER;
 
 /// A function as it travels.
@@ -105,14 +106,10 @@ pub(crate) fn identity(callable: &Bound<'_, PyAny>) -> Identity {
     }
 }
 
-/// The functions that a graph has seen.
-#[derive(Default)]
+/// The functions that a graph has seen. It holds the callables themselves elsewhere, so that their addresses stay unique.
+#[derive(Clone, Default)]
 pub(crate) struct Functions {
     pub(crate) table: Vec<Function>,
-    /// What to call in this process, beside `table`.
-    pub(crate) callables: Vec<Py<PyAny>>,
-    /// Everything that was ever given to `add`, kept alive so that addresses stay unique.
-    pub(crate) seen: Vec<Py<PyAny>>,
     entries: FxHashMap<Identity, Entry>,
     by_content: FxHashMap<(Arc<str>, Arc<[u8]>), u32>,
     by_callable: FxHashMap<usize, u32>,
@@ -126,8 +123,16 @@ impl Functions {
         self.entries.get(&identity).copied()
     }
 
-    /// Enters a callable.
-    pub(crate) fn insert(&mut self, callable: &Bound<'_, PyAny>, described: Described, option_row: u32) -> Entry {
+    /// Enters a callable, which `held` keeps alive.
+    pub(crate) fn insert(
+        &mut self,
+        held: &Held,
+        callable: &Bound<'_, PyAny>,
+        described: Described,
+        option_row: u32,
+    ) -> Entry {
+        let identity = identity(callable);
+        let mut held = held.lock(callable.py());
         let address = described.callable.as_ptr() as usize;
         let content = (Arc::clone(&described.function.name), Arc::clone(&described.function.blob));
         let same_content = if content.1.is_empty() { None } else { self.by_content.get(&content) };
@@ -139,7 +144,7 @@ impl Functions {
                 self.by_content.insert(content, function);
             }
             self.table.push(described.function);
-            self.callables.push(described.callable);
+            held.callables.push(described.callable);
             function
         });
         let key = described.key.map(|key| {
@@ -147,22 +152,8 @@ impl Functions {
             self.keys.len() as u32 - 1
         });
         let entry = Entry { function, option_row, key };
-        self.seen.push(callable.clone().unbind());
-        self.entries.insert(identity(callable), entry);
+        held.seen.push(callable.clone().unbind());
+        self.entries.insert(identity, entry);
         entry
-    }
-
-    /// The same functions for another graph.
-    pub(crate) fn share(&self, py: Python<'_>) -> Self {
-        let all = |objects: &[Py<PyAny>]| objects.iter().map(|object| object.clone_ref(py)).collect();
-        Self {
-            table: self.table.clone(),
-            callables: all(&self.callables),
-            seen: all(&self.seen),
-            entries: self.entries.clone(),
-            by_content: self.by_content.clone(),
-            by_callable: self.by_callable.clone(),
-            keys: self.keys.clone(),
-        }
     }
 }

@@ -1,4 +1,5 @@
 //! Keys: `name-index` unless a task was given its own; unique within a graph.
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::GraphData;
@@ -11,8 +12,11 @@ fn parse_default(key: &str) -> Option<(&str, u32)> {
 }
 
 impl GraphData {
-    /// The key of a task.
+    /// The key of a task. A node may be looked at before its task is there: while a mapping is read.
     pub(crate) fn key_of(&self, index: u32) -> String {
+        if index as usize >= self.columns.len() {
+            return format!("task {index} to come");
+        }
         match self.columns.own_key(index) {
             Some(key) => key.to_string(),
             None => format!("{}-{}", self.name_of(index), index + self.key_shift),
@@ -33,9 +37,8 @@ impl GraphData {
         &self.functions.table[self.columns.task_function[index as usize] as usize].name
     }
 
-    /// A key among those that the next `count` tasks of a function would get by default, if one is taken.
-    pub(super) fn default_key_taken(&mut self, function: u32, count: usize) -> Option<String> {
-        let first = self.columns.len() as u32;
+    /// A key among those that `count` tasks to come, from `first` on, would get by default, if one is taken.
+    pub(super) fn default_key_taken(&mut self, function: u32, first: u32, count: usize) -> Option<String> {
         let name = Arc::clone(&self.functions.table[function as usize].name);
         if self.key_shift > 0 {
             let mut keys = (first..first + count as u32).map(|index| format!("{name}-{}", index + self.key_shift));
@@ -46,14 +49,21 @@ impl GraphData {
         taken.map(|(index, _)| format!("{name}-{index}"))
     }
 
-    /// Names the tasks from `first` on, which were seen to have free keys: one by the key of its options, many by default.
+    /// Whether this is the key that one of `count` tasks to come, from `first` on, would get by default.
+    pub(super) fn is_default_key(&self, key: &str, function: u32, first: u32, count: usize) -> bool {
+        let Some((name, number)) = parse_default(key) else { return false };
+        let numbers = (first + self.key_shift)..(first + self.key_shift + count as u32);
+        numbers.contains(&number) && name == &*self.functions.table[function as usize].name
+    }
+
+    /// Names the last tasks, which were seen to have free keys: many by default, one by the key of its options.
     #[inline]
-    pub(super) fn name_from(&mut self, first: u32, key: Option<u32>) {
+    pub(super) fn name_all(&mut self, tasks: Range<u32>, key: Option<u32>) {
         if let Some(key) = key {
             let key = Arc::clone(&self.functions.keys[key as usize]);
-            self.name(first, &key);
+            self.name(tasks.start, &key);
         } else if self.key_shift > 0 {
-            for index in first..self.columns.len() as u32 {
+            for index in tasks {
                 let key = format!("{}-{}", self.name_of(index), index + self.key_shift);
                 self.columns.name(index, &key);
             }

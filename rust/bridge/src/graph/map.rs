@@ -1,5 +1,5 @@
 //! `map`: many tasks of one function in one verb.
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyMemoryError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyFrozenSet, PyIterator, PyRange, PyRangeMethods, PySet, PyString};
 
@@ -25,12 +25,15 @@ pub(super) fn map<'py>(
         return Err(PyTypeError::new_err("map() needs at least one iterable after the function"));
     }
     passed.positional.iter().try_for_each(refuse_scalar)?;
+    refuse_endless(passed.positional)?;
     let entry = Graph::entry(slf, callable, "map")?;
     if let ([range], []) = (passed.positional, passed.names)
-        && let Some(batch) = map_range(range)
+        && let Ok(range) = range.cast_exact::<PyRange>()
+        && let Some(batch) = map_range(range)?
     {
-        let first = slf.get().lock().append(py, entry, &batch)?;
-        return Ok(Nodes::range(slf, first, batch.len() as u32));
+        let count = batch.len() as u32;
+        let first = slf.get().lock().append(py, &slf.get().held, entry, batch.into())?;
+        return Ok(Nodes::range(slf, first, count));
     }
     let mut rows = Rows::new(passed.positional)?;
     with_encoder(Graph::address(slf), |encoder| {
@@ -39,7 +42,7 @@ pub(super) fn map<'py>(
         } else {
             map_with(slf, callable, &mut rows, encoder, passed)?
         };
-        commit(slf, entry, encoder, batch, &long)
+        commit(slf, entry, batch, &long)
     })
 }
 
@@ -62,22 +65,34 @@ fn refuse_scalar(iterable: &Bound<'_, PyAny>) -> PyResult<()> {
     Err(graph_error(iterable.py(), &format!("map() was given {remedy}")))
 }
 
-/// The tasks of a `range` of machine integers, without making an object of any.
-fn map_range(range: &Bound<'_, PyAny>) -> Option<Batch> {
-    let range = range.cast_exact::<PyRange>().ok()?;
-    let (start, step) = (range.start().ok()? as i64, range.step().ok()? as i64);
-    let count = range.len().ok()?;
+/// The tasks of a `range` of machine integers, without making an object of any; nothing for other ranges.
+fn map_range(range: &Bound<'_, PyRange>) -> PyResult<Option<Batch>> {
+    let (Ok(start), Ok(step), Ok(count)) = (range.start(), range.step(), range.len()) else { return Ok(None) };
+    let (start, step) = (start as i64, step as i64);
+    // Where the last number is one, those before it are.
+    let distance = (count as i64).saturating_sub(1).checked_mul(step);
+    let Some(last) = distance.and_then(|distance| start.checked_add(distance)) else { return Ok(None) };
+    let is_short = |number: i64| i32::try_from(number).is_ok();
+    let task_bytes_max = if is_short(start) && is_short(last) { 2 + 5 } else { 2 + 9 };
     let mut batch = Batch::default();
+    batch.try_reserve(count, task_bytes_max).map_err(|_| PyMemoryError::new_err(()))?;
     batch.dep_counts.resize(count, 0);
-    batch.arg_lens.reserve(count);
-    batch.args.reserve(count * 7);
     for position in 0..count as i64 {
         let before = batch.args.len();
         batch.args.extend_from_slice(&[1, 0]);
         put_int(start + position * step, &mut batch.args);
         batch.arg_lens.push((batch.args.len() - before) as u32);
     }
-    Some(batch)
+    Ok(Some(batch))
+}
+
+/// Refuses ranges that all have more numbers than a graph may have tasks, before the memory is full.
+fn refuse_endless(iterables: &[Bound<'_, PyAny>]) -> PyResult<()> {
+    let is_endless = |iterable: &Bound<'_, PyAny>| {
+        // A length that is no machine integer is too long as well.
+        iterable.cast_exact::<PyRange>().is_ok_and(|range| range.len().map_or(true, |count| count > TASKS_MAX))
+    };
+    if iterables.iter().all(is_endless) { Err(too_many_tasks(iterables[0].py())) } else { Ok(()) }
 }
 
 /// Steps through iterables together, and minds that they end together.
@@ -174,63 +189,26 @@ fn map_with<'py>(
     Ok((batch, long))
 }
 
-/// A batch with the external results that it cites.
-#[derive(Default)]
-struct BatchCiting {
-    batch: Batch,
-    externals: Vec<External>,
-}
-
-impl BatchCiting {
-    fn push(&mut self, encoder: &mut Encoder) {
-        let first = self.batch.deps.len();
-        self.batch.push(encoder.cited.deps(), &encoder.out);
-        if !encoder.cited.externals().is_empty() {
-            let base = self.externals.len() as u32;
-            for dep in &mut self.batch.deps[first..] {
-                if *dep & EXTERNAL != 0 {
-                    *dep += base;
-                }
-            }
-            self.externals.extend(encoder.cited.take_externals());
-        }
-    }
-}
-
 /// Appends the tasks of a batch, behind the tasks of its long constants.
-fn commit(
-    slf: &Bound<'_, Graph>,
-    entry: Entry,
-    encoder: &mut Encoder,
-    citing: BatchCiting,
-    long: &[Vec<u8>],
-) -> PyResult<Nodes> {
+fn commit(slf: &Bound<'_, Graph>, entry: Entry, mut citing: BatchCiting, long: &[Vec<u8>]) -> PyResult<Nodes> {
     static CONSTANT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let py = slf.py();
-    let BatchCiting { mut batch, externals } = citing;
-    let constant = match long {
-        [] => None,
-        _ => Some(Graph::entry(slf, CONSTANT.import(py, "headrace.steps", "constant")?, "map")?),
-    };
-    let mut data = slf.get().lock();
-    if let Some(constant) = constant {
-        let mut first = 0;
-        for (number, bytes) in long.iter().enumerate() {
-            encoder.clear(Graph::address(slf));
-            encoder.out.extend_from_slice(&[1, 0]);
-            encoder.out.extend_from_slice(bytes);
-            let index = data.push(py, constant, encoder)?;
-            first = if number == 0 { index } else { first };
-        }
-        let tasks = CONSTANT_TASK - long.len() as u32 + 1..=CONSTANT_TASK;
-        for dep in batch.deps.iter_mut().filter(|dep| tasks.contains(dep)) {
-            *dep = first + (CONSTANT_TASK - *dep);
-        }
+    let (py, graph) = (slf.py(), slf.get());
+    let count = citing.len() as u32;
+    if count == 0 || long.is_empty() {
+        let first = graph.lock().append(py, &graph.held, entry, citing)?;
+        return Ok(Nodes::range(slf, first, count));
     }
-    if !externals.is_empty() {
-        batch.deps = data.relocate(batch.deps);
-        data.externals.extend(externals);
+    let constant = Graph::entry(slf, CONSTANT.import(py, "headrace.steps", "constant")?, "map")?;
+    let mut ahead = Batch::default();
+    for value in long {
+        ahead.push(&[], &[&[1, 0], &value[..]].concat());
     }
-    let first = data.append(py, entry, &batch)?;
-    Ok(Nodes::range(slf, first, batch.len() as u32))
+    let mut data = graph.lock();
+    let tasks = CONSTANT_TASK - long.len() as u32 + 1..=CONSTANT_TASK;
+    let first = data.columns.len() as u32;
+    for dep in citing.batch.deps.iter_mut().filter(|dep| tasks.contains(dep)) {
+        *dep = first + (CONSTANT_TASK - *dep);
+    }
+    let first = data.append_behind(py, &graph.held, (constant, ahead.into()), (entry, citing))?;
+    Ok(Nodes::range(slf, first, count))
 }

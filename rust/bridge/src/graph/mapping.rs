@@ -18,22 +18,24 @@ const CYCLE_SHOWN_MAX: usize = 10;
 /// Fills an empty graph: a task for each key, in the order of the mapping, then those of nested tuples.
 pub(super) fn fill<'py>(slf: &Bound<'py, Graph>, mapping: &Bound<'py, PyDict>) -> PyResult<()> {
     let py = slf.py();
+    // The hash of a key or an argument may change the mapping.
+    let items: Vec<(Bound<'py, PyAny>, Bound<'py, PyAny>)> = mapping.iter().collect();
     let nodes = PyDict::new(py);
-    for (index, key) in mapping.keys().iter().enumerate() {
+    for (index, (key, _)) in items.iter().enumerate() {
         nodes.set_item(key, Bound::new(py, Node::new(slf, index as u32))?)?;
     }
     let mut filling = Filling {
         graph: slf,
         nested: VecDeque::new(),
-        next: mapping.len() as u32,
-        keys_may_collide: mapping.keys().iter().any(|key| !key.is_exact_instance_of::<PyString>()),
+        next: items.len() as u32,
+        keys_may_collide: items.iter().any(|(key, _)| !key.is_exact_instance_of::<PyString>()),
         nodes,
         forward: false,
     };
     let mut encoder = Encoder::new(Graph::address(slf));
-    for (key, value) in mapping.iter() {
-        let named = filling.task(&mut encoder, &value).and_then(|entry| filling.push(&mut encoder, entry, Some(&key)));
-        named.map_err(|error| note_key(error, &key))?;
+    for (key, value) in &items {
+        let named = filling.task(&mut encoder, value).and_then(|entry| filling.push(&mut encoder, entry, Some(key)));
+        named.map_err(|error| note_key(error, key))?;
     }
     while let Some(task) = filling.nested.pop_front() {
         let entry = filling.task(&mut encoder, &task)?;
@@ -113,6 +115,7 @@ impl<'py> Filling<'_, 'py> {
     fn push(&mut self, encoder: &mut Encoder, entry: Entry, key: Option<&Bound<'py, PyAny>>) -> PyResult<()> {
         let py = self.graph.py();
         let key = key.map(key_text).transpose()?;
+        let held = &self.graph.get().held;
         let mut data = self.graph.get().lock();
         if let Some(key) = &key
             && self.keys_may_collide
@@ -124,8 +127,8 @@ impl<'py> Filling<'_, 'py> {
         let index = data.columns.len() as u32;
         self.forward |= encoder.cited.deps().iter().any(|&dep| dep & EXTERNAL == 0 && dep >= index);
         match key {
-            None => _ = data.push(py, entry, encoder)?,
-            Some(key) => data.push_named(entry, encoder, &key),
+            None => _ = data.push(py, held, entry, encoder)?,
+            Some(key) => data.push_named(py, held, entry, encoder, &key),
         }
         Ok(())
     }

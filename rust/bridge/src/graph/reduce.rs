@@ -15,45 +15,73 @@ pub(super) fn reduce<'py>(
     let (py, home) = (slf.py(), Graph::address(slf));
     let entry = Graph::entry(slf, step, "reduce")?;
     let mut level = inputs(slf, nodes)?;
-    // The key names the root; the tasks below it go by their defaults.
-    let inner = Entry { key: None, ..entry };
-    let entry_of = |is_root: bool| if is_root { entry } else { inner };
-    if let Some(initial) = initial {
-        let first = level.drain(..level.len().min(arity - 1)).collect::<Vec<_>>();
-        let mut row = vec![initial.get_item(0)?];
-        for &index in &first {
-            row.push(Bound::new(py, Node::new(slf, index))?.into_any());
-        }
-        let head = with_encoder(home, |encoder| {
+    let root = with_encoder(home, |encoder| {
+        let mut tree = Tree::default();
+        if let Some(initial) = initial {
+            let first = level.drain(..level.len().min(arity - 1)).collect::<Vec<_>>();
+            let mut row = vec![initial.get_item(0)?];
+            for &index in &first {
+                row.push(Bound::new(py, Node::new(slf, index))?.into_any());
+            }
             slf.get().encode(encoder, step, Passed::positional(&row), "reduce")?;
-            slf.get().lock().push(py, entry_of(level.is_empty()), encoder)
-        })?;
-        level = fold(slf, entry_of(false), &level, arity)?;
-        level.insert(0, head);
-    }
-    while level.len() > 1 {
-        level = fold(slf, entry_of(level.len() <= arity), &level, arity)?;
-    }
-    Py::new(py, Node::new(slf, level[0]))
+            tree.count = 1;
+        }
+        let mut data = slf.get().lock();
+        tree.first = data.columns.len() as u32;
+        if tree.count > 0 {
+            level = tree.fold(encoder, home, &level, arity);
+            level.insert(0, tree.first);
+        }
+        while level.len() > 1 {
+            level = tree.fold(encoder, home, &level, arity);
+        }
+        if tree.count > 0 {
+            // The key names the root; the tasks below it go by their defaults.
+            let mut root = BatchCiting::default();
+            root.push(encoder);
+            data.append_behind(py, &slf.get().held, (entry, tree.below), (entry, root))?;
+        }
+        PyResult::Ok(level[0])
+    })?;
+    Py::new(py, Node::new(slf, root))
 }
 
-/// One level of the tree; a lone leftover moves up without a task.
-fn fold(slf: &Bound<'_, Graph>, entry: Entry, level: &[u32], arity: usize) -> PyResult<Vec<u32>> {
-    with_encoder(Graph::address(slf), |encoder| {
-        let mut data = slf.get().lock();
+/// The tasks of a reduction. They join the graph together, or not at all.
+#[derive(Default)]
+struct Tree {
+    /// Index of the first.
+    first: u32,
+    count: u32,
+    /// All but the last, which is in the encoder.
+    below: BatchCiting,
+}
+
+impl Tree {
+    /// Makes way for the next task; the answer is its index.
+    fn next(&mut self, encoder: &mut Encoder, home: usize) -> u32 {
+        if self.count > 0 {
+            self.below.push(encoder);
+        }
+        encoder.clear(home);
+        self.count += 1;
+        self.first + self.count - 1
+    }
+
+    /// One level of the tree; a lone leftover moves up without a task.
+    fn fold(&mut self, encoder: &mut Encoder, home: usize, level: &[u32], arity: usize) -> Vec<u32> {
         let mut above = Vec::with_capacity(level.len().div_ceil(arity));
         for group in level.chunks(arity) {
             above.push(match group {
                 [lone] => *lone,
                 _ => {
-                    encoder.clear(Graph::address(slf));
+                    let index = self.next(encoder, home);
                     encoder.results_of(group);
-                    data.push(slf.py(), entry, encoder)?
+                    index
                 }
             });
         }
-        Ok(above)
-    })
+        above
+    }
 }
 
 fn inputs(slf: &Bound<'_, Graph>, nodes: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {

@@ -10,13 +10,13 @@ impl Graph {
         let (py, index) = (slf.py(), node.get().index());
         let item = ITEM.import(py, "headrace.steps", "item")?;
         let entry = Graph::entry(slf, item, "add")?;
-        let mut batch = Batch::default();
+        let mut batch = BatchCiting::default();
         with_encoder(Graph::address(slf), |encoder| {
             for position in 0..count {
                 encoder.clear(Graph::address(slf));
                 let call = (node, position, count).into_pyobject(py)?;
                 slf.get().encode(encoder, item, Passed::positional(call.as_slice()), "add")?;
-                batch.push(encoder.cited.deps(), &encoder.out);
+                batch.push(encoder);
             }
             PyResult::Ok(())
         })?;
@@ -24,7 +24,7 @@ impl Graph {
         let first = match data.splits.get(&index) {
             Some(&(first, known)) if known == count => first,
             _ => {
-                let first = data.append(py, entry, &batch)?;
+                let first = data.append(py, &slf.get().held, entry, batch)?;
                 data.splits.insert(index, (first, count));
                 first
             }

@@ -2,6 +2,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use pyo3::exceptions::PyMemoryError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -10,13 +11,13 @@ use headrace_wire::{Blobs, BlobsBuf, EXTERNAL, Submit, U32s};
 
 use super::*;
 
-/// All that a graph is, beside the live objects of a by-reference one.
+/// All that a graph is, beside the Python objects that it holds.
 #[derive(Default)]
 pub(crate) struct GraphData {
     pub(crate) columns: Columns,
     pub(crate) functions: Functions,
     /// Results of other runs that the tasks cite.
-    pub(crate) externals: Vec<External>,
+    pub(crate) externals: Vec<ExternalId>,
     /// Tasks whose results were split: the first of the item tasks, and how many there are.
     pub(super) splits: FxHashMap<u32, (u32, u32)>,
     /// What the number in a default key is above the index: above 0 in a subgraph, whose tasks keep the keys that they
@@ -48,63 +49,113 @@ pub(crate) struct SubmissionColumns {
 impl GraphData {
     /// Appends the task that `encoder` holds; the answer is its index.
     #[inline]
-    pub(super) fn push(&mut self, py: Python<'_>, entry: Entry, encoder: &mut Encoder) -> PyResult<u32> {
-        self.make_room(py, entry, 1)?;
-        let index = self.enter(entry, encoder);
-        self.name_from(index, entry.key);
+    pub(super) fn push(&mut self, py: Python<'_>, held: &Held, entry: Entry, encoder: &mut Encoder) -> PyResult<u32> {
+        let is_plain = entry.key.is_none() && self.reserved.is_empty() && self.key_shift == 0;
+        if !is_plain || self.columns.len() >= TASKS_MAX {
+            self.make_room(py, (entry, 0), (entry, 1))?;
+        }
+        let index = self.enter(py, held, entry, encoder);
+        self.name_all(index..index + 1, entry.key);
         Ok(index)
     }
 
     /// Appends the task that `encoder` holds under a key that was seen to be free.
-    pub(super) fn push_named(&mut self, entry: Entry, encoder: &mut Encoder, key: &str) {
-        let index = self.enter(entry, encoder);
+    pub(super) fn push_named(&mut self, py: Python<'_>, held: &Held, entry: Entry, encoder: &mut Encoder, key: &str) {
+        let index = self.enter(py, held, entry, encoder);
         self.name(index, key);
     }
 
     #[inline]
-    fn enter(&mut self, entry: Entry, encoder: &mut Encoder) -> u32 {
-        let deps = encoder.cited.deps();
-        if encoder.cited.externals().is_empty() {
-            return self.columns.push(entry.function, entry.option_row, deps, &encoder.out);
+    fn enter(&mut self, py: Python<'_>, held: &Held, entry: Entry, encoder: &mut Encoder) -> u32 {
+        if encoder.holds_objects() {
+            return self.enter_citing(py, held, entry, encoder);
         }
-        let deps = self.relocate(deps.to_vec());
-        self.externals.extend(encoder.cited.take_externals());
+        self.columns.push(entry.function, entry.option_row, encoder.cited.deps(), &encoder.out)
+    }
+
+    fn enter_citing(&mut self, py: Python<'_>, held: &Held, entry: Entry, encoder: &mut Encoder) -> u32 {
+        let mut deps = encoder.cited.deps().to_vec();
+        let externals = encoder.cited.take_externals();
+        self.adopt(py, held, &mut deps, externals, &mut encoder.out, &mut encoder.live);
         self.columns.push(entry.function, entry.option_row, &deps, &encoder.out)
     }
 
-    /// Appends the tasks of a batch whose externals are the graph's own; the answer is the index of the first.
-    pub(super) fn append(&mut self, py: Python<'_>, entry: Entry, batch: &Batch) -> PyResult<u32> {
-        if batch.len() == 0 {
+    /// Appends the tasks of a batch; the answer is the index of the first.
+    pub(super) fn append(&mut self, py: Python<'_>, held: &Held, entry: Entry, batch: BatchCiting) -> PyResult<u32> {
+        self.append_behind(py, held, (entry, BatchCiting::default()), (entry, batch))
+    }
+
+    /// Appends the tasks of one batch, which go by their default keys, and those of another behind them, or nothing if that
+    /// is an error; the answer is the index of the first of those behind.
+    pub(super) fn append_behind(
+        &mut self,
+        py: Python<'_>,
+        held: &Held,
+        ahead: (Entry, BatchCiting),
+        behind: (Entry, BatchCiting),
+    ) -> PyResult<u32> {
+        if ahead.1.len() + behind.1.len() == 0 {
             return Ok(self.columns.len() as u32);
         }
-        self.make_room(py, entry, batch.len())?;
-        let first = self.columns.append(entry.function, entry.option_row, batch);
-        self.name_from(first, entry.key);
-        Ok(first)
+        self.make_room(py, (ahead.0, ahead.1.len()), (behind.0, behind.1.len()))?;
+        for batch in [&ahead.1.batch, &behind.1.batch] {
+            self.columns.try_reserve(batch).map_err(|_| PyMemoryError::new_err(()))?;
+        }
+        self.append_batch(py, held, Entry { key: None, ..ahead.0 }, ahead.1);
+        Ok(self.append_batch(py, held, behind.0, behind.1))
     }
 
-    /// Moves the positions of external predecessors behind those that the graph has already.
-    pub(super) fn relocate(&self, mut deps: Vec<u32>) -> Vec<u32> {
+    fn append_batch(&mut self, py: Python<'_>, held: &Held, entry: Entry, citing: BatchCiting) -> u32 {
+        let BatchCiting { mut batch, externals, mut live } = citing;
+        if batch.len() == 0 {
+            return self.columns.len() as u32;
+        }
+        if !externals.is_empty() || !live.is_empty() {
+            self.adopt(py, held, &mut batch.deps, externals, &mut batch.args, &mut live);
+        }
+        let first = self.columns.append(entry.function, entry.option_row, &batch);
+        self.name_all(first..first + batch.len() as u32, entry.key);
+        first
+    }
+
+    /// Takes over what tasks cite, and changes the numbers in their predecessors and arguments to those that it has here.
+    fn adopt(
+        &mut self,
+        py: Python<'_>,
+        held: &Held,
+        deps: &mut [u32],
+        externals: Vec<External>,
+        args: &mut [u8],
+        live: &mut LiveObjects,
+    ) {
+        let mut held = held.lock(py);
         let base = self.externals.len() as u32;
         deps.iter_mut().filter(|dep| **dep & EXTERNAL != 0).for_each(|dep| *dep += base);
-        deps
+        for External { id, object } in externals {
+            self.externals.push(id);
+            held.externals.push(object);
+        }
+        live.settle(args, &mut held.live);
     }
 
-    /// Checks that `count` more tasks fit and that their keys are free.
-    #[inline]
-    pub(super) fn make_room(&mut self, py: Python<'_>, entry: Entry, count: usize) -> PyResult<()> {
-        let first = self.columns.len();
-        if first + count > TASKS_MAX {
-            return Err(graph_error(py, "a graph holds at most 2,147,483,647 tasks"));
+    /// Checks that tasks of one entry, which go by their default keys, and of another behind them fit, and that all their
+    /// keys are free.
+    fn make_room(&mut self, py: Python<'_>, ahead: (Entry, usize), behind: (Entry, usize)) -> PyResult<()> {
+        let ((inner, ahead), (entry, count)) = (ahead, behind);
+        if count > TASKS_MAX || self.columns.len() + ahead + count > TASKS_MAX {
+            return Err(too_many_tasks(py));
         }
-        let taken = match entry.key {
-            None if self.reserved.is_empty() && self.key_shift == 0 => return Ok(()),
-            None => self.default_key_taken(entry.function, count),
+        let first = self.columns.len() as u32;
+        let taken = self.default_key_taken(inner.function, first, ahead).or_else(|| match entry.key {
+            None => self.default_key_taken(entry.function, first + ahead as u32, count),
             Some(key) => {
                 let key = Arc::clone(&self.functions.keys[key as usize]);
-                (count > 1 || self.index_of(&key).is_some()).then(|| key.to_string())
+                let is_taken = count > 1
+                    || self.index_of(&key).is_some()
+                    || self.is_default_key(&key, inner.function, first, ahead);
+                is_taken.then(|| key.to_string())
             }
-        };
+        });
         match taken {
             None => Ok(()),
             Some(key) => Err(graph_error(py, &format!("duplicate key '{key}': keys are unique within a graph"))),
@@ -156,16 +207,16 @@ impl GraphData {
     }
 
     /// Some tasks and all that they need, as a graph of their own; keys stay what they were.
-    pub(super) fn subgraph(&mut self, py: Python<'_>, wanted: &[u32]) -> GraphData {
+    pub(super) fn subgraph(&mut self, wanted: &[u32]) -> GraphData {
         let kept = self.columns.ancestors(wanted.iter().copied());
         let mut number = vec![u32::MAX; self.columns.len()];
         for (new, &old) in kept.iter().enumerate() {
             number[old as usize] = new as u32;
         }
         let next_number = self.columns.len() as u32 + self.key_shift;
-        let mut culled = GraphData { functions: self.functions.share(py), ..GraphData::default() };
+        let mut culled = GraphData { functions: self.functions.clone(), ..GraphData::default() };
         culled.key_shift = next_number - kept.len() as u32;
-        culled.externals = self.externals.iter().map(|external| external.share(py)).collect();
+        culled.externals = self.externals.clone();
         culled.columns.options = self.columns.options.clone();
         for &old in &kept {
             let moved = |&dep: &u32| if dep & EXTERNAL == 0 { number[dep as usize] } else { dep };
