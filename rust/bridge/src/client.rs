@@ -257,7 +257,7 @@ impl ClientCore {
             (None, None) => Event::RunEnd(run),
         };
         let mut state = self.session.lock();
-        let session::State { tables, watches } = &mut *state;
+        let session::State { tables, watches, .. } = &mut *state;
         Ok(watches.add(number, event, tables))
     }
 

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -84,9 +85,10 @@ impl Segments {
         self.changed.notify_all();
     }
 
-    /// Forgets an own segment that is given back.
-    pub fn forget(&self, segment: u32) {
-        self.lock().leave(segment);
+    /// Gives pages of an own segment back to the system. Should that fail, they are back with the segment.
+    pub fn punch(&self, segment: u32, range: Range<u64>) {
+        let map = self.lock().maps.get(&segment).cloned();
+        let _ = map.map(|map| map.punch(range.start, range.end - range.start));
     }
 
     /// The map of a segment; waits for it. `None` if it does not come in time.

@@ -112,6 +112,7 @@ pub(crate) struct Desk<L> {
     /// None after [`WorkerLoop::close`].
     link: Option<L>,
     pub(crate) worker: Worker,
+    segments: Arc<Segments>,
     /// A frame that the socket did not take.
     unsent: Vec<u8>,
     broken: Option<ZmqError>,
@@ -148,9 +149,11 @@ impl<L: Link + 'static> WorkerLoop<L> {
     /// When the system has no thread or descriptor to give.
     pub fn new(link: L, identity: &Identity, control: OwnedFd, page: StatusPage) -> io::Result<Self> {
         let socket_fd = link.fd();
+        let segments = Arc::<Segments>::default();
         let desk = Desk {
             link: Some(link),
             worker: Worker::new(identity),
+            segments: Arc::clone(&segments),
             unsent: Vec::new(),
             broken: None,
             main: Main::Idle,
@@ -158,7 +161,6 @@ impl<L: Link + 'static> WorkerLoop<L> {
             turns: 0,
         };
         let (bell, alarm) = (EventFd::new()?, TimerFd::new()?);
-        let segments = Arc::default();
         let shared = Arc::new(Shared { desk: Mutex::new(desk), bell, alarm, control, segments, page, socket_fd });
         warden::start(Arc::clone(&shared))?;
         Ok(WorkerLoop { shared })
@@ -412,6 +414,9 @@ impl<L: Link> Desk<L> {
         let Some(link) = &mut self.link else { return Ok(()) };
         while let Some(frame) = link.try_recv()? {
             self.worker.handle_frame(&frame);
+        }
+        while let Some((segment, range)) = self.worker.poll_punch() {
+            self.segments.punch(segment, range);
         }
         Ok(())
     }

@@ -131,7 +131,7 @@ body!(Put<'a> { index, value });
 body!(Want { bytes });
 body!(Release<'a> { segment, offset, citations });
 body!(Released<'a> { segment, offset });
-body!(GiveBack<'a> { segment });
+body!(GiveBack<'a> { segment, pages });
 body!(Death<'a> { worker, pid, signal, exit_code, attempts, limit, stderr });
 
 macro_rules! messages {

@@ -430,12 +430,18 @@ pub struct Released<'a> {
     pub offset: U32s<'a>,
 }
 
-/// Own segments without a block, which their owner returns (worker or client to broker).
+/// Shared memory that its owner does not use and returns (worker or client to broker); or, empty, the wish that it does
+/// (broker to owners).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct GiveBack<'a> {
-    /// Their numbers.
+    /// Numbers of segments.
     pub segment: U32s<'a>,
+    /// How many pages of each were punched; 0 for a whole segment.
+    pub pages: U32s<'a>,
 }
+
+/// Size of a page of shared memory.
+pub const PAGE_BYTES: u64 = 4096;
 
 /// Blocks of shared memory start at multiples of this many bytes.
 pub const BLOCK_ALIGN: u64 = 64;

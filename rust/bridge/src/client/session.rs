@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use headrace_protocol::client::{CALLS, Farewell, LogLines};
+use headrace_protocol::client::{CALLS, Client, Farewell, LogLines};
 use headrace_protocol::store::Blocks;
 use headrace_runtime::inproc::{ClientEnd, Interest, Waited};
 use headrace_runtime::segments::Segments;
@@ -67,6 +67,8 @@ enum Source {
 pub(crate) struct State {
     pub(crate) tables: Tables,
     pub(crate) watches: Watches,
+    /// Maps of shared memory; none in a local session.
+    segments: Option<Arc<Segments>>,
 }
 
 /// A time to stop waiting; `None` is never.
@@ -100,7 +102,7 @@ impl Session {
         Self {
             number: SESSIONS.fetch_add(1, Ordering::Relaxed) + 1,
             generation: GENERATION.load(Ordering::Relaxed),
-            state: Mutex::new(State { tables, watches: Watches::default() }),
+            state: Mutex::new(State { tables, watches: Watches::default(), segments: None }),
             graphs: Mutex::default(),
             away: AtomicUsize::new(0),
             source,
@@ -129,6 +131,7 @@ impl Session {
 
     /// Opens shared memory, for a session with a broker on this machine.
     pub(crate) fn open_memory(self: &Arc<Self>, segments: &Arc<Segments>) {
+        self.lock().segments = Some(Arc::clone(segments));
         let seat = ClientSeat { session: Arc::downgrade(self) };
         let _ = self.memory.set(Arc::new(Memory::new(seat, Arc::clone(segments))));
     }
@@ -180,7 +183,7 @@ impl Session {
     pub(crate) fn settle<R>(&self, change: impl FnOnce(&mut Tables) -> R) -> R {
         let mut state = self.lock();
         let answer = change(&mut state.tables);
-        let State { tables, watches } = &mut *state;
+        let State { tables, watches, .. } = &mut *state;
         tables.tidy();
         watches.look(tables);
         if let Source::Local(changed) = &self.source {
@@ -270,7 +273,7 @@ impl Session {
                 drain(end, &mut state);
                 if waited == Waited::Closed {
                     state.tables.note_disconnect();
-                    let State { tables, watches } = &mut *state;
+                    let State { tables, watches, .. } = &mut *state;
                     watches.look(tables);
                 }
                 look(&mut state)
@@ -378,9 +381,14 @@ fn drain(end: &ClientEnd, state: &mut State) {
         came = true;
     }
     if came {
-        let State { tables, watches } = &mut *state;
+        let State { tables, watches, segments } = &mut *state;
         tables.tidy();
         watches.look(tables);
+        while let Some((segment, range)) = tables.machine().and_then(Client::poll_punch) {
+            if let Some(segments) = segments {
+                segments.punch(segment, range);
+            }
+        }
         while let Some(frame) = tables.poll_frame() {
             let _ = end.send(frame);
         }

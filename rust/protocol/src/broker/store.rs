@@ -6,13 +6,11 @@
 use super::action::SegmentNews;
 use super::peers::Peer;
 use super::{Action, Broker, PeerId};
-use headrace_wire::{BLOCK_ALIGN, CITING, Citation, GiveBack, Message, Release, Released, citations};
+use headrace_wire::{BLOCK_ALIGN, CITING, Citation, GiveBack, Message, PAGE_BYTES, Release, Released, citations};
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, VecDeque};
 
-/// Segments are multiples of this.
-const PAGE_BYTES: u64 = 4_096;
 /// The least that is granted at a time, if the budget allows it; and the part of the budget that it should not exceed.
 const SEGMENT_BYTES_MIN: u64 = 32 << 20;
 const SEGMENTS_A_BUDGET: u64 = 16;
@@ -56,7 +54,9 @@ struct Wanted {
 struct Segment {
     /// `None` once it is gone.
     owner: Option<PeerId>,
+    /// Its size, and how much of that counts: its owner may have punched some.
     bytes: u64,
+    charged: u64,
     /// Who has a map of it, beside the owner.
     shared_with: SmallVec<[PeerId; 4]>,
     /// Blocks of it in the table.
@@ -199,7 +199,7 @@ impl Store {
 
     fn remove_segment(&mut self, number: u32) -> Option<Segment> {
         let segment = self.segments.remove(&number)?;
-        self.granted -= segment.bytes;
+        self.granted -= segment.charged;
         Some(segment)
     }
 }
@@ -236,7 +236,7 @@ impl Broker {
         store.last_segment += 1;
         let segment = store.last_segment;
         let shared_with = SmallVec::new();
-        store.segments.insert(segment, Segment { owner: Some(owner), bytes, shared_with, blocks: 0 });
+        store.segments.insert(segment, Segment { owner: Some(owner), bytes, charged: bytes, shared_with, blocks: 0 });
         store.granted += bytes;
         store.peak = store.peak.max(store.granted);
         self.tell_of_segment(owner, SegmentNews::Granted { segment, bytes });
@@ -305,10 +305,17 @@ impl Broker {
     }
 
     pub(super) fn handle_give_back(&mut self, peer: PeerId, given: &GiveBack<'_>) {
-        for number in given.segment.iter() {
-            let own = self.store.segments.get(&number).is_some_and(|segment| segment.owner == Some(peer));
-            if own {
+        for (number, pages) in given.segment.iter().zip(given.pages.iter()) {
+            let Some(segment) = self.store.segments.get_mut(&number).filter(|segment| segment.owner == Some(peer))
+            else {
+                continue;
+            };
+            if pages == 0 {
                 self.drop_segment(number);
+            } else {
+                let bytes = segment.charged.min(u64::from(pages) * PAGE_BYTES);
+                segment.charged -= bytes;
+                self.store.granted -= bytes;
             }
         }
         self.store.asked.retain(|asked| *asked != peer);

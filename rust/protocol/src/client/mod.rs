@@ -29,11 +29,12 @@ pub use run::Progress;
 pub use session::{Farewell, Session, Side};
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use headrace_wire::{
-    Cancel, DecodeError, GiveBack, Goodbye, GoodbyeReason, Hello, Message, Outcome, Put, Query, Results, State, Submit,
-    U32s, Want,
+    Cancel, DecodeError, Goodbye, GoodbyeReason, Hello, Message, Outcome, Put, Query, Results, State, Submit, U32s,
+    Want,
 };
 use rustc_hash::FxHashMap;
 
@@ -62,6 +63,7 @@ pub struct Client {
     calls: Calls,
     holds: Holds,
     blocks: Blocks,
+    punches: Vec<(u32, Range<u64>)>,
     /// Questions asked and not yet fetched, with the frame of the answer once it is there.
     queries: FxHashMap<u64, Option<SharedFrame>>,
     next_query: u64,
@@ -115,6 +117,7 @@ impl Client {
             calls: Calls::default(),
             holds: Holds::default(),
             blocks: Blocks::default(),
+            punches: Vec::new(),
             queries: FxHashMap::default(),
             next_query: 0,
             log: LogQueue::default(),
@@ -282,6 +285,11 @@ impl Client {
         frame
     }
 
+    /// The next pages of an own segment to punch, before the frames that follow are sent.
+    pub fn poll_punch(&mut self) -> Option<(u32, Range<u64>)> {
+        self.punches.pop()
+    }
+
     /// The next lines that a task wrote.
     #[must_use]
     pub fn poll_log(&mut self) -> Option<LogLines> {
@@ -384,8 +392,9 @@ impl Client {
                 self.tell_released();
             }
             (_, Message::GiveBack(_)) => {
-                let segments = self.blocks.take_empty_segments();
-                self.send(&Message::GiveBack(GiveBack { segment: (&segments).into() }));
+                let unused = self.blocks.take_unused();
+                unused.tell(|message| self.send(message));
+                self.punches.extend(unused.ranges);
             }
             (_, message) => return Err(ProtocolError::NotForClients(message.name())),
         }

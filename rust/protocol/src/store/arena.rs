@@ -96,6 +96,21 @@ impl Arena {
         self.insert_free(extent);
     }
 
+    /// Gives up all free pages for good: they are no part of the arena any more, and can be punched.
+    pub(super) fn retire_free(&mut self) -> Vec<Range<u64>> {
+        let mut retired = Vec::new();
+        for (start, bytes) in self.free.clone() {
+            let pages = start.next_multiple_of(PAGE_BYTES)..(start + bytes) / PAGE_BYTES * PAGE_BYTES;
+            if !pages.is_empty() {
+                self.remove_free(&(start..start + bytes));
+                self.insert_free(start..pages.start);
+                self.insert_free(pages.end..start + bytes);
+                retired.push(pages);
+            }
+        }
+        retired
+    }
+
     /// Forgets that anything from `offset` on was committed.
     pub(super) fn uncommit(&mut self, offset: u64) {
         self.committed = self.committed.min(offset);
@@ -157,6 +172,24 @@ mod tests {
         arena.uncommit(failed.commit.start);
         assert_eq!(arena.allocate(64), Some(Allocation { offset: 4096, bytes: 64, commit: 4096..8192 }));
         assert_eq!(arena.allocate(8192), Some(Allocation { offset: 16384, bytes: 8192, commit: 8192..24576 }));
+    }
+
+    #[test]
+    fn free_pages_can_be_given_up_and_are_not_used_again() {
+        let mut arena = Arena::new(BYTES);
+        let blocks: Vec<u64> = (0..3).map(|_| arena.allocate(10_000).unwrap().offset).collect();
+        arena.free(blocks[1]);
+        let middle = blocks[1].next_multiple_of(PAGE_BYTES)..blocks[2] / PAGE_BYTES * PAGE_BYTES;
+        let tail = (blocks[2] + 10_048).next_multiple_of(PAGE_BYTES)..BYTES;
+        assert_eq!(arena.retire_free(), [middle.clone(), tail]);
+        assert_eq!(arena.retire_free(), []);
+        assert_eq!(arena.allocate(PAGE_BYTES), None);
+        let small = arena.allocate(64).unwrap().offset;
+        assert!(!middle.contains(&small));
+        for offset in [blocks[0], blocks[2], small] {
+            arena.free(offset);
+        }
+        assert!(arena.is_empty());
     }
 
     #[test]

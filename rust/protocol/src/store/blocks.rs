@@ -27,6 +27,15 @@ pub struct Allocated {
     pub commit: Range<u64>,
 }
 
+/// Memory that a process gives up.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Unused {
+    /// Whole segments.
+    pub segments: Vec<u32>,
+    /// Pages of other segments, to be punched.
+    pub ranges: Vec<(u32, Range<u64>)>,
+}
+
 /// What a [`Blocks`] holds, for diagnosis.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct BlocksStatistics {
@@ -188,18 +197,21 @@ impl Blocks {
             .for_each(|count| *count += 1);
     }
 
-    /// The own segments without a block. They are forgotten here and must be given back to the broker.
+    /// Gives up what no block uses: the own segments without a block, which are forgotten here, and the free pages of the
+    /// others. Both must be given back to the broker.
     #[must_use]
-    pub fn take_empty_segments(&mut self) -> Vec<u32> {
-        let mut empty = Vec::new();
+    pub fn take_unused(&mut self) -> Unused {
+        let mut unused = Unused::default();
         self.segments.retain(|&number, segment| {
             let keep = !segment.arena.is_empty();
-            if !keep {
-                empty.push(number);
+            if keep {
+                unused.ranges.extend(segment.arena.retire_free().into_iter().map(|range| (number, range)));
+            } else {
+                unused.segments.push(number);
             }
             keep
         });
-        empty
+        unused
     }
 
     /// What it holds. Looks at every own block.

@@ -1,8 +1,8 @@
 //! What [`Blocks`] does for whole values and frames.
 
-use headrace_wire::{BLOCK_ALIGN, Message, Release, Released, citations};
+use headrace_wire::{BLOCK_ALIGN, GiveBack, Message, PAGE_BYTES, Release, Released, citations};
 
-use super::{BlockId, Blocks};
+use super::{BlockId, Blocks, Unused};
 
 impl Blocks {
     /// One reference more to each block that a value cites.
@@ -40,6 +40,19 @@ impl Blocks {
             let offset: Vec<u32> = blocks.iter().map(|id| (id.offset / BLOCK_ALIGN) as u32).collect();
             send(&Message::Released(Released { segment: (&segment).into(), offset: (&offset).into() }));
         }
+    }
+}
+
+impl Unused {
+    /// What the broker is told of it.
+    pub(crate) fn tell(&self, send: impl FnOnce(&Message<'_>)) {
+        let mut segment = self.segments.clone();
+        let mut pages = vec![0; segment.len()];
+        for (number, range) in &self.ranges {
+            segment.push(*number);
+            pages.push(((range.end - range.start) / PAGE_BYTES) as u32);
+        }
+        send(&Message::GiveBack(GiveBack { segment: (&segment).into(), pages: (&pages).into() }));
     }
 }
 

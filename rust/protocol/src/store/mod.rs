@@ -25,4 +25,4 @@ mod cited;
 #[cfg(test)]
 mod tests;
 
-pub use self::blocks::{Allocated, BlockId, Blocks, BlocksStatistics};
+pub use self::blocks::{Allocated, BlockId, Blocks, BlocksStatistics, Unused};

@@ -40,13 +40,13 @@ fn a_block_that_no_citation_left_of_is_free_without_references() {
         foreign_blocks: 0,
     };
     assert_eq!(blocks.statistics(), expected);
-    assert_eq!(blocks.take_empty_segments(), []);
+    assert_eq!(blocks.take_unused().segments, []);
     blocks.hold(block.id);
     blocks.unhold(block.id);
     assert_eq!(blocks.allocate(64).unwrap().id, id(1, 128));
     blocks.unhold(block.id);
     blocks.unhold(id(1, 128));
-    assert_eq!(blocks.take_empty_segments(), [1]);
+    assert_eq!(blocks.take_unused().segments, [1]);
     assert_eq!(blocks.statistics(), BlocksStatistics::default());
     assert!(!blocks.has_released());
 }
@@ -88,7 +88,7 @@ fn a_release_that_crosses_a_citation_is_void() {
     blocks.unhold(block);
     assert_eq!(blocks.statistics().blocks, 1);
     blocks.handle_release(block, 1);
-    assert_eq!(blocks.take_empty_segments(), [1]);
+    assert_eq!(blocks.take_unused().segments, [1]);
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn what_a_child_may_see_is_never_answered_nor_freed() {
     blocks.handle_release(cited_only, 1);
     assert_eq!(blocks.take_released(), [later]);
     assert_eq!(blocks.statistics().blocks, 1, "of the cited one the child has no view");
-    assert_eq!(blocks.take_empty_segments(), []);
+    assert_eq!(blocks.take_unused().segments, []);
 }
 
 #[test]
@@ -311,7 +311,7 @@ impl World {
 
     fn give_back(&mut self, number: usize) {
         let Process { blocks, to_broker, .. } = &mut self.processes[number];
-        to_broker.extend(blocks.take_empty_segments().into_iter().map(Up::GiveBack));
+        to_broker.extend(blocks.take_unused().segments.into_iter().map(Up::GiveBack));
     }
 
     fn fork(&mut self, number: usize) {
@@ -418,7 +418,7 @@ impl World {
             assert_eq!(statistics.blocks, pinned.iter().filter(own).count());
             assert_eq!(statistics.foreign_blocks, process.seen_by_children.iter().filter(|block| !own(block)).count());
             let segments: BTreeSet<u32> = pinned.iter().filter(own).map(|block| block.segment).collect();
-            assert_eq!(process.blocks.take_empty_segments().len(), statistics.own_segments - segments.len());
+            assert_eq!(process.blocks.take_unused().segments.len(), statistics.own_segments - segments.len());
         }
         assert!(self.known.keys().all(|block| pinned.contains(block)), "the broker has forgotten the rest");
     }

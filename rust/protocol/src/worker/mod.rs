@@ -24,10 +24,11 @@ mod tests;
 mod value;
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use headrace_wire::{
-    CITING, DecodeError, GiveBack, Goodbye, GoodbyeReason, Heartbeat, Hello, LEASE_HOLD, LEASE_REPORT, Lease, Message,
+    CITING, DecodeError, Goodbye, GoodbyeReason, Heartbeat, Hello, LEASE_HOLD, LEASE_REPORT, Lease, Message,
     PROTOCOL_VERSION, Recall, Revoke, Role, U32s, Verdict, Want, Welcome,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -114,6 +115,7 @@ pub struct Worker {
     blocks: Blocks,
     /// What the running task takes, with references to the blocks that it cites.
     taken: Vec<Value>,
+    punches: Vec<(u32, Range<u64>)>,
     queue: Queue,
     reporting: Reporting,
     outbox: VecDeque<Vec<u8>>,
@@ -143,6 +145,7 @@ impl Worker {
             values: Values::default(),
             blocks: Blocks::default(),
             taken: Vec::new(),
+            punches: Vec::new(),
             queue: Queue::default(),
             reporting: Reporting::default(),
             outbox: VecDeque::new(),
@@ -281,6 +284,11 @@ impl Worker {
         self.blocks.tell_released(|message| outbox.push_back(encoded(message)));
     }
 
+    /// The next pages of an own segment to punch, before the frames that follow are sent.
+    pub fn poll_punch(&mut self) -> Option<(u32, Range<u64>)> {
+        self.punches.pop()
+    }
+
     /// The next frame for the broker.
     #[must_use]
     pub fn poll_frame(&mut self) -> Option<Vec<u8>> {
@@ -406,8 +414,9 @@ impl Worker {
     }
 
     fn give_back_segments(&mut self) {
-        let segments = self.blocks.take_empty_segments();
-        self.post(&Message::GiveBack(GiveBack { segment: (&segments).into() }));
+        let unused = self.blocks.take_unused();
+        unused.tell(|message| self.post(message));
+        self.punches.extend(unused.ranges);
     }
 
     fn post(&mut self, message: &Message<'_>) {

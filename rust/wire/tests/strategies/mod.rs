@@ -44,7 +44,9 @@ pub(crate) fn message() -> BoxedStrategy<Message<'static>> {
         (0..9_usize)
             .prop_flat_map(|blocks| (column(blocks), column(blocks)))
             .prop_map(|(segment, offset)| Message::Released(Released { segment, offset })),
-        column(0..9).prop_map(|segment| Message::GiveBack(GiveBack { segment })),
+        (0..9_usize)
+            .prop_flat_map(|segments| (column(segments), column(segments)))
+            .prop_map(|(segment, pages)| Message::GiveBack(GiveBack { segment, pages })),
         death().prop_map(Message::Death),
     ]
     .boxed()

@@ -52,7 +52,7 @@ pub(crate) fn walk(message: &Message<'_>) -> u64 {
             .map(|at| u64::from(release.offset.at(at)) + u64::from(release.citations.at(at)))
             .sum(),
         Message::Released(released) => (0..released.segment.len()).map(|at| u64::from(released.offset.at(at))).sum(),
-        Message::GiveBack(give_back) => give_back.segment.sum(),
+        Message::GiveBack(give_back) => (0..give_back.segment.len()).map(|at| u64::from(give_back.pages.at(at))).sum(),
         Message::Hello(_) | Message::Welcome(_) | Message::Goodbye(_) | Message::Heartbeat(_) => 0,
         Message::Query(_) | Message::Log(_) | Message::Death(_) => 0,
     }
