@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from headrace.errors import WorkerLost as WorkerLost
     from headrace.errors import WorkerOOM as WorkerOOM
     from headrace.futures import Future as Future
+    from headrace.memory import copy as copy
+    from headrace.memory import empty as empty
     from headrace.refs import Ref as Ref
     from headrace.runs import Run as Run
     from headrace.sorting import TopologicalSorter as TopologicalSorter
@@ -60,6 +62,8 @@ _LAZY = {
     "Ref": "headrace.refs",
     "Run": "headrace.runs",
     "TopologicalSorter": "headrace.sorting",
+    "copy": "headrace.memory",
+    "empty": "headrace.memory",
     "run": "headrace.client",
     **dict.fromkeys(
         [

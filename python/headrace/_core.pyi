@@ -203,6 +203,13 @@ _State = tuple[
 ]
 
 @final
+@final
+class Block:
+    """Bytes of a block of shared memory; it has the buffer protocol and nothing else."""
+
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
 class ClientCore:
     """A session of a client."""
 
@@ -217,6 +224,7 @@ class ClientCore:
         libzmq: list[str],
         crash_limit: int,
         result_bytes_max: int,
+        store_limit: int,
         grace_s: float,
     ) -> ClientCore:
         """Start an embedded broker with its workers, and a session with it."""
@@ -238,6 +246,15 @@ class ClientCore:
 
     def call(self, function: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, str]:
         """Submit a single call; give its index among the calls, and its key."""
+
+    def put(self, value: object) -> tuple[int, str]:
+        """Put a value where tasks can take it; give its index among the calls, and its key."""
+
+    def allocate(self, size: int) -> Block | None:
+        """Give a writable object with so many bytes of shared memory; None in a session without."""
+
+    def note_fork(self) -> None:
+        """To be called before a fork."""
 
     def cancel(self, run: int, indices: list[int] | None = None) -> None:
         """Cancel tasks of a run with all that depends on them; None is the whole run."""
@@ -433,6 +450,12 @@ class Worker:
 
     def is_cancelled(self) -> bool:
         """Say whether the attempt that executes now was cancelled."""
+
+    def allocate(self, size: int) -> Block:
+        """Give a writable object with so many bytes of shared memory."""
+
+    def prepare_fork(self) -> None:
+        """To be called before a fork."""
 
     def note_fork(self) -> None:
         """Note that this is a forked child, which must not run tasks."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import _pickle
 import io
+from collections.abc import Callable
+from pickle import PickleBuffer
 from typing import Any
 
 from cloudpickle import cloudpickle
@@ -11,14 +13,14 @@ from cloudpickle import cloudpickle
 from headrace.pickling import is_importable
 
 
-def dumps(value: object, protocol: int) -> bytes:
+def dumps(value: object, protocol: int, buffer_callback: Callable[[PickleBuffer], object] | None = None) -> bytes:
     """Pickle a result, with the classes in it that cannot be imported.
 
     By cloudpickle alone, a class that came from the client would be filled anew there: its methods replaced by copies
     with other globals, its counters set to what they are here.
     """
     out = io.BytesIO()
-    _Pickler(out, protocol).dump(value)
+    _Pickler(out, protocol, buffer_callback).dump(value)
     return out.getvalue()
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from headrace.dispatcher import Dispatcher
     from headrace.futures import Future
     from headrace.graph import Graph
+    from headrace.refs import Ref
     from headrace.statistics import RunStatistics
 
 R = TypeVar("R")
@@ -45,6 +46,9 @@ class Engine(Protocol):
 
     def call(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, str]:
         """Start a call; give its index within the run of calls, and its key."""
+
+    def put(self, value: object) -> tuple[int, str]:
+        """Make a value a result; give its index within the run of calls, and its key."""
 
     def cancel(self, run: int, indices: list[int] | None) -> None:
         """Cancel tasks of a run with all that depends on them; None: every task of the run."""
@@ -74,6 +78,8 @@ class Client:
         preload: names of modules that each worker imports before its first task.
         setup: a function without arguments that each worker calls once before its first task.
         env: environment variables for the workers, on top of this process's own.
+        store_limit: bytes of shared memory that large results may take together; by default half of what the process's
+            control group, or the machine, has.
 
     Raises:
         UsageError: an argument is not usable.
@@ -91,12 +97,13 @@ class Client:
         preload: Sequence[str] = (),
         setup: Callable[[], object] | None = None,
         env: Mapping[str, str] | None = None,
+        store_limit: int | None = None,
     ) -> None:
         if address is not None:
             raise UsageError(f"remote brokers come with a later version; Client() without {address!r} starts its own")
         self._workers = _checked_workers(workers)
         self._mode = mode
-        self._engine = _start(mode, self._workers, preload, setup, env)
+        self._engine = _start(mode, self._workers, preload, setup, env, store_limit)
         self._core = self._engine.core
         self._closing = threading.Lock()
         self._open = True
@@ -139,6 +146,25 @@ class Client:
 
         index, key = self._engine.call(fn, args, kwargs)
         return Future(self._core, CALLS, index, self, key)
+
+    def put(self, value: R, /) -> Ref[R]:
+        """Make a value that any number of tasks and graphs can take, and that is sent or written only once.
+
+        Large parts of it are copied into shared memory here; a task that takes the ref sees them where they lie.
+
+        Returns:
+            A ref, to be passed as an argument. The value lives as long as the ref and the tasks that take it.
+
+        Raises:
+            ArgumentNotPicklable: the value cannot travel.
+            StoreFull: the budget of shared memory is used up.
+            UsageError: the client is closed.
+        """
+        self._check_open()
+        from headrace.refs import Ref
+
+        index, key = self._engine.put(value)
+        return Ref(self._core, CALLS, index, self, key)
 
     def close(self, wait: bool = True, cancel: bool = False) -> None:
         """End the session and its workers. Results that were kept can still be read afterwards. May be called twice.
@@ -298,11 +324,18 @@ def _start(
     preload: Sequence[str],
     setup: Callable[[], object] | None,
     env: Mapping[str, str] | None,
+    store_limit: int | None,
 ) -> Engine:
     if mode == "processes":
         from headrace.embedded import Embedded
 
-        return Embedded(workers, preload, setup, env)
+        if store_limit is None:
+            from headrace.memory import default_store_limit
+
+            store_limit = default_store_limit()
+        elif not isinstance(store_limit, int) or store_limit <= 0:
+            raise UsageError(f"store_limit takes a number of bytes, not {store_limit!r}")
+        return Embedded(workers, preload, setup, env, store_limit)
     if mode in ("threads", "sync"):
         from headrace.local import Local
 
@@ -329,4 +362,10 @@ def _close_all() -> None:
         client._core.wait_alone()
 
 
-os.register_at_fork(after_in_child=forget_parent)
+def _prepare_fork() -> None:
+    for client in list(_clients):
+        if not client._core.forked:
+            client._core.note_fork()
+
+
+os.register_at_fork(before=_prepare_fork, after_in_child=forget_parent)

@@ -36,6 +36,7 @@ class Embedded:
         preload: Sequence[str],
         setup: Callable[[], object] | None,
         env: Mapping[str, str] | None,
+        store_limit: int,
     ) -> None:
         launch = prepare(preload, setup, env)
         self.core = ClientCore.embedded(
@@ -47,6 +48,7 @@ class Embedded:
             libzmq=launch.libzmq,
             crash_limit=CRASH_LIMIT,
             result_bytes_max=RESULT_BYTES_MAX,
+            store_limit=store_limit,
             grace_s=GRACE_S,
         )
         self._printer = Printer(self.core)
@@ -59,6 +61,10 @@ class Embedded:
     def call(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, str]:
         """Start a call."""
         return self.core.call(fn, args, kwargs)
+
+    def put(self, value: object) -> tuple[int, str]:
+        """Make a value a result."""
+        return self.core.put(value)
 
     def cancel(self, run: int, indices: list[int] | None) -> None:
         """Cancel tasks of a run; None: all of them."""

@@ -15,6 +15,7 @@ import sys
 
 from headrace import _core
 from headrace.current import Current, set_process_source
+from headrace.memory import set_allocator
 
 TYPE_CHECKING = False  # without the import of typing; see headrace/__init__.py
 if TYPE_CHECKING:
@@ -86,7 +87,8 @@ def prepare_for_tasks(worker: _core.Worker) -> None:
 
     _signal.signal(_signal.SIGINT, interrupt)
     set_process_source(current_task)
-    os.register_at_fork(after_in_child=worker.note_fork)
+    set_allocator(worker.allocate)
+    os.register_at_fork(before=worker.prepare_fork, after_in_child=worker.note_fork)
 
 
 def read_boot_record(fd: int) -> dict[str, Any]:
@@ -138,6 +140,8 @@ def recorders(worker: int) -> tuple[Callable[..., bytes], Callable[..., bytes], 
     def record_error(key: str, attempt: int, limit: int, error: BaseException) -> bytes:
         from headrace.records import dump_failure
 
+        if isinstance(error, ValueError) and "read-only" in str(error):
+            error.add_note(READ_ONLY)
         return dump_failure(error, key, attempt, worker, limit)
 
     def record_result(key: str, attempt: int, limit: int, error: BaseException, result: object) -> bytes:
@@ -155,11 +159,21 @@ def recorders(worker: int) -> tuple[Callable[..., bytes], Callable[..., bytes], 
     return record_error, record_result, record_size
 
 
+#: What to do about an argument that must not be written to.
+READ_ONLY = (
+    "headrace: large arguments are read-only views of results in shared memory; "
+    "headrace.copy(x) makes a copy that can be changed"
+)
+
+
 def result_error(key: str, error: BaseException, result: object) -> BaseException:
     """Name what is wrong with a result that cannot be encoded."""
     from types import AsyncGeneratorType, CoroutineType, GeneratorType
 
-    from headrace.errors import ResultNotPicklable
+    from headrace.errors import InfraError, ResultNotPicklable
+
+    if isinstance(error, InfraError | MemoryError):
+        return error  # there is nothing wrong with the result but its size
 
     if isinstance(result, GeneratorType):
         text = "is a generator: it cannot leave its process. Return list(...) of it instead"

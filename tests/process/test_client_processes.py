@@ -84,17 +84,11 @@ def test_a_worker_killed_from_outside_is_replaced_and_its_task_runs_again(client
 
 
 def test_a_result_above_the_limit_fails_its_task():
-    from headrace import embedded
-
-    limit = embedded.RESULT_BYTES_MAX
-    try:
-        embedded.RESULT_BYTES_MAX = 1 << 20
-        with hr.Client(workers=1) as client:
-            with pytest.raises(hr.ResultTooLarge, match=r"'big-0'.*1,048,576"):
-                client.call(big, 2 << 20).result(timeout=TIMEOUT_S)
-            assert len(client.call(big, 1 << 19).result(timeout=TIMEOUT_S)) == 1 << 19
-    finally:
-        embedded.RESULT_BYTES_MAX = limit
+    with hr.Client(workers=1, store_limit=1 << 20) as client:
+        with pytest.raises(hr.StoreFull, match=r"2097\d+ bytes of shared memory.* of 1048576") as caught:
+            client.call(big, 2 << 20).result(timeout=TIMEOUT_S)
+        assert "'big-0'" in caught.value.__notes__[0]
+        assert len(client.call(big, 1 << 19).result(timeout=TIMEOUT_S)) == 1 << 19
 
 
 # -- running calls -----------------------------------------------------------------------------------------------------

@@ -24,7 +24,9 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 
+use crate::codec::encode_value;
 use crate::graph::Graph;
+use crate::memory::Block;
 use failures::error;
 use functions::Callees;
 use live::{HoldChange, LiveEnding};
@@ -65,7 +67,9 @@ type LineParts<'py> = Vec<(u32, u8, Bound<'py, PyBytes>)>;
 impl ClientCore {
     /// Starts an embedded broker with its workers, and a session with it.
     #[staticmethod]
-    #[pyo3(signature = (*, workers, program, arguments, environment, boot, libzmq, crash_limit, result_bytes_max, grace_s))]
+    #[pyo3(signature = (
+        *, workers, program, arguments, environment, boot, libzmq, crash_limit, result_bytes_max, store_limit, grace_s
+    ))]
     #[expect(clippy::too_many_arguments, reason = "they are all keywords of one call")]
     fn embedded(
         py: Python<'_>,
@@ -77,6 +81,7 @@ impl ClientCore {
         libzmq: Vec<PathBuf>,
         crash_limit: u8,
         result_bytes_max: u64,
+        store_limit: u64,
         grace_s: f64,
     ) -> PyResult<Self> {
         let python = Python::version_str().split(' ').next().unwrap_or_default().to_owned();
@@ -102,6 +107,7 @@ impl ClientCore {
             run_dir_base: None,
             crash_limit,
             result_bytes_max,
+            store_limit,
             version: version.to_owned(),
             python: python.clone(),
             grace_ns: (grace_s * 1e9) as u64,
@@ -112,7 +118,10 @@ impl ClientCore {
             let _ = end.send(frame);
         }
         let session = Session::with_broker(Tables::of_broker(machine), end);
-        Ok(Self::new(session, workers, Some(handle)))
+        let segments = Arc::clone(handle.segments());
+        let core = Self::new(session, workers, Some(handle));
+        core.session.open_memory(&segments);
+        Ok(core)
     }
 
     /// A session whose tasks this process runs by itself.
@@ -157,6 +166,31 @@ impl ClientCore {
             args,
             Some(kwargs),
         )
+    }
+
+    /// Puts a value where tasks can take it; the answer is its index among the calls, and its key.
+    fn put(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<(u32, String)> {
+        self.check_open(py)?;
+        let mut encoded = Vec::new();
+        encode_value(value, self.session.memory(), &mut encoded)?;
+        let opened = self.session.command(|tables| {
+            let (index, key) = tables.open_call("put", None)?;
+            tables.put(index, &encoded);
+            Some((index, key))
+        });
+        opened.ok_or_else(|| error(py, "UsageError", submit::TOO_MANY_CALLS))
+    }
+
+    /// A writable object with so many bytes of shared memory.
+    fn allocate(&self, py: Python<'_>, size: u64) -> PyResult<Option<Block>> {
+        self.session.memory().map(|memory| memory.allocate_object(py, size)).transpose()
+    }
+
+    /// To be called before a fork: what Python sees of shared memory now, a child may see for ever.
+    fn note_fork(&self) {
+        if let Some(memory) = self.session.memory() {
+            memory.note_fork();
+        }
     }
 
     /// Cancels tasks of a run with all that depends on them; `None` is the whole run.
@@ -226,7 +260,7 @@ impl ClientCore {
             (None, None) => Event::RunEnd(run),
         };
         let mut state = self.session.lock();
-        let session::State { tables, watches } = &mut *state;
+        let session::State { tables, watches, .. } = &mut *state;
         Ok(watches.add(number, event, tables))
     }
 

@@ -14,7 +14,7 @@
 //! | 7 | str: u32 length, UTF-8 | | 15 | live object i of a by-reference graph: u32 i |
 //! | 8 | bytes: u32 length, bytes | | 16 | pickle that cites predecessors: u32 n, n × u32 k, then as 12 |
 //!
-//! A result is one value (never tags 13 to 16). Arguments are a head byte, then values: head 0 … 253 is the number of
+//! A result is one value (never tags 13 to 16), or begins with 17: then parts of it lie in shared memory (`shared.rs`). Arguments are a head byte, then values: head 0 … 253 is the number of
 //! positional arguments, 254 says that a u32 with that number follows; then a u8 with the number of keyword arguments,
 //! the positional values, and for each keyword its name (as tag 7) and its value. Head 255 says that one value follows,
 //! the pickle of `(args, kwargs)`, written when two arguments could share an object, so that they still do on arrival;
@@ -26,6 +26,7 @@ mod encode;
 mod live;
 mod passed;
 mod pickle;
+mod shared;
 
 pub(crate) use citations::{Citations, External, ExternalId};
 pub(crate) use constants::{Constant, ConstantValue};

@@ -18,6 +18,15 @@ pub(crate) fn usage_error(py: Python<'_>, text: &str) -> PyErr {
     named_error(py, &CLASS, "UsageError", text)
 }
 
+/// The error of `headrace.errors` with this name, and this text.
+#[cold]
+pub(crate) fn infra_error(py: Python<'_>, name: &str, text: &str) -> PyErr {
+    match py.import("headrace.errors").and_then(|errors| errors.getattr(name)?.call1((text,))) {
+        Ok(error) => PyErr::from_value(error),
+        Err(error) => error,
+    }
+}
+
 fn named_error(py: Python<'_>, class: &PyOnceLock<Py<PyType>>, name: &str, text: &str) -> PyErr {
     match class.import(py, "headrace.errors", name) {
         Ok(class) => PyErr::from_type(class.clone(), (text.to_owned(),)),

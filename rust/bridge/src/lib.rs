@@ -7,6 +7,7 @@ mod errors;
 mod fastcall;
 mod graph;
 mod kernel;
+mod memory;
 mod node;
 mod nodes;
 mod toposort;
@@ -29,6 +30,8 @@ mod _core {
     use crate::graph::Graph;
     #[pymodule_export]
     use crate::kernel::Kernel;
+    #[pymodule_export]
+    use crate::memory::Block;
     #[pymodule_export]
     use crate::node::Node;
     #[pymodule_export]

@@ -5,19 +5,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use headrace_protocol::store::Blocks;
 use headrace_protocol::worker::{Ending, Identity, Start, Value};
 use headrace_runtime::worker_loop::{Next, Waited, WorkerLoop};
 use headrace_sys::exit::exit_now;
 use headrace_sys::spawn::take_inherited;
 use headrace_sys::status_page::StatusPage;
 use headrace_sys::zmq::{Context, Dealer, Library};
-use headrace_wire::GoodbyeReason;
+use headrace_wire::{CITING, GoodbyeReason};
 use pyo3::exceptions::{PyLookupError, PyRuntimeError, PySystemExit};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use rustc_hash::FxHashMap;
 
 use crate::codec::{decode_args, decode_value, encode_value, is_atom};
+use crate::memory::{Block, Memory, Seat};
 
 /// What the process gives its last frames to leave, before it ends.
 const LAST_WORDS_MS: u32 = 1_000;
@@ -35,6 +37,7 @@ const ATOM_OVERHEAD_BYTES: usize = 256;
 #[pyclass(frozen, module = "headrace._core")]
 pub(crate) struct Worker {
     tasks: WorkerLoop<Dealer>,
+    memory: Arc<Memory>,
     /// The worker's number.
     #[pyo3(get)]
     number: u32,
@@ -66,7 +69,9 @@ impl Worker {
             .map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let identity = Identity { version, python, worker: number, incarnation, pid: std::process::id() };
-        Ok(Worker { tasks: WorkerLoop::new(dealer, &identity, control, page)?, number, forked: AtomicBool::new(false) })
+        let tasks = WorkerLoop::new(dealer, &identity, control, page)?;
+        let memory = Arc::new(Memory::new(WorkerSeat(tasks.clone()), Arc::clone(tasks.segments())));
+        Ok(Worker { tasks, memory, number, forked: AtomicBool::new(false) })
     }
 
     /// Says HELLO and runs tasks until the session ends.
@@ -88,6 +93,7 @@ impl Worker {
     ) -> PyResult<Option<String>> {
         let mut bench = Bench {
             tasks: &self.tasks,
+            memory: &self.memory,
             load_function,
             record_error,
             record_result,
@@ -139,10 +145,33 @@ impl Worker {
         self.tasks.is_cancelled()
     }
 
+    /// A writable object with so many bytes of shared memory.
+    fn allocate(&self, py: Python<'_>, size: u64) -> PyResult<Block> {
+        self.memory.allocate_object(py, size)
+    }
+
+    /// To be called before a fork: what Python sees of shared memory now, a child may see for ever.
+    fn prepare_fork(&self) {
+        self.memory.note_fork();
+    }
+
     /// To be called in a forked child: it may finish what it was forked for, but never run a task.
     fn note_fork(&self) {
         // Relaxed: the child has this thread alone, which reads it later.
         self.forked.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A worker's way to the broker, for shared memory.
+struct WorkerSeat(WorkerLoop<Dealer>);
+
+impl Seat for WorkerSeat {
+    fn with_blocks(&self, look: &mut dyn FnMut(&mut Blocks)) {
+        self.0.with_blocks(|blocks| look(blocks));
+    }
+
+    fn want(&self, bytes: u64) {
+        self.0.want(bytes);
     }
 }
 
@@ -198,6 +227,7 @@ impl From<PyErr> for Failure<'_> {
 /// What lies on the main thread's table while it works.
 struct Bench<'w> {
     tasks: &'w WorkerLoop<Dealer>,
+    memory: &'w Arc<Memory>,
     load_function: Py<PyAny>,
     record_error: Py<PyAny>,
     record_result: Py<PyAny>,
@@ -224,12 +254,13 @@ impl Bench<'_> {
     #[inline]
     fn attempt<'py>(&mut self, py: Python<'py>, start: &Start) -> Result<(), Failure<'py>> {
         let function = self.function(py, start.function)?;
-        let mut inputs = Inputs { values: &start.inputs, atoms: &mut self.atoms, decoded: Vec::new() };
+        let mut inputs =
+            Inputs { values: &start.inputs, memory: self.memory, atoms: &mut self.atoms, decoded: Vec::new() };
         let args = decode_args(py, start.args(), &mut |k| inputs.get(py, k))
             .inspect_err(|error| note(py, error, "raised while headrace loaded the arguments in the worker"))?;
         drop(inputs);
         let result = args.call(&function)?;
-        if let Err(error) = encode_value(py, &result, &mut self.out) {
+        if let Err(error) = encode_value(&result, Some(self.memory), &mut self.out) {
             return Err(Failure::NotEncodable { result, error });
         }
         if self.out.len() as u64 > start.result_bytes_max {
@@ -307,6 +338,7 @@ fn note(py: Python<'_>, error: &PyErr, text: &str) {
 /// The results that one attempt's arguments cite.
 struct Inputs<'a> {
     values: &'a [Value],
+    memory: &'a Arc<Memory>,
     atoms: &'a mut Atoms,
     /// By number, those that are not atoms: arguments that cite one result twice share one object.
     decoded: Vec<Option<Py<PyAny>>>,
@@ -322,7 +354,7 @@ impl Inputs<'_> {
         let Some(value) = self.values.get(k) else {
             return Err(PyLookupError::new_err(format!("the arguments cite input {k} of {}", self.values.len())));
         };
-        let object = self.atoms.decode(py, value)?;
+        let object = self.atoms.decode(py, value, self.memory)?;
         if !is_atom(object.bind(py)) {
             self.decoded.resize_with(self.values.len(), || None);
             self.decoded[k] = Some(object.clone_ref(py));
@@ -342,9 +374,10 @@ struct Atoms {
 
 impl Atoms {
     #[inline]
-    fn decode(&mut self, py: Python<'_>, value: &Value) -> PyResult<Py<PyAny>> {
+    fn decode(&mut self, py: Python<'_>, value: &Value, memory: &Arc<Memory>) -> PyResult<Py<PyAny>> {
         match value {
-            Value::Inline { .. } => decode_value(py, value.bytes()),
+            Value::Inline { .. } => decode_value(py, value.bytes(), None),
+            Value::Shared(bytes) if bytes.first() == Some(&CITING) => decode_value(py, bytes, Some(memory)),
             Value::Shared(bytes) => self.decode_shared(py, bytes),
         }
     }
@@ -354,7 +387,7 @@ impl Atoms {
         if let Some((_, object)) = self.by_bytes.get(&address) {
             return Ok(object.clone_ref(py));
         }
-        let object = decode_value(py, bytes)?;
+        let object = decode_value(py, bytes, None)?;
         if is_atom(object.bind(py)) {
             self.by_bytes.insert(address, (Arc::clone(bytes), object.clone_ref(py)));
             self.fresh_bytes += bytes.len() + ATOM_OVERHEAD_BYTES;

@@ -4,4 +4,5 @@
 pub mod broker;
 pub mod chunks;
 pub mod client;
+pub mod store;
 pub mod worker;

@@ -5,6 +5,7 @@ pub mod broker;
 pub mod clock;
 pub mod inproc;
 pub mod run_dir;
+pub mod segments;
 pub mod transport;
 mod warden;
 pub mod worker_loop;

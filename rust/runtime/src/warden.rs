@@ -13,15 +13,16 @@
 //! [`crate::worker_loop`] says why this loses neither input nor wake-ups.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use headrace_sys::control::{self, Received};
 use headrace_sys::exit::exit_now;
 use headrace_sys::poll::{self, PollFd};
 use headrace_sys::threads::spawn_native;
-use rustix::net::{RecvFlags, recv};
 
+use crate::segments;
 use crate::transport::Link;
 use crate::worker_loop::{Desk, Main, RETRY, Shared, Warden};
 
@@ -57,9 +58,12 @@ fn run<L: Link>(shared: &Shared<L>) -> ! {
         let fds = [shared.control.as_raw_fd(), shared.bell.fd(), shared.alarm.fd(), socket_fd.unwrap_or(-1)];
         let mut fds = fds.map(PollFd::input);
         let woken = poll::wait(&mut fds, timeout);
-        let [control, bell, alarm, _] = fds;
-        if control.is_ready() && has_ended(&shared.control) {
-            exit_now(EXIT_BROKER_GONE);
+        let [control, bell, alarm, socket] = fds;
+        if control.is_ready() {
+            heed_control(shared);
+            if !bell.is_ready() && !alarm.is_ready() && !socket.is_ready() {
+                continue;
+            }
         }
         if bell.is_ready() || alarm.is_ready() {
             // The main thread was at the desk just now, and may want it again soon: the first look is a tick away.
@@ -146,15 +150,17 @@ impl Rounds {
     }
 }
 
-/// Whether the other end is gone. What it may have said before means nothing to this version.
-fn has_ended(control: &OwnedFd) -> bool {
-    let mut bytes = [0; 64];
+/// Takes in what the broker says of segments. The end of the control socket is the end of this process.
+fn heed_control<L>(shared: &Shared<L>) {
     loop {
-        match recv(control, &mut bytes[..], RecvFlags::DONTWAIT) {
-            Ok((0, _)) => return true,
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::AGAIN) => return false,
-            Err(_) => return true,
+        match control::receive(&shared.control) {
+            Ok(Received::Message { bytes, fd }) => {
+                if let Some(news) = segments::decode(&bytes) {
+                    shared.segments.handle(news, fd);
+                }
+            }
+            Ok(Received::Nothing) => return,
+            Ok(Received::End) | Err(_) => exit_now(EXIT_BROKER_GONE),
         }
     }
 }

@@ -38,6 +38,7 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use headrace_protocol::store::Blocks;
 use headrace_protocol::worker::{Closed, Ending, Identity, Running, Start, Worker};
 use headrace_sys::eventfd::EventFd;
 use headrace_sys::poll::{self, PollFd};
@@ -46,6 +47,7 @@ use headrace_sys::timerfd::TimerFd;
 use headrace_wire::GoodbyeReason;
 
 use crate::clock::now_ns;
+use crate::segments::Segments;
 use crate::transport::{Link, SendError, ZmqError};
 use crate::warden;
 
@@ -111,6 +113,7 @@ pub(crate) struct Desk<L> {
     link: Option<L>,
     page: Arc<StatusPage>,
     pub(crate) worker: Worker,
+    segments: Arc<Segments>,
     /// A frame that the socket did not take.
     unsent: Vec<u8>,
     broken: Option<ZmqError>,
@@ -126,6 +129,7 @@ pub(crate) struct Shared<L> {
     pub(crate) bell: EventFd,
     pub(crate) alarm: TimerFd,
     pub(crate) control: OwnedFd,
+    pub(crate) segments: Arc<Segments>,
     pub(crate) page: Arc<StatusPage>,
     pub(crate) socket_fd: RawFd,
 }
@@ -147,10 +151,12 @@ impl<L: Link + 'static> WorkerLoop<L> {
     pub fn new(link: L, identity: &Identity, control: OwnedFd, page: StatusPage) -> io::Result<Self> {
         let socket_fd = link.fd();
         let page = Arc::new(page);
+        let segments = Arc::<Segments>::default();
         let desk = Desk {
             link: Some(link),
             page: Arc::clone(&page),
             worker: Worker::new(identity),
+            segments: Arc::clone(&segments),
             unsent: Vec::new(),
             broken: None,
             main: Main::Idle,
@@ -158,7 +164,7 @@ impl<L: Link + 'static> WorkerLoop<L> {
             turns: 0,
         };
         let (bell, alarm) = (EventFd::new()?, TimerFd::new()?);
-        let shared = Arc::new(Shared { desk: Mutex::new(desk), bell, alarm, control, page, socket_fd });
+        let shared = Arc::new(Shared { desk: Mutex::new(desk), bell, alarm, control, segments, page, socket_fd });
         warden::start(Arc::clone(&shared))?;
         Ok(WorkerLoop { shared })
     }
@@ -241,6 +247,24 @@ impl<L: Link + 'static> WorkerLoop<L> {
             }
             retry = retry_if_blocked(&desk);
         }
+    }
+
+    /// The segments of shared memory that are mapped here.
+    #[must_use]
+    pub fn segments(&self) -> &Arc<Segments> {
+        &self.shared.segments
+    }
+
+    /// Blocks of shared memory as this process sees them.
+    pub fn with_blocks<T>(&self, look: impl FnOnce(&mut Blocks) -> T) -> T {
+        self.shared.desk().worker.with_blocks(look)
+    }
+
+    /// Asks for a segment with room for a block of so many bytes; the answer comes to [`WorkerLoop::segments`].
+    pub fn want(&self, bytes: u64) {
+        let mut desk = self.shared.desk();
+        desk.worker.want(bytes);
+        desk.turn();
     }
 
     /// Name and pickle of a function.
@@ -395,6 +419,9 @@ impl<L: Link> Desk<L> {
             self.page.note_frame();
             self.worker.handle_frame(&frame);
             drop(frame);
+            while let Some((segment, range)) = self.worker.poll_punch() {
+                self.segments.punch(segment, range);
+            }
             // An answer need not wait until everything that is on its way has been received: it may be very much.
             self.send_all();
         }

@@ -5,12 +5,14 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("headrace runs on Linux only: it needs memfd, pidfd and eventfd");
 
+pub mod control;
 pub mod eventfd;
 pub mod exit;
 pub mod memfd;
 pub mod origin;
 pub mod pidfd;
 pub mod poll;
+pub mod segment;
 pub mod signals;
 pub mod spawn;
 pub mod status_page;

@@ -32,7 +32,28 @@ macro_rules! no_rules {
 }
 
 // A reason for GOODBYE that this version does not know is still a goodbye; the other fields stand alone.
-no_rules!(Hello<'_>, Welcome<'_>, Goodbye<'_>, Heartbeat, Hold<'_>, Query, Forget<'_>, Death<'_>);
+no_rules!(Hello<'_>, Welcome<'_>, Goodbye<'_>, Heartbeat, Hold<'_>, Query, Forget<'_>, Put<'_>, Want, Death<'_>);
+
+impl Check for Release<'_> {
+    fn check(&self) -> Result<(), DecodeError> {
+        let Release { segment, offset, citations } = *self;
+        rules!(Release: offset.len() == segment.len(), citations.len() == segment.len())
+    }
+}
+
+impl Check for GiveBack<'_> {
+    fn check(&self) -> Result<(), DecodeError> {
+        let GiveBack { segment, pages } = *self;
+        rules!(GiveBack: pages.len() == segment.len())
+    }
+}
+
+impl Check for Released<'_> {
+    fn check(&self) -> Result<(), DecodeError> {
+        let Released { segment, offset } = *self;
+        rules!(Released: offset.len() == segment.len())
+    }
+}
 
 impl Check for Submit<'_> {
     fn check(&self) -> Result<(), DecodeError> {

@@ -127,6 +127,11 @@ body!(Report<'a> { task, attempt, verdict, values, timed_function, timed_calls, 
 body!(Recall<'a> { task, attempt, fetch });
 body!(Revoke<'a> { task, attempt });
 body!(Forget<'a> { dead });
+body!(Put<'a> { index, value });
+body!(Want { bytes });
+body!(Release<'a> { segment, offset, citations });
+body!(Released<'a> { segment, offset });
+body!(GiveBack<'a> { segment, pages });
 body!(Death<'a> { worker, pid, signal, exit_code, attempts, limit, stderr });
 
 macro_rules! messages {
@@ -201,11 +206,16 @@ messages! {
     Query = 14,
     State = 15,
     Log = 16,
+    Put = 17,
     Lease = 20,
     Report = 21,
     Recall = 22,
     Revoke = 23,
     Forget = 24,
+    Want = 25,
+    Release = 26,
+    Released = 27,
+    GiveBack = 28,
     Death = 30,
 }
 

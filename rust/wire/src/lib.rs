@@ -12,8 +12,10 @@ mod error;
 mod message;
 mod msgpack;
 mod numbers;
+mod value;
 
 pub use columns::{Blobs, BlobsBuf, U32s};
 pub use error::DecodeError;
 pub use message::*;
 pub use numbers::UnknownNumber;
+pub use value::{CITING, Citation, behind_citations, citations, write_citations};

@@ -8,18 +8,10 @@ use super::live::LiveEnding;
 use super::session::Session;
 use super::tables::Ending;
 use crate::codec::decode_value;
+pub(crate) use crate::errors::infra_error as error;
 
 /// What a task left: its value, or the exception to raise.
 pub(crate) type Outcome = Result<Py<PyAny>, Py<PyAny>>;
-
-/// An error of `headrace.errors` by its name.
-#[cold]
-pub(crate) fn error(py: Python<'_>, name: &str, text: &str) -> PyErr {
-    match py.import("headrace.errors").and_then(|errors| errors.getattr(name)?.call1((text,))) {
-        Ok(error) => PyErr::from_value(error),
-        Err(error) => error,
-    }
-}
 
 /// Reads an ending. `key` names the task where the worker's record does not; `root` gives key and exception of the task
 /// that was the cause, as far as they are known.
@@ -27,6 +19,7 @@ pub(crate) fn error(py: Python<'_>, name: &str, text: &str) -> PyErr {
 /// An `Err` is not the task's but the caller's own: an interrupt while a value was decoded.
 pub(crate) fn outcome(
     py: Python<'_>,
+    session: &Session,
     ending: &Ending,
     key: impl FnOnce() -> String,
     root: impl FnOnce(u32, u32) -> PyResult<(Option<String>, Option<Py<PyAny>>)>,
@@ -38,7 +31,9 @@ pub(crate) fn outcome(
     };
     let failure = match told.detail() {
         Detail::Done(bytes) => {
-            return match decode_value(py, bytes) {
+            let value = decode_value(py, bytes, session.memory());
+            session.settle_peek(bytes);
+            return match value {
                 Ok(value) => Ok(Ok(value)),
                 Err(error) => build(py, "undecodable", (key(), error.into_value(py))).map(Err),
             };

@@ -62,10 +62,12 @@ impl ExternalRef {
     /// What the task left, as (value, None) or (None, exception); it has ended.
     fn _outcome(&self, py: Python<'_>, key: String) -> PyResult<super::Left> {
         let Self { run, index, .. } = *self;
-        let ending = self.session.lock().tables.peek(py, run, index);
+        let ending = self.session.peek(py, run, index);
         let outcome = match &ending {
             None => Err(failures::lost(py, &self.session, key)?),
-            Some(ending) => failures::outcome(py, ending, || key, |run, root| root_of(py, &self.session, run, root))?,
+            Some(ending) => {
+                failures::outcome(py, &self.session, ending, || key, |run, root| root_of(py, &self.session, run, root))?
+            }
         };
         Ok(match outcome {
             Ok(value) => (Some(value), None),
@@ -86,10 +88,10 @@ pub(super) fn root_of(
     root: u32,
 ) -> PyResult<(Option<String>, Option<Py<PyAny>>)> {
     let key = session.key_of(run, root);
-    let ending = session.lock().tables.peek(py, run, root);
+    let ending = session.peek(py, run, root);
     let Some(ending) = ending else { return Ok((key, None)) };
     let name = || key.clone().unwrap_or_else(|| format!("task {root} of run {run}"));
-    let outcome = failures::outcome(py, &ending, name, |_, _| Ok((None, None)))?;
+    let outcome = failures::outcome(py, session, &ending, name, |_, _| Ok((None, None)))?;
     Ok((key, outcome.err()))
 }
 

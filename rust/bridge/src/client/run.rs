@@ -341,9 +341,15 @@ impl RunCore {
             return Ok(());
         }
         let index = self.keep.at(position);
-        let ending = self.session.lock().tables.peek(py, self.run, index);
+        let ending = self.session.peek(py, self.run, index);
         let outcome = match &ending {
-            Some(ending) => failures::outcome(py, ending, || self.key(position), |run, root| self.root(py, run, root))?,
+            Some(ending) => failures::outcome(
+                py,
+                &self.session,
+                ending,
+                || self.key(position),
+                |run, root| self.root(py, run, root),
+            )?,
             // Another thread has read it just now, or it will never come.
             None if self.results.is_read(position) => return Ok(()),
             None => Err(failures::lost(py, &self.session, self.key(position))?),

@@ -4,18 +4,22 @@
 //! `state` is locked for moments, and Python never runs meanwhile: a finalizer could want the same lock. So whatever leaves
 //! the tables is dropped outside.
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use headrace_protocol::client::{CALLS, Farewell, LogLines};
+use headrace_protocol::client::{CALLS, Client, Farewell, LogLines};
+use headrace_protocol::store::Blocks;
 use headrace_runtime::inproc::{ClientEnd, Interest, Waited};
+use headrace_runtime::segments::Segments;
+use headrace_wire::CITING;
 use pyo3::prelude::*;
 use rustc_hash::FxHashMap;
 
 use super::failures::error;
-use super::tables::Tables;
+use super::tables::{Ending, Tables};
 use super::watches::Watches;
 use crate::graph::Graph;
+use crate::memory::{Memory, Seat};
 
 /// Longest sleep before Python gets a chance to handle signals that another thread's sleep has swallowed.
 const SLICE: Duration = Duration::from_millis(100);
@@ -45,6 +49,8 @@ pub(crate) struct Session {
     /// looked at by a thread that asks again and again.
     away: AtomicUsize,
     source: Source,
+    /// Shared memory; none in a local session.
+    memory: OnceLock<Arc<Memory>>,
 }
 
 /// Where news come from.
@@ -59,6 +65,8 @@ enum Source {
 pub(crate) struct State {
     pub(crate) tables: Tables,
     pub(crate) watches: Watches,
+    /// Maps of shared memory; none in a local session.
+    segments: Option<Arc<Segments>>,
 }
 
 /// A time to stop waiting; `None` is never.
@@ -92,10 +100,11 @@ impl Session {
         Self {
             number: SESSIONS.fetch_add(1, Ordering::Relaxed) + 1,
             generation: GENERATION.load(Ordering::Relaxed),
-            state: Mutex::new(State { tables, watches: Watches::default() }),
+            state: Mutex::new(State { tables, watches: Watches::default(), segments: None }),
             graphs: Mutex::default(),
             away: AtomicUsize::new(0),
             source,
+            memory: OnceLock::new(),
         }
     }
 
@@ -116,6 +125,39 @@ impl Session {
     /// The tables. Python must not run while the guard lives.
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens shared memory, for a session with a broker on this machine.
+    pub(crate) fn open_memory(self: &Arc<Self>, segments: &Arc<Segments>) {
+        self.lock().segments = Some(Arc::clone(segments));
+        let seat = ClientSeat { session: Arc::downgrade(self) };
+        let _ = self.memory.set(Arc::new(Memory::new(seat, Arc::clone(segments))));
+    }
+
+    /// The shared memory of this session.
+    pub(crate) fn memory(&self) -> Option<&Arc<Memory>> {
+        self.memory.get()
+    }
+
+    /// How a task ended, if it is there to be read. Blocks that its value cites are held until [`Session::settle_peek`].
+    pub(crate) fn peek(&self, py: Python<'_>, run: u32, index: u32) -> Option<Ending> {
+        let mut state = self.lock();
+        let ending = state.tables.peek(py, run, index)?;
+        if let (Ending::Told(told), Some(machine)) = (&ending, state.tables.machine())
+            && told.bytes().first() == Some(&CITING)
+        {
+            machine.with_blocks(|blocks| blocks.hold_cited(told.bytes()));
+        }
+        Some(ending)
+    }
+
+    /// A value that was peeked at is decoded.
+    pub(crate) fn settle_peek(&self, bytes: &[u8]) {
+        if bytes.first() == Some(&CITING) {
+            self.command(|tables| {
+                tables.machine().map(|machine| machine.with_blocks(|blocks| blocks.unhold_cited(bytes)))
+            });
+        }
     }
 
     /// Changes the tables, and sends what that gives to send.
@@ -139,7 +181,7 @@ impl Session {
     pub(crate) fn settle<R>(&self, change: impl FnOnce(&mut Tables) -> R) -> R {
         let mut state = self.lock();
         let answer = change(&mut state.tables);
-        let State { tables, watches } = &mut *state;
+        let State { tables, watches, .. } = &mut *state;
         tables.tidy();
         watches.look(tables);
         if let Source::Local(changed) = &self.source {
@@ -228,7 +270,7 @@ impl Session {
                 drain(end, &mut state);
                 if waited == Waited::Closed {
                     state.tables.note_disconnect();
-                    let State { tables, watches } = &mut *state;
+                    let State { tables, watches, .. } = &mut *state;
                     watches.look(tables);
                 }
                 look(&mut state)
@@ -319,6 +361,25 @@ impl Session {
     }
 }
 
+/// A client's way to its broker, for shared memory. The session may be gone before the last view is.
+struct ClientSeat {
+    session: Weak<Session>,
+}
+
+impl Seat for ClientSeat {
+    fn with_blocks(&self, look: &mut dyn FnMut(&mut Blocks)) {
+        if let Some(session) = self.session.upgrade() {
+            session.command(|tables| tables.machine().map(|machine| machine.with_blocks(look)));
+        }
+    }
+
+    fn want(&self, bytes: u64) {
+        if let Some(session) = self.session.upgrade() {
+            session.command(|tables| tables.machine().map(|machine| machine.want(bytes)));
+        }
+    }
+}
+
 /// Applies every frame that has arrived.
 fn drain(end: &ClientEnd, state: &mut State) {
     let mut came = false;
@@ -327,9 +388,14 @@ fn drain(end: &ClientEnd, state: &mut State) {
         came = true;
     }
     if came {
-        let State { tables, watches } = &mut *state;
+        let State { tables, watches, segments } = &mut *state;
         tables.tidy();
         watches.look(tables);
+        while let Some((segment, range)) = tables.machine().and_then(Client::poll_punch) {
+            if let Some(segments) = segments {
+                segments.punch(segment, range);
+            }
+        }
         while let Some(frame) = tables.poll_frame() {
             let _ = end.send(frame);
         }

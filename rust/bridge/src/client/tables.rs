@@ -108,6 +108,14 @@ impl Tables {
         Some((index, key))
     }
 
+    /// Enters a value as the result of a call that was opened for it.
+    pub(crate) fn put(&mut self, index: u32, value: &[u8]) {
+        if let Source::Broker(machine) = &mut self.source {
+            machine.put(index, value);
+            self.calls_unfinished -= 1;
+        }
+    }
+
     /// Adds a holder to a result.
     pub(crate) fn hold(&mut self, run: u32, index: u32) {
         *self.refs.entry((run, index)).or_default() += 1;
@@ -345,5 +353,5 @@ const LAST_ATOM: u8 = 8;
 /// Decodes an exact immutable atom. That runs no Python code, not even the collector's, so it may be done under a lock.
 fn decode_small_atom(py: Python<'_>, bytes: &[u8]) -> Option<Py<PyAny>> {
     let is_atom = bytes.len() <= SMALL_BYTES && bytes.first().is_some_and(|&tag| tag <= LAST_ATOM);
-    if is_atom { decode_value(py, bytes).ok() } else { None }
+    if is_atom { decode_value(py, bytes, None).ok() } else { None }
 }

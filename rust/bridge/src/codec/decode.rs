@@ -1,10 +1,14 @@
 //! Bytes to Python values. The bytes come from a peer: damaged ones give an error, never a panic.
+use std::sync::Arc;
+
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 use smallvec::SmallVec;
 
+use super::shared::decode_shared;
 use super::*;
+use crate::memory::Memory;
 
 /// Nesting at which damaged bytes are told from honest ones; twice what the encoder writes.
 const DECODE_DEPTH_MAX: u32 = 2 * DEPTH_MAX;
@@ -48,7 +52,11 @@ struct Sources<'s> {
 }
 
 /// Decodes a result.
-pub(crate) fn decode_value(py: Python<'_>, bytes: &[u8]) -> PyResult<Py<PyAny>> {
+pub(crate) fn decode_value(py: Python<'_>, bytes: &[u8], memory: Option<&Arc<Memory>>) -> PyResult<Py<PyAny>> {
+    if bytes.first() == Some(&headrace_wire::CITING) {
+        let memory = memory.ok_or_else(|| damaged("it lies in shared memory, of which there is none here"))?;
+        return decode_shared(py, bytes, memory);
+    }
     let mut reader = Reader { bytes };
     let mut sources = Sources { deps: &mut |_| Err(damaged("a result cites a predecessor")), live: None };
     let value = reader.value(py, &mut sources, 0)?;

@@ -1,11 +1,15 @@
 //! Python values to bytes.
+use std::sync::Arc;
+
 use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 use smallvec::SmallVec;
 
 use super::pickle::{as_external, dumps_citing, dumps_plain};
+use super::shared::{INLINE_BYTES_MAX, encode_shared};
 use super::*;
+use crate::memory::Memory;
 use crate::node::Node;
 use crate::nodes::Nodes;
 
@@ -19,22 +23,39 @@ pub(crate) fn is_atom(value: &Bound<'_, PyAny>) -> bool {
         || value.is_exact_instance_of::<PyBytes>()
 }
 
-/// Appends the encoding of a result.
+/// Appends the encoding of a result, its large parts in shared memory if there is any. The encoding has a reference to each
+/// block that it cites.
 #[inline]
-pub(crate) fn encode_value(_py: Python<'_>, value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
-    if put_atom(value, out) { Ok(()) } else { encode_compound(value, out) }
+pub(crate) fn encode_value(value: &Bound<'_, PyAny>, memory: Option<&Arc<Memory>>, out: &mut Vec<u8>) -> PyResult<()> {
+    let mark = out.len();
+    if put_atom(value, out) {
+        match memory {
+            Some(memory) if out.len() - mark > INLINE_BYTES_MAX => {
+                out.truncate(mark);
+                encode_shared(value, memory, out)?;
+            }
+            _ => {}
+        }
+        return Ok(());
+    }
+    encode_compound(value, memory, out)
 }
 
-fn encode_compound(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
+fn encode_compound(value: &Bound<'_, PyAny>, memory: Option<&Arc<Memory>>, out: &mut Vec<u8>) -> PyResult<()> {
     let mark = out.len();
     let mut encoder = Encoder::new(Encoder::NOWHERE);
     std::mem::swap(&mut encoder.out, out);
     let by_tag = encoder.by_tag(value, 0);
     std::mem::swap(&mut encoder.out, out);
-    if by_tag? && encoder.cited.len() == 0 {
+    if by_tag? && encoder.cited.len() == 0 && (memory.is_none() || out.len() - mark <= INLINE_BYTES_MAX) {
         return Ok(());
     }
     out.truncate(mark);
+    if let Some(memory) = memory
+        && encode_shared(value, memory, out)?
+    {
+        return Ok(());
+    }
     let pickle = dumps_plain(value)?;
     out.push(PICKLE);
     put_blob(pickle.as_bytes(), out)

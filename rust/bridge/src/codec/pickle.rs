@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use pyo3::exceptions::{PyException, PyLookupError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyList};
+use pyo3::types::{PyBytes, PyDict, PyList};
 
 use super::{Citations, External, ExternalId};
 use crate::client::ExternalRef;
@@ -54,9 +54,18 @@ const RESULTS_BY_VALUE: &str = "headrace.by_value";
 /// Pickles `value`, by the module `by_value` if the C pickler fails or if the pickle names something of `__main__`, which
 /// does not exist elsewhere.
 fn dumps<'py>(value: &Bound<'py, PyAny>, by_value: &str, restart: impl Fn()) -> PyResult<Bound<'py, PyBytes>> {
+    dumps_with(value, by_value, None, restart)
+}
+
+fn dumps_with<'py>(
+    value: &Bound<'py, PyAny>,
+    by_value: &str,
+    keywords: Option<&Bound<'py, PyDict>>,
+    restart: impl Fn(),
+) -> PyResult<Bound<'py, PyBytes>> {
     static DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = value.py();
-    match DUMPS.import(py, "_pickle", "dumps")?.call1((value, 5)) {
+    match DUMPS.import(py, "_pickle", "dumps")?.call((value, 5), keywords) {
         Ok(pickle) => {
             let pickle = pickle.cast_into::<PyBytes>()?;
             if !pickle.contains(pyo3::intern!(py, "__main__").call_method0("encode")?)? {
@@ -67,12 +76,25 @@ fn dumps<'py>(value: &Bound<'py, PyAny>, by_value: &str, restart: impl Fn()) -> 
         Err(_) => {}
     }
     restart();
-    Ok(py.import(by_value)?.getattr(pyo3::intern!(py, "dumps"))?.call1((value, 5))?.cast_into::<PyBytes>()?)
+    let dumps = py.import(by_value)?.getattr(pyo3::intern!(py, "dumps"))?;
+    Ok(dumps.call((value, 5), keywords)?.cast_into::<PyBytes>()?)
 }
 
 /// Pickles a result: a node in it is an error.
 pub(super) fn dumps_plain<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
     with_citing(None, || dumps(value, RESULTS_BY_VALUE, || {})).0
+}
+
+/// Pickles a result with its buffers out of band: the pickle, and a list of `pickle.PickleBuffer`.
+pub(super) fn dumps_out_of_band<'py>(value: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyBytes>, Bound<'py, PyList>)> {
+    let py = value.py();
+    let buffers = PyList::empty(py);
+    let keywords = PyDict::new(py);
+    // `list.append` gives None, which says: out of band.
+    keywords.set_item(pyo3::intern!(py, "buffer_callback"), buffers.getattr(pyo3::intern!(py, "append"))?)?;
+    let restart = || drop(buffers.call_method0(pyo3::intern!(py, "clear")));
+    let pickle = with_citing(None, || dumps_with(value, RESULTS_BY_VALUE, Some(&keywords), restart)).0?;
+    Ok((pickle, buffers))
 }
 
 /// Pickles an argument; what it cites is entered in `cited`. The answer has the numbers that this pickle cites.

@@ -15,6 +15,35 @@ pub struct Wake {
     pub indices: Vec<u32>,
 }
 
+/// What a process is told of shared memory, aside from frames because descriptors go with it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SegmentNews {
+    /// A new segment is its own; it is to be created.
+    Granted {
+        /// Number of the segment.
+        segment: u32,
+        /// Its size.
+        bytes: u64,
+    },
+    /// It may read a segment.
+    Shared {
+        /// Number of the segment.
+        segment: u32,
+        /// Its size.
+        bytes: u64,
+    },
+    /// There is no room for what it wanted.
+    Refused {
+        /// Why, for people.
+        text: String,
+    },
+    /// Nothing in the segment is alive: its map can go.
+    Dropped {
+        /// Number of the segment.
+        segment: u32,
+    },
+}
+
 /// One thing to do, in the order given.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Action {
@@ -65,6 +94,18 @@ pub enum Action {
     Forget {
         /// The peer.
         peer: PeerId,
+    },
+    /// Tell a worker, or the client (`None`), of a segment of shared memory, before any frame that follows.
+    Segment {
+        /// Worker number.
+        worker: Option<u32>,
+        /// What there is to tell.
+        news: SegmentNews,
+    },
+    /// Close the last descriptor of a segment.
+    CloseSegment {
+        /// Its number.
+        segment: u32,
     },
     /// Close the connection; later frames of this peer are not to be delivered.
     Cut {

@@ -10,6 +10,7 @@ use super::workers::{FRAME_BUDGET_NS, FRAMES_MAX, Worker};
 use super::{ANY_CLASS, Action, Broker, worker_id};
 use headrace_kernel::{ClassId, LeaseRequest, Oracle, Preference, TaskIndex};
 use headrace_wire::{BlobsBuf, Forget, Heartbeat, LEASE_HOLD, LEASE_REPORT, Lease, Message};
+use std::collections::VecDeque;
 
 /// Bytes of functions, results and arguments in one frame to a worker; one that is longer by itself travels alone. Far
 /// below what a socket takes, and enough for any bandwidth.
@@ -188,6 +189,7 @@ impl Broker {
         let Broker {
             kernel,
             ledger,
+            store,
             functions,
             runs,
             workers,
@@ -208,7 +210,7 @@ impl Broker {
         let peer = worker.peer().expect("only connected workers are given work");
         // A question goes along with each frame ahead, so that a worker is not thought dead while it receives very much.
         let question = Message::Heartbeat(Heartbeat { number: *heartbeat_number, finished: 0 });
-        let mut send_ahead = |columns: &mut LeaseColumns, worker: &mut Worker| {
+        let send_ahead = |columns: &mut LeaseColumns, worker: &mut Worker, actions: &mut VecDeque<Action>| {
             let luggage = columns.take_luggage(frame, &worker.dead);
             worker.expect_transit(luggage.len());
             actions.push_back(Action::Send { peer, frame: luggage, wake: None });
@@ -240,7 +242,7 @@ impl Broker {
             if worker.learn_function(slot.function) {
                 let function = functions.get(slot.function);
                 if columns.overflows(function.pickle.len()) {
-                    send_ahead(columns, worker);
+                    send_ahead(columns, worker, actions);
                 }
                 columns.function_ids.push(slot.function);
                 columns.function_names.push(function.name.bytes());
@@ -258,8 +260,9 @@ impl Broker {
                     let payload =
                         value.payload.as_ref().expect("no task is leasable while only another worker has an input");
                     if columns.overflows(payload.len()) {
-                        send_ahead(columns, worker);
+                        send_ahead(columns, worker, actions);
                     }
+                    store.hand_over(peer, Some(number), payload.bytes(), actions);
                     columns.value_task.push(predecessor.0);
                     columns.values.push(payload.bytes());
                     value.holders.push(number);
@@ -274,7 +277,7 @@ impl Broker {
             columns.index.push(slot.index);
             let args = ledger.args(lease.task.0);
             if columns.overflows(args.len()) {
-                send_ahead(columns, worker);
+                send_ahead(columns, worker, actions);
             }
             columns.args.push(args);
         }

@@ -93,6 +93,8 @@ pub(crate) struct Ledger {
     chunks: Vec<Option<Chunk>>,
     free_chunks: Vec<u32>,
     bytes_held: u64,
+    /// Payloads that went and cite blocks of shared memory.
+    dropped: Vec<Payload>,
 }
 
 impl Ledger {
@@ -207,9 +209,19 @@ impl Ledger {
             return SmallVec::new();
         }
         let value = std::mem::take(&mut self.values[position as usize]);
-        self.bytes_held -= value.payload.as_ref().map_or(0, |payload| payload.len() as u64);
         self.free_values.push(position);
+        if let Some(payload) = value.payload {
+            self.bytes_held -= payload.len() as u64;
+            if payload.cites() {
+                self.dropped.push(payload);
+            }
+        }
         value.holders
+    }
+
+    /// Payloads that went since the last call and cite blocks of shared memory.
+    pub(crate) fn take_dropped(&mut self) -> Vec<Payload> {
+        std::mem::take(&mut self.dropped)
     }
 
     /// Takes a dead worker off every list of holders and names the slots whose only copy it had.

@@ -20,17 +20,20 @@ mod ledger;
 mod payload;
 mod peers;
 mod processes;
+mod put;
 mod recall;
 mod reports;
 mod results;
 mod runs;
+mod store;
 mod streaming;
 mod submit;
 mod workers;
 
-pub use action::{Action, PeerId, Wake};
+pub use action::{Action, PeerId, SegmentNews, Wake};
 pub use payload::{Frame, Payload};
 pub use processes::Exit;
+pub use store::StoreStatistics;
 pub use submit::ARGS_BYTES_MAX;
 
 pub use dispatch::LEASE_BYTES_MAX;
@@ -43,6 +46,7 @@ use peers::Peer;
 use runs::Run;
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, VecDeque};
+use store::Store;
 use streaming::Rest;
 use workers::{Life, Worker};
 
@@ -55,6 +59,8 @@ pub struct Config {
     pub crash_limit: u8,
     /// Largest result in bytes that a worker may report.
     pub result_bytes_max: u64,
+    /// Bytes of shared memory that all processes may have together.
+    pub store_limit: u64,
     /// Version of headrace that peers must match.
     pub version: String,
     /// Version of Python; peers must match its first two numbers.
@@ -78,7 +84,7 @@ pub struct Statistics {
     pub worker_deaths: u64,
     /// Frames of unknown type that were skipped.
     pub unknown_frames: u64,
-    /// Bytes of arguments and results held now.
+    /// Bytes of arguments and results held now, in shared memory and out of it.
     pub bytes_held: u64,
     /// Tasks held now.
     pub tasks_held: u64,
@@ -89,6 +95,7 @@ pub struct Broker {
     config: Config,
     kernel: Kernel,
     ledger: Ledger,
+    store: Store,
     functions: Functions,
     runs: Vec<Option<Run>>,
     free_runs: Vec<u32>,
@@ -124,6 +131,7 @@ impl Broker {
     pub fn new(config: Config, now_ns: u64) -> Self {
         let workers = (0..config.workers).map(Worker::new).collect();
         let mut broker = Broker {
+            store: Store::new(config.store_limit),
             config,
             kernel: Kernel::new(),
             ledger: Ledger::default(),
@@ -181,6 +189,14 @@ impl Broker {
                 self.handle_report(worker, frame, &report, now_ns);
             }
             (Some(Peer::Worker(_) | Peer::Client(_)), Message::Heartbeat(_)) => {}
+            (Some(Peer::Client(_)), Message::Put(put)) => self.handle_put(peer, frame, &put, now_ns),
+            (Some(Peer::Worker(_) | Peer::Client(_)), Message::Want(want)) => self.handle_want(peer, want.bytes),
+            (Some(Peer::Worker(_) | Peer::Client(_)), Message::Released(released)) => {
+                self.handle_released(peer, &released);
+            }
+            (Some(Peer::Worker(_) | Peer::Client(_)), Message::GiveBack(given)) => {
+                self.handle_give_back(peer, &given);
+            }
             (Some(_), Message::Goodbye(goodbye)) => self.handle_goodbye(peer, &goodbye, now_ns),
             (Some(_), _) => self.refuse(peer, "a message that this peer may not send", now_ns),
         }
@@ -201,6 +217,7 @@ impl Broker {
     /// Gives out work and news after everything that arrived was handled.
     pub fn finish_turn(&mut self, now_ns: u64) {
         self.settle_cascades(now_ns);
+        self.settle_store();
         self.dispatch(now_ns);
         self.recall_for_idle_workers(now_ns);
         self.tell_news(now_ns);
@@ -231,7 +248,13 @@ impl Broker {
 
     /// Counts since the start.
     pub fn statistics(&self) -> Statistics {
-        Statistics { bytes_held: self.ledger.bytes_held(), tasks_held: self.tasks_held(), ..self.statistics }
+        let bytes_held = self.ledger.bytes_held() + self.store.statistics().cited;
+        Statistics { bytes_held, tasks_held: self.tasks_held(), ..self.statistics }
+    }
+
+    /// Shared memory now.
+    pub fn store_statistics(&self) -> StoreStatistics {
+        self.store.statistics()
     }
 
     fn tasks_held(&self) -> u64 {

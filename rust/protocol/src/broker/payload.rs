@@ -38,6 +38,12 @@ impl Payload {
         self.len
     }
 
+    /// Whether it is a value that cites blocks of shared memory.
+    #[inline]
+    pub(crate) fn cites(&self) -> bool {
+        self.bytes().first() == Some(&headrace_wire::CITING)
+    }
+
     /// Whether there are no bytes.
     pub fn is_empty(&self) -> bool {
         self.len == 0

@@ -43,8 +43,12 @@ impl Broker {
         if life == Life::Starting {
             process.start_failures += 1;
         }
+        let deferred = std::mem::take(&mut process.deferred);
         let stderr = process.end_process(now_ns);
         self.statistics.worker_deaths += 1;
+        for entry in deferred.iter().filter(|entry| entry.carries_value()) {
+            self.store.uncite(entry.value.bytes());
+        }
         if let Life::Ready(peer) = life {
             self.peers.remove(&peer);
             self.actions.push_back(Action::Forget { peer });
@@ -58,6 +62,9 @@ impl Broker {
                 self.blame(worker, task, attempt, pid, exit, &stderr, now_ns);
             }
             self.take_back(worker);
+        }
+        if let Life::Ready(peer) = life {
+            self.lose_store_peer(peer);
         }
         if self.workers[worker as usize].start_failures >= START_FAILURES_MAX {
             let words = match String::from_utf8_lossy(&stderr).trim_end() {
@@ -174,6 +181,7 @@ impl Broker {
     pub(super) fn send_heartbeats(&mut self, now_ns: u64) {
         self.heartbeat_due_ns = now_ns + HEARTBEAT_NS;
         self.heartbeat_number += 1;
+        self.cool_store(now_ns);
         for worker in 0..self.workers.len() {
             if let Some(peer) = self.workers[worker].peer() {
                 let process = &self.workers[worker];

@@ -19,8 +19,12 @@ impl Broker {
         }
         let entries =
             report.task.iter().zip(report.attempt.iter()).zip(report.verdict.iter().zip(report.values.iter()));
+        let peer = self.workers[number as usize].peer();
         for ((task, attempt), (verdict, blob)) in entries {
             let verdict = Verdict::try_from(*verdict).expect("the decoder admits known verdicts only");
+            if let (Verdict::Done | Verdict::Value, Some(peer)) = (verdict, peer) {
+                self.store.arrive(peer, blob);
+            }
             self.take_entry(number, Entry { task, attempt, verdict, value: Payload::within(frame, blob) }, now_ns);
         }
         let worker = &mut self.workers[number as usize];
@@ -33,6 +37,7 @@ impl Broker {
     fn take_entry(&mut self, number: u32, mut entry: Entry, now_ns: u64) {
         if !self.ledger.knows(entry.task) {
             self.statistics.stale_reports += 1;
+            self.store.uncite(entry.value.bytes());
             return;
         }
         let worker = &mut self.workers[number as usize];
@@ -54,14 +59,27 @@ impl Broker {
         }
     }
 
+    /// Applies an entry. The citations of its value are the ledger's from then on, or nobody's.
     fn apply(&mut self, number: u32, entry: Entry, now_ns: u64) {
+        let cited = (entry.carries_value() && entry.value.cites()).then(|| entry.value.clone());
+        self.apply_entry(number, entry, now_ns);
+        if let Some(value) = cited {
+            self.store.uncite(value.bytes());
+        }
+    }
+
+    fn apply_entry(&mut self, number: u32, entry: Entry, now_ns: u64) {
         let Entry { task, attempt, verdict, value } = entry;
         let (worker, index, stamp) = (worker_id(number), TaskIndex(task), Attempt(attempt));
         let held = self.ledger.slot(task).held_by_worker;
         let accepted = match verdict {
             Verdict::Value => {
-                if self.ledger.value(task).is_some_and(|value| value.holders.contains(&number)) {
+                if self.ledger.value(task).is_some_and(|held| held.payload.is_none() && held.holders.contains(&number))
+                {
+                    self.store.cite(value.bytes());
                     self.ledger.set_payload(task, value);
+                    self.kernel.secure(index);
+                } else if self.ledger.value(task).is_some_and(|held| held.holders.contains(&number)) {
                     self.kernel.secure(index);
                 }
                 return;
@@ -87,6 +105,7 @@ impl Broker {
         };
         if accepted.is_err() {
             self.statistics.stale_reports += 1;
+            self.disown(number, task);
             self.workers[number as usize].interrupted.retain(|asked| (asked.task, asked.attempt) != (task, attempt));
             return;
         }
@@ -104,18 +123,33 @@ impl Broker {
         }
     }
 
+    /// What a worker may hold of an attempt that does not count is to go, unless it holds or makes a value that does.
+    fn disown(&mut self, number: u32, task: u32) {
+        let makes = self.kernel.worker_of(TaskIndex(task)) == Some(worker_id(number));
+        let holds = self.ledger.value(task).is_some_and(|value| value.holders.contains(&number));
+        if !makes && !holds {
+            self.workers[number as usize].dead.push(task);
+        }
+    }
+
     fn apply_done(&mut self, number: u32, task: u32, verdict: Verdict, value: Payload, now_ns: u64) {
         let slot = *self.ledger.slot(task);
         self.ledger.slot_mut(task).done = true;
-        let run = self.run_mut(slot.run);
+        let Broker { runs, store, actions, .. } = self;
+        let run = runs[slot.run as usize].as_mut().expect("a live task's run is in the table");
         if slot.kept {
+            store.hand_over(run.peer, None, value.bytes(), actions);
             run.outbox.push(slot.index, Outcome::Done, value.bytes());
         }
         run.counts.done += 1;
         run.finished_by[number as usize] += 1;
         let holder = slot.held_by_worker.then_some(number);
         if self.kernel.result_alive(TaskIndex(task)) {
-            self.ledger.set_value(task, (verdict == Verdict::Done).then_some(value), holder);
+            let payload = (verdict == Verdict::Done).then_some(value);
+            if let Some(value) = &payload {
+                self.store.cite(value.bytes());
+            }
+            self.ledger.set_value(task, payload, holder);
         } else if holder.is_some() {
             self.workers[number as usize].dead.push(task);
         }

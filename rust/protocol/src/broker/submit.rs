@@ -77,7 +77,7 @@ impl Broker {
         }
     }
 
-    fn open_run(&mut self, peer: PeerId, number: u32, now_ns: u64) -> u32 {
+    pub(super) fn open_run(&mut self, peer: PeerId, number: u32, now_ns: u64) -> u32 {
         let run = Some(Run::new(peer, number, self.workers.len(), now_ns));
         let position = match self.free_runs.pop() {
             Some(position) => {

@@ -65,6 +65,13 @@ pub(crate) struct Entry {
     pub(crate) value: Payload,
 }
 
+impl Entry {
+    /// Whether `value` is a result, rather than the record of a failure.
+    pub(crate) fn carries_value(&self) -> bool {
+        matches!(self.verdict, Verdict::Done | Verdict::Value)
+    }
+}
+
 /// One worker slot: a number, and the process that fills it now.
 #[derive(Debug)]
 pub(crate) struct Worker {

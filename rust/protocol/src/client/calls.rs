@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use headrace_wire::{EXTERNAL, Results};
+use headrace_wire::{EXTERNAL, Outcome, Results};
 use rustc_hash::FxHashMap;
 
 use super::SharedFrame;
@@ -33,6 +33,15 @@ impl Calls {
         self.progress.tasks += 1;
         self.rows.insert(index, Row::Pending);
         Some(index)
+    }
+
+    /// Enters the value of a call that was opened for it.
+    pub(super) fn put(&mut self, index: u32, value: &[u8]) {
+        if let Some(row @ Row::Pending) = self.rows.get_mut(&index) {
+            let frame = SharedFrame::new(value.to_vec());
+            *row = Row::Ended(Ending::new(Outcome::Done, &frame, 0..value.len()));
+            self.progress.note_ending(Outcome::Done);
+        }
     }
 
     /// Enters what a frame tells; returns how many of its endings nobody waits for.

@@ -29,13 +29,16 @@ pub use run::Progress;
 pub use session::{Farewell, Session, Side};
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use headrace_wire::{
-    Cancel, DecodeError, Goodbye, GoodbyeReason, Hello, Message, Outcome, Query, Results, State, Submit, U32s,
+    Cancel, DecodeError, Goodbye, GoodbyeReason, Hello, Message, Outcome, Put, Query, Results, State, Submit, U32s,
+    Want,
 };
 use rustc_hash::FxHashMap;
 
+use crate::store::Blocks;
 use calls::Calls;
 use holds::Holds;
 use log::LogQueue;
@@ -59,6 +62,8 @@ pub struct Client {
     runs: FxHashMap<u32, Run>,
     calls: Calls,
     holds: Holds,
+    blocks: Blocks,
+    punches: Vec<(u32, Range<u64>)>,
     /// Questions asked and not yet fetched, with the frame of the answer once it is there.
     queries: FxHashMap<u64, Option<SharedFrame>>,
     next_query: u64,
@@ -111,6 +116,8 @@ impl Client {
             runs: FxHashMap::default(),
             calls: Calls::default(),
             holds: Holds::default(),
+            blocks: Blocks::default(),
+            punches: Vec::new(),
             queries: FxHashMap::default(),
             next_query: 0,
             log: LogQueue::default(),
@@ -179,6 +186,27 @@ impl Client {
     /// Queues a SUBMIT. Its run or call is open, and refs cited in it are held until this returns.
     pub fn submit(&mut self, submit: &Submit<'_>) {
         self.send(&Message::Submit(submit.clone()));
+    }
+
+    /// Enters a value as the result of a call that was opened for it. The value has a reference of its own to each block that
+    /// it cites.
+    pub fn put(&mut self, index: u32, value: &[u8]) {
+        self.blocks.publish_cited(value);
+        self.send(&Message::Put(Put { index, value }));
+        self.blocks.unhold_cited(value);
+        self.calls.put(index, value);
+    }
+
+    /// Blocks of shared memory as this process sees them.
+    pub fn with_blocks<T>(&mut self, look: impl FnOnce(&mut Blocks) -> T) -> T {
+        let answer = look(&mut self.blocks);
+        self.tell_released();
+        answer
+    }
+
+    /// Asks for a segment with room for a block of so many bytes.
+    pub fn want(&mut self, bytes: u64) {
+        self.send(&Message::Want(Want { bytes }));
     }
 
     /// Cancels tasks of a run, with all that depend on them. The endings arrive as results.
@@ -255,6 +283,11 @@ impl Client {
         let frame = self.out.pop_front();
         self.statistics.frames_out += u64::from(frame.is_some());
         frame
+    }
+
+    /// The next pages of an own segment to punch, before the frames that follow are sent.
+    pub fn poll_punch(&mut self) -> Option<(u32, Range<u64>)> {
+        self.punches.pop()
     }
 
     /// The next lines that a task wrote.
@@ -354,6 +387,15 @@ impl Client {
                 }
             }
             (_, Message::Log(log)) => self.log.push(&log),
+            (_, Message::Release(release)) => {
+                self.blocks.handle_release_frame(&release);
+                self.tell_released();
+            }
+            (_, Message::GiveBack(_)) => {
+                let unused = self.blocks.take_unused();
+                unused.tell(|message| self.send(message));
+                self.punches.extend(unused.ranges);
+            }
             (_, message) => return Err(ProtocolError::NotForClients(message.name())),
         }
         Ok(())
@@ -370,6 +412,11 @@ impl Client {
         };
         self.statistics.endings_late += late as u64;
         Ok(())
+    }
+
+    fn tell_released(&mut self) {
+        let out = &mut self.out;
+        self.blocks.tell_released(|message| out.push_back(encoded(message)));
     }
 
     fn flush_holds_if_due(&mut self, bytes: usize) {

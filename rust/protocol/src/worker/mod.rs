@@ -13,6 +13,9 @@
 //! - **W4** Within a report, values that the broker asked for stand before what is returned, so that a broker that
 //!   re-leases a returned task already has its inputs.
 //! - **W5** After GOODBYE, of either side, nothing starts.
+//!
+//! Values that lie in shared memory are references to [`Blocks`]: those that are held here, those that the running task
+//! takes, and those that Python sees count alike. What a report cites is on its way before it says that a block was let go.
 
 mod lease;
 mod report;
@@ -21,11 +24,12 @@ mod tests;
 mod value;
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use headrace_wire::{
-    DecodeError, Goodbye, GoodbyeReason, Heartbeat, Hello, LEASE_HOLD, LEASE_REPORT, Lease, Message, PROTOCOL_VERSION,
-    Recall, Revoke, Role, U32s, Verdict, Welcome,
+    CITING, DecodeError, Goodbye, GoodbyeReason, Heartbeat, Hello, LEASE_HOLD, LEASE_REPORT, Lease, Message,
+    PROTOCOL_VERSION, Recall, Revoke, Role, U32s, Verdict, Want, Welcome,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -34,6 +38,7 @@ pub use self::lease::Start;
 use self::report::Reporting;
 pub use self::value::Value;
 use self::value::Values;
+use crate::store::Blocks;
 
 /// The largest result that any worker reports, whatever WELCOME allows: half of the largest frame, so that the report
 /// around it always fits.
@@ -57,7 +62,7 @@ pub struct Identity {
 /// How a started task ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ending<'a> {
-    /// It returned this encoded value.
+    /// It returned this encoded value, with a reference of its own to each block that it cites.
     Value(&'a [u8]),
     /// It raised; this is the record of the exception.
     Raised(&'a [u8]),
@@ -107,6 +112,10 @@ struct Function {
 pub struct Worker {
     functions: FxHashMap<u32, Function>,
     values: Values,
+    blocks: Blocks,
+    /// What the running task takes, with references to the blocks that it cites.
+    taken: Vec<Value>,
+    punches: Vec<(u32, Range<u64>)>,
     queue: Queue,
     reporting: Reporting,
     outbox: VecDeque<Vec<u8>>,
@@ -134,6 +143,9 @@ impl Worker {
         let mut worker = Worker {
             functions: FxHashMap::default(),
             values: Values::default(),
+            blocks: Blocks::default(),
+            taken: Vec::new(),
+            punches: Vec::new(),
             queue: Queue::default(),
             reporting: Reporting::default(),
             outbox: VecDeque::new(),
@@ -160,6 +172,11 @@ impl Worker {
             Ok(Message::Recall(recall)) => self.handle_recall(&recall),
             Ok(Message::Revoke(revoke)) => self.handle_revoke(&revoke),
             Ok(Message::Forget(forget)) => self.handle_dead(forget.dead),
+            Ok(Message::Release(release)) => {
+                self.blocks.handle_release_frame(&release);
+                self.flush_due |= self.blocks.has_released();
+            }
+            Ok(Message::GiveBack(_)) => self.give_back_segments(),
             Ok(Message::Heartbeat(heartbeat)) => {
                 self.post(&Message::Heartbeat(Heartbeat { number: heartbeat.number, finished: self.finished }));
             }
@@ -189,6 +206,7 @@ impl Worker {
         }
         while let Some(lease) = self.queue.pop(start) {
             if self.values.collect(self.queue.deps_of_running(), &mut start.inputs) {
+                self.take_inputs(&start.inputs);
                 self.reporting.begin_call(lease.function, clock);
                 start.result_bytes_max = self.result_bytes_max;
                 return true;
@@ -212,8 +230,12 @@ impl Worker {
             Ending::Value(value) => {
                 let held = lease.flags & LEASE_HOLD != 0;
                 if held {
-                    self.values.insert(lease.task, lease.attempt, value);
+                    self.values.insert(lease.task, lease.attempt, value, &mut self.blocks);
                 }
+                if lease.flags & LEASE_REPORT != 0 {
+                    self.blocks.publish_cited(value);
+                }
+                self.blocks.unhold_cited(value);
                 let (verdict, blob) = match lease.flags & LEASE_REPORT != 0 {
                     true => (Verdict::Done, value),
                     false if held => (Verdict::DoneHeld, &[][..]),
@@ -225,7 +247,22 @@ impl Worker {
             Ending::Raised(record) => self.give_up(lease.task, lease.attempt, Verdict::Failed, record),
             Ending::Interrupted => self.give_up(lease.task, lease.attempt, Verdict::Cancelled, &[]),
         }
-        self.flush_due |= self.queue.at_frame_end() || self.reporting.is_full();
+        for value in self.taken.drain(..) {
+            self.blocks.unhold_cited(value.bytes());
+        }
+        self.flush_due |= self.queue.at_frame_end() || self.reporting.is_full() || self.blocks.has_released();
+    }
+
+    /// Blocks of shared memory as this process sees them. After references were dropped there, ask [`Worker::flush_due`].
+    pub fn with_blocks<T>(&mut self, look: impl FnOnce(&mut Blocks) -> T) -> T {
+        let answer = look(&mut self.blocks);
+        self.flush_due |= self.blocks.has_released();
+        answer
+    }
+
+    /// Asks for a segment with room for a block of so many bytes.
+    pub fn want(&mut self, bytes: u64) {
+        self.post(&Message::Want(Want { bytes }));
     }
 
     /// Whether a report should leave without waiting for more: the leases of a frame are done, an answer is due, or
@@ -243,6 +280,13 @@ impl Worker {
         if answer_due || !self.reporting.is_empty() {
             self.outbox.push_back(self.reporting.take_frame());
         }
+        let outbox = &mut self.outbox;
+        self.blocks.tell_released(|message| outbox.push_back(encoded(message)));
+    }
+
+    /// The next pages of an own segment to punch, before the frames that follow are sent.
+    pub fn poll_punch(&mut self) -> Option<(u32, Range<u64>)> {
+        self.punches.pop()
     }
 
     /// The next frame for the broker.
@@ -320,7 +364,7 @@ impl Worker {
             return;
         }
         for (task, value) in lease.value_task.iter().zip(lease.values.iter()) {
-            self.values.insert(task, 0, value);
+            self.values.insert(task, 0, value, &mut self.blocks);
         }
         self.queue.push(lease);
     }
@@ -328,7 +372,10 @@ impl Worker {
     fn handle_recall(&mut self, recall: &Recall<'_>) {
         for task in recall.fetch.iter() {
             match self.values.get(task) {
-                Some((attempt, value)) => self.reporting.push(task, attempt, Verdict::Value, value.bytes()),
+                Some((attempt, value)) => {
+                    self.blocks.publish_cited(value.bytes());
+                    self.reporting.push(task, attempt, Verdict::Value, value.bytes());
+                }
                 None => self.reporting.push(task, 0, Verdict::Lost, &[]),
             }
             if self.reporting.is_full() {
@@ -350,21 +397,40 @@ impl Worker {
 
     /// Reports a lease that leaves no result. What an earlier attempt may have left must not feed its consumers.
     fn give_up(&mut self, task: u32, attempt: u32, verdict: Verdict, record: &[u8]) {
-        self.values.remove(task);
+        self.values.remove(task, &mut self.blocks);
         self.reporting.push(task, attempt, verdict, record);
     }
 
     fn handle_dead(&mut self, dead: U32s<'_>) {
         for task in dead.iter() {
-            self.values.remove(task);
+            self.values.remove(task, &mut self.blocks);
+        }
+        self.flush_due |= self.blocks.has_released();
+    }
+
+    /// A cancelled task's inputs may die while it is about to read them.
+    fn take_inputs(&mut self, inputs: &[Value]) {
+        for value in inputs.iter().filter(|value| value.bytes().first() == Some(&CITING)) {
+            self.blocks.hold_cited(value.bytes());
+            self.taken.push(value.clone());
         }
     }
 
-    fn post(&mut self, message: &Message<'_>) {
-        let mut frame = Vec::new();
-        message.encode(&mut frame);
-        self.outbox.push_back(frame);
+    fn give_back_segments(&mut self) {
+        let unused = self.blocks.take_unused();
+        unused.tell(|message| self.post(message));
+        self.punches.extend(unused.ranges);
     }
+
+    fn post(&mut self, message: &Message<'_>) {
+        self.outbox.push_back(encoded(message));
+    }
+}
+
+fn encoded(message: &Message<'_>) -> Vec<u8> {
+    let mut frame = Vec::new();
+    message.encode(&mut frame);
+    frame
 }
 
 fn pairs(tasks: U32s<'_>, attempts: U32s<'_>) -> FxHashSet<(u32, u32)> {

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
+use crate::store::Blocks;
+
 /// The longest value that lies in the table itself. Longer than any number's encoding; with it a [`Value`] is as large
 /// as without.
 const INLINE_BYTES_MAX: usize = 22;
@@ -55,12 +57,17 @@ pub(super) struct Values {
 }
 
 impl Values {
-    pub(super) fn insert(&mut self, task: u32, attempt: u32, value: &[u8]) {
-        self.by_task.insert(task, (attempt, value.into()));
+    pub(super) fn insert(&mut self, task: u32, attempt: u32, value: &[u8], blocks: &mut Blocks) {
+        blocks.hold_cited(value);
+        if let Some((_, old)) = self.by_task.insert(task, (attempt, value.into())) {
+            blocks.unhold_cited(old.bytes());
+        }
     }
 
-    pub(super) fn remove(&mut self, task: u32) {
-        self.by_task.remove(&task);
+    pub(super) fn remove(&mut self, task: u32, blocks: &mut Blocks) {
+        if let Some((_, old)) = self.by_task.remove(&task) {
+            blocks.unhold_cited(old.bytes());
+        }
     }
 
     pub(super) fn get(&self, task: u32) -> Option<(u32, &Value)> {

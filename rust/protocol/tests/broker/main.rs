@@ -1,5 +1,6 @@
 //! The broker's machine, told as stories: what came in, what went out, and that nothing else was said.
 
+mod store;
 mod story;
 
 use headrace_protocol::broker::{Exit, LEASE_BYTES_MAX, PeerId};

@@ -1,6 +1,6 @@
 //! A broker under test: its surroundings played by hand, on a clock that only the test moves.
 
-use headrace_protocol::broker::{Action, Broker, Config, Exit, Frame, PeerId};
+use headrace_protocol::broker::{Action, Broker, Config, Exit, Frame, PeerId, SegmentNews};
 use headrace_wire::{
     Blobs, BlobsBuf, Cancel, Hello, Hold, Message, Outcome, PROTOCOL_VERSION, Report, Results, Role, Submit, Verdict,
 };
@@ -22,18 +22,72 @@ pub(crate) struct Got {
 /// What the broker did.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Said {
-    Spawn { worker: u32, incarnation: u64 },
-    Lease { worker: u32, leases: Vec<Got>, values: Vec<Vec<u8>>, deps: Vec<u32>, dead: Vec<u32> },
-    Recall { worker: u32, tasks: Vec<u32>, fetch: Vec<u32> },
-    Revoke { worker: u32, tasks: Vec<u32> },
-    Forget { worker: u32, dead: Vec<u32> },
-    Ended { run: u32, finished: bool, endings: Vec<(u32, Outcome, Vec<u8>)> },
-    Goodbye { peer: PeerId, reason: u8, text: String },
-    Interrupt { worker: u32, task: u32, attempt: u32 },
-    Kill { worker: u32 },
-    Cut { peer: PeerId },
-    Gone { peer: PeerId },
-    Log { text: Vec<u8> },
+    Spawn {
+        worker: u32,
+        incarnation: u64,
+    },
+    Lease {
+        worker: u32,
+        leases: Vec<Got>,
+        values: Vec<Vec<u8>>,
+        deps: Vec<u32>,
+        dead: Vec<u32>,
+    },
+    Recall {
+        worker: u32,
+        tasks: Vec<u32>,
+        fetch: Vec<u32>,
+    },
+    Revoke {
+        worker: u32,
+        tasks: Vec<u32>,
+    },
+    Forget {
+        worker: u32,
+        dead: Vec<u32>,
+    },
+    Ended {
+        run: u32,
+        finished: bool,
+        endings: Vec<(u32, Outcome, Vec<u8>)>,
+    },
+    Goodbye {
+        peer: PeerId,
+        reason: u8,
+        text: String,
+    },
+    Interrupt {
+        worker: u32,
+        task: u32,
+        attempt: u32,
+    },
+    Kill {
+        worker: u32,
+    },
+    Cut {
+        peer: PeerId,
+    },
+    Gone {
+        peer: PeerId,
+    },
+    Log {
+        text: Vec<u8>,
+    },
+    Segment {
+        worker: Option<u32>,
+        news: SegmentNews,
+    },
+    CloseSegment {
+        segment: u32,
+    },
+    /// Segment, offset and citations of each block.
+    Release {
+        peer: PeerId,
+        blocks: Vec<(u32, u32, u32)>,
+    },
+    GiveBack {
+        peer: PeerId,
+    },
     Other,
 }
 
@@ -62,10 +116,16 @@ pub(crate) struct Counts {
 impl Story {
     /// A broker with a connected client and connected workers.
     pub(crate) fn new(workers: u32) -> Self {
+        Self::with_store(workers, 1 << 30)
+    }
+
+    /// The same, with a budget of shared memory.
+    pub(crate) fn with_store(workers: u32, store_limit: u64) -> Self {
         let config = Config {
             workers,
             crash_limit: 3,
             result_bytes_max: 1 << 20,
+            store_limit,
             version: "0.1.0".into(),
             python: "3.11.7".into(),
             grace_ns: 1_000_000_000,
@@ -315,6 +375,8 @@ impl Story {
                 Action::Cut { peer } => Said::Cut { peer },
                 Action::Forget { peer } => Said::Gone { peer },
                 Action::Look { .. } => Said::Other,
+                Action::Segment { worker, news } => Said::Segment { worker, news },
+                Action::CloseSegment { segment } => Said::CloseSegment { segment },
             };
             self.said.push_back(said);
         }
@@ -348,6 +410,13 @@ impl Story {
             Message::Revoke(revoke) => Said::Revoke { worker, tasks: revoke.task.to_vec() },
             Message::Forget(forget) => Said::Forget { worker, dead: forget.dead.to_vec() },
             Message::Results(results) => ended(&results),
+            Message::Release(release) => {
+                let numbers = release.offset.iter().zip(release.citations.iter());
+                let blocks =
+                    release.segment.iter().zip(numbers).map(|(segment, (offset, count))| (segment, offset, count));
+                Said::Release { peer, blocks: blocks.collect() }
+            }
+            Message::GiveBack(_) => Said::GiveBack { peer },
             Message::Goodbye(goodbye) => Said::Goodbye { peer, reason: goodbye.reason, text: goodbye.text.into() },
             Message::Log(log) => Said::Log { text: log.text.to_vec() },
             Message::State(state) => {

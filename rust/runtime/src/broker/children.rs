@@ -2,12 +2,15 @@
 
 use super::BrokerConfig;
 use super::lines::Lines;
-use headrace_protocol::broker::Exit;
+use crate::segments;
+use headrace_protocol::broker::{Exit, SegmentNews};
+use headrace_sys::control::{self, MESSAGE_BYTES_MAX};
 use headrace_sys::memfd;
 use headrace_sys::pidfd::{ExitStatus, PidFd, Signal};
 use headrace_sys::poll::PollFd;
 use headrace_sys::spawn::{CONTROL_FD, INHERITED_FD, Spawn};
 use headrace_sys::status_page::StatusPage;
+use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -36,8 +39,10 @@ pub(super) struct Children {
 struct Process {
     incarnation: u64,
     process: PidFd,
-    /// Held open: its end tells the worker that the broker is gone.
-    _control: OwnedFd,
+    /// Its end tells the worker that the broker is gone.
+    control: OwnedFd,
+    /// News of segments that the control socket would not take yet, in order.
+    untold: VecDeque<(Vec<u8>, Option<OwnedFd>)>,
     page: StatusPage,
     /// Frames that it had received when it was last looked at.
     frames: u64,
@@ -92,7 +97,8 @@ impl Children {
         self.running[worker as usize] = Some(Process {
             incarnation,
             process: child.process,
-            _control: child.control,
+            control: child.control,
+            untold: VecDeque::new(),
             page,
             frames: 0,
             pipes: [pipe(1, child.stdout), pipe(2, child.stderr)],
@@ -143,6 +149,24 @@ impl Children {
         ended
     }
 
+    /// Tells a worker of a segment; in order, and at once unless its socket is full.
+    pub(super) fn tell_of_segment(&mut self, worker: u32, news: &SegmentNews, fd: Option<OwnedFd>) {
+        if let Some(Some(process)) = self.running.get_mut(worker as usize) {
+            process.untold.push_back((segments::encode(news, MESSAGE_BYTES_MAX), fd));
+            process.tell();
+        }
+    }
+
+    /// Tells what sockets would not take before.
+    pub(super) fn retry_control(&mut self) {
+        self.running.iter_mut().flatten().filter(|process| !process.untold.is_empty()).for_each(Process::tell);
+    }
+
+    /// Whether a worker has not been told everything.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.running.iter().flatten().any(|process| !process.untold.is_empty())
+    }
+
     /// Interrupts the attempt if the worker is in it now; once.
     pub(super) fn interrupt(&mut self, worker: u32, attempt: (u32, u32)) {
         let Some(Some(process)) = self.running.get_mut(worker as usize) else { return };
@@ -175,6 +199,16 @@ impl Children {
 }
 
 impl Process {
+    fn tell(&mut self) {
+        while let Some((message, fd)) = self.untold.front() {
+            match control::send(&self.control, message, fd.as_ref().map(|fd| fd.as_fd())) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // A socket that takes nothing any more is a worker that has ended.
+                Ok(()) | Err(_) => drop(self.untold.pop_front()),
+            }
+        }
+    }
+
     fn read_pipes(&mut self, pieces_max: usize, mut line: impl FnMut(u8, &[u8])) {
         let mut piece = [0; PIPE_BYTES];
         for pipe in &mut self.pipes {

@@ -9,12 +9,14 @@ mod turn;
 
 use crate::inproc::{self, ClientEnd};
 use crate::run_dir::RunDir;
+use crate::segments::Segments;
 use headrace_protocol::broker::Config as MachineConfig;
 use headrace_sys::threads::spawn_native;
 use headrace_sys::zmq::{Context, Library, Router};
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 /// How an embedded broker is set up.
@@ -37,8 +39,10 @@ pub struct BrokerConfig {
     pub run_dir_base: Option<PathBuf>,
     /// Executing deaths after which a task fails.
     pub crash_limit: u8,
-    /// Largest result in bytes.
+    /// Largest result in bytes that travels in a frame.
     pub result_bytes_max: u64,
+    /// Bytes of shared memory that all processes may have together.
+    pub store_limit: u64,
     /// Version of headrace.
     pub version: String,
     /// Version of Python.
@@ -71,6 +75,7 @@ pub enum StartError {
 pub struct BrokerHandle {
     thread: JoinHandle<()>,
     run_dir: PathBuf,
+    segments: Arc<Segments>,
 }
 
 impl BrokerHandle {
@@ -83,6 +88,11 @@ impl BrokerHandle {
     /// Whether the thread has ended.
     pub fn is_finished(&self) -> bool {
         self.thread.is_finished()
+    }
+
+    /// The segments of shared memory that its client has mapped.
+    pub fn segments(&self) -> &Arc<Segments> {
+        &self.segments
     }
 
     /// The private directory of this broker.
@@ -106,17 +116,21 @@ pub fn start(config: BrokerConfig) -> Result<(BrokerHandle, ClientEnd), StartErr
         workers: config.workers,
         crash_limit: config.crash_limit,
         result_bytes_max: config.result_bytes_max,
+        store_limit: config.store_limit,
         version: config.version.clone(),
         python: config.python.clone(),
         grace_ns: config.grace_ns,
     };
     let path = run_dir.path().to_owned();
     let children = children::Children::new(&config, &endpoint, library.path())?;
+    let segments = Arc::<Segments>::default();
+    let client_segments = Arc::clone(&segments);
     let thread = spawn_native("headrace-broker", move || {
-        turn::Loop::new(machine, router, broker_end, children).run();
+        turn::Loop::new(machine, router, broker_end, Arc::clone(&client_segments), children).run();
+        client_segments.close();
         // The socket is closed by now; the context waits for its threads, then the directory goes.
         drop(context);
         drop(run_dir);
     })?;
-    Ok((BrokerHandle { thread, run_dir: path }, client_end))
+    Ok((BrokerHandle { thread, run_dir: path, segments }, client_end))
 }

@@ -3,10 +3,12 @@
 use super::children::Children;
 use crate::clock;
 use crate::inproc::{BrokerEnd, Wake};
-use headrace_protocol::broker::{Action, Broker, Config, Frame, PeerId};
+use crate::segments::Segments;
+use headrace_protocol::broker::{Action, Broker, Config, Frame, PeerId, SegmentNews};
 use headrace_sys::poll::{self, PollFd};
 use headrace_sys::zmq::{Router, RoutingId, SendError};
 use std::collections::{HashMap, VecDeque};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +29,10 @@ pub(super) struct Loop {
     router: Router,
     client: BrokerEnd,
     children: Children,
+    /// Every segment of shared memory.
+    segments: HashMap<u32, OwnedFd>,
+    /// Those that the client has mapped.
+    client_segments: Arc<Segments>,
     peers: HashMap<RoutingId, PeerId>,
     routes: HashMap<PeerId, RoutingId>,
     next_peer: u64,
@@ -41,12 +47,20 @@ pub(super) struct Loop {
 }
 
 impl Loop {
-    pub(super) fn new(config: Config, router: Router, client: BrokerEnd, children: Children) -> Self {
+    pub(super) fn new(
+        config: Config,
+        router: Router,
+        client: BrokerEnd,
+        client_segments: Arc<Segments>,
+        children: Children,
+    ) -> Self {
         Loop {
             machine: Broker::new(config, clock::now_ns()),
             router,
             client,
             children,
+            segments: HashMap::new(),
+            client_segments,
             peers: HashMap::new(),
             routes: HashMap::new(),
             next_peer: 1,
@@ -126,8 +140,36 @@ impl Loop {
         }
     }
 
+    fn tell_of_segment(&mut self, worker: Option<u32>, news: SegmentNews, now_ns: u64) {
+        if let SegmentNews::Granted { segment, bytes } = news {
+            match headrace_sys::segment::create(bytes) {
+                Ok(fd) => drop(self.segments.insert(segment, fd)),
+                Err(error) => {
+                    let text = format!("a segment of {bytes} bytes of shared memory cannot be made: {error}");
+                    self.machine.handle_segment_failure(segment, now_ns);
+                    return self.hand_segment(worker, SegmentNews::Refused { text });
+                }
+            }
+        }
+        self.hand_segment(worker, news);
+    }
+
+    fn hand_segment(&mut self, worker: Option<u32>, news: SegmentNews) {
+        let fd = match &news {
+            SegmentNews::Granted { segment, .. } | SegmentNews::Shared { segment, .. } => self.segments.get(segment),
+            SegmentNews::Refused { .. } | SegmentNews::Dropped { .. } => None,
+        };
+        // Without a descriptor the receiver knows that it has none.
+        let fd = fd.and_then(|fd| fd.try_clone().ok());
+        match worker {
+            None => self.client_segments.handle(news, fd),
+            Some(worker) => self.children.tell_of_segment(worker, &news, fd),
+        }
+    }
+
     fn flush(&mut self, now_ns: u64) {
         self.retry_backlog();
+        self.children.retry_control();
         while let Some(action) = self.machine.poll_action() {
             match action {
                 Action::Log { peer: CLIENT, frame } => {
@@ -156,6 +198,8 @@ impl Loop {
                     }
                 }
                 Action::Kill { worker } => self.children.kill(worker),
+                Action::Segment { worker, news } => self.tell_of_segment(worker, news, now_ns),
+                Action::CloseSegment { segment } => drop(self.segments.remove(&segment)),
                 // It said goodbye, or was told so: the broker ends with its client.
                 Action::Cut { peer: CLIENT } => self.client_gone = true,
                 Action::Forget { peer } => {
@@ -211,7 +255,7 @@ impl Loop {
         }
         let now_ns = clock::now_ns();
         let mut until_ns = self.machine.next_timeout_ns();
-        if !self.backlog.is_empty() {
+        if !self.backlog.is_empty() || self.children.is_blocked() {
             until_ns = Some(until_ns.map_or(now_ns + RETRY_NS, |known_ns| known_ns.min(now_ns + RETRY_NS)));
         }
         let timeout = until_ns.map(|until_ns| Duration::from_nanos(until_ns.saturating_sub(now_ns)));

@@ -21,6 +21,14 @@ pub(crate) fn samples() -> Vec<(&'static str, Message<'static>)> {
         ("recall", Message::Recall(Recall { task: words(&[40, 41]), attempt: words(&[1, 300]), fetch: words(&[12]) })),
         ("revoke", Message::Revoke(Revoke { task: words(&[40]), attempt: words(&[2]) })),
         ("forget", Message::Forget(Forget { dead: words(&[5, 6, 7]) })),
+        ("put", Message::Put(Put { index: 3, value: b"\x03\x07" })),
+        ("want", Message::Want(Want { bytes: 200_000_000 })),
+        (
+            "release",
+            Message::Release(Release { segment: words(&[1, 2]), offset: words(&[0, 4096]), citations: words(&[1, 3]) }),
+        ),
+        ("released", Message::Released(Released { segment: words(&[1, 2]), offset: words(&[0, 4096]) })),
+        ("give_back", Message::GiveBack(GiveBack { segment: words(&[9, 10]), pages: words(&[0, 256]) })),
         ("death", Message::Death(death())),
     ]
 }

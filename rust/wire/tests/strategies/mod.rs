@@ -36,6 +36,17 @@ pub(crate) fn message() -> BoxedStrategy<Message<'static>> {
             .prop_flat_map(|tasks| (column(tasks), column(tasks)))
             .prop_map(|(task, attempt)| Message::Revoke(Revoke { task, attempt })),
         column(0..70).prop_map(|dead| Message::Forget(Forget { dead })),
+        (any::<u32>(), bytes(0..300)).prop_map(|(index, value)| Message::Put(Put { index, value })),
+        any::<u64>().prop_map(|bytes| Message::Want(Want { bytes })),
+        (0..9_usize)
+            .prop_flat_map(|blocks| (column(blocks), column(blocks), column(blocks)))
+            .prop_map(|(segment, offset, citations)| Message::Release(Release { segment, offset, citations })),
+        (0..9_usize)
+            .prop_flat_map(|blocks| (column(blocks), column(blocks)))
+            .prop_map(|(segment, offset)| Message::Released(Released { segment, offset })),
+        (0..9_usize)
+            .prop_flat_map(|segments| (column(segments), column(segments)))
+            .prop_map(|(segment, pages)| Message::GiveBack(GiveBack { segment, pages })),
         death().prop_map(Message::Death),
     ]
     .boxed()

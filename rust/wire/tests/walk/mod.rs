@@ -46,6 +46,13 @@ pub(crate) fn walk(message: &Message<'_>) -> u64 {
         Message::Hold(hold) => hold.add.sum() + hold.remove.sum(),
         Message::Cancel(cancel) => cancel.index.sum(),
         Message::Forget(forget) => forget.dead.sum(),
+        Message::Put(put) => u64::from(put.index) + put.value.len() as u64,
+        Message::Want(want) => want.bytes,
+        Message::Release(release) => (0..release.segment.len())
+            .map(|at| u64::from(release.offset.at(at)) + u64::from(release.citations.at(at)))
+            .sum(),
+        Message::Released(released) => (0..released.segment.len()).map(|at| u64::from(released.offset.at(at))).sum(),
+        Message::GiveBack(give_back) => (0..give_back.segment.len()).map(|at| u64::from(give_back.pages.at(at))).sum(),
         Message::Hello(_) | Message::Welcome(_) | Message::Goodbye(_) | Message::Heartbeat(_) => 0,
         Message::Query(_) | Message::Log(_) | Message::Death(_) => 0,
     }

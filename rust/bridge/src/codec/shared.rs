@@ -1,0 +1,295 @@
+//! Large values: their bytes lie in blocks of shared memory, and the encoding cites them.
+//!
+//! Behind the citations (`headrace_wire::CITING`) stands one byte for the kind of value. 0: `bytes`; 1: `str`; then one piece
+//! with its contents. 2: a pickle with out-of-band buffers (protocol 5): a piece with the pickle, u32 n, then n pieces with the
+//! buffers. A piece is u32 k, u64 start, u64 length: so many bytes of the block of citation k; or, with k = 2³² - 1, the bytes
+//! themselves follow.
+use std::sync::Arc;
+
+use headrace_protocol::store::BlockId;
+use headrace_wire::{BLOCK_ALIGN, Citation, behind_citations, citations, write_citations};
+use pyo3::exceptions::PyValueError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyList, PyString};
+
+use super::pickle::dumps_out_of_band;
+use crate::memory::{Access, Block, Memory};
+
+/// Values up to this many bytes travel in frames.
+pub(crate) const INLINE_BYTES_MAX: usize = 64 << 10;
+
+const KIND_BYTES: u8 = 0;
+const KIND_STR: u8 = 1;
+const KIND_PICKLE: u8 = 2;
+
+/// The `k` of a piece whose bytes follow.
+const INLINE: u32 = u32::MAX;
+
+/// Appends the encoding of a value with its large parts in shared memory, with a reference to each block that it cites.
+/// False, and nothing is appended, if it is small.
+pub(super) fn encode_shared(value: &Bound<'_, PyAny>, memory: &Arc<Memory>, out: &mut Vec<u8>) -> PyResult<bool> {
+    let py = value.py();
+    if let Ok(bytes) = value.cast_exact::<PyBytes>() {
+        return whole(py, KIND_BYTES, bytes.as_bytes(), memory, out);
+    }
+    if let Ok(text) = value.cast_exact::<PyString>() {
+        return match text.to_str() {
+            Ok(text) => whole(py, KIND_STR, text.as_bytes(), memory, out),
+            Err(_) => Ok(false),
+        };
+    }
+    let (pickle, buffers) = dumps_out_of_band(value)?;
+    let views = buffers.iter().map(|buffer| Contiguous::of(&buffer)).collect::<PyResult<Vec<_>>>()?;
+    let total = pickle.as_bytes().len() + views.iter().map(|view| view.bytes().len()).sum::<usize>();
+    if total <= INLINE_BYTES_MAX {
+        return Ok(false);
+    }
+    let mut writer = Writer::default();
+    let long_pickle = pickle.as_bytes().len() > INLINE_BYTES_MAX;
+    let parts = long_pickle.then(|| pickle.as_bytes()).into_iter().chain(views.iter().map(Contiguous::bytes));
+    let pieces = writer.place(py, memory, parts)?;
+    let mut pieces = pieces.into_iter();
+    write_citations(&writer.cited, out);
+    out.push(KIND_PICKLE);
+    match long_pickle.then(|| pieces.next()).flatten() {
+        Some(piece) => piece.write(out),
+        None => {
+            Piece { k: INLINE, start: 0, bytes: pickle.as_bytes().len() as u64 }.write(out);
+            out.extend_from_slice(pickle.as_bytes());
+        }
+    }
+    out.extend_from_slice(&(views.len() as u32).to_le_bytes());
+    pieces.for_each(|piece| piece.write(out));
+    Ok(true)
+}
+
+fn whole(py: Python<'_>, kind: u8, bytes: &[u8], memory: &Arc<Memory>, out: &mut Vec<u8>) -> PyResult<bool> {
+    if bytes.len() <= INLINE_BYTES_MAX {
+        return Ok(false);
+    }
+    let mut writer = Writer::default();
+    let pieces = writer.place(py, memory, [bytes].into_iter())?;
+    write_citations(&writer.cited, out);
+    out.push(kind);
+    pieces.into_iter().for_each(|piece| piece.write(out));
+    Ok(true)
+}
+
+/// The citations of one value, as they gather.
+#[derive(Default)]
+struct Writer {
+    cited: Vec<Citation>,
+}
+
+#[derive(Clone, Copy)]
+struct Piece {
+    k: u32,
+    start: u64,
+    bytes: u64,
+}
+
+impl Piece {
+    fn write(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.k.to_le_bytes());
+        out.extend_from_slice(&self.start.to_le_bytes());
+        out.extend_from_slice(&self.bytes.to_le_bytes());
+    }
+}
+
+impl Writer {
+    /// Finds the parts that lie in shared memory already, and copies the others into one new block.
+    fn place<'a>(
+        &mut self,
+        py: Python<'_>,
+        memory: &Arc<Memory>,
+        parts: impl Iterator<Item = &'a [u8]> + Clone,
+    ) -> PyResult<Vec<Piece>> {
+        let mut pieces = Vec::new();
+        let mut fresh: Vec<(u64, &'a [u8])> = Vec::new();
+        let mut fresh_bytes = 0_u64;
+        for part in parts {
+            let bytes = part.len() as u64;
+            match memory.find(part.as_ptr().addr(), part.len()).filter(|_| bytes > 0) {
+                Some((id, size, start)) => {
+                    let k = self.cite(memory, id, size);
+                    pieces.push(Piece { k, start, bytes });
+                }
+                None => {
+                    pieces.push(Piece { k: INLINE, start: fresh_bytes, bytes });
+                    fresh.push((fresh_bytes, part));
+                    fresh_bytes = (fresh_bytes + bytes).next_multiple_of(BLOCK_ALIGN);
+                }
+            }
+        }
+        if !fresh.is_empty() {
+            let (block, segment) = match memory.allocate(py, fresh_bytes) {
+                Ok(found) => found,
+                Err(error) => {
+                    self.undo(memory);
+                    return Err(error);
+                }
+            };
+            let at = block.id.offset;
+            py.detach(|| fresh.iter().for_each(|(offset, part)| segment.write(at + offset, part)));
+            let k = self.cited.len() as u32;
+            self.cited.push(Citation { segment: block.id.segment, offset: at, bytes: block.bytes });
+            pieces.iter_mut().filter(|piece| piece.k == INLINE).for_each(|piece| piece.k = k);
+        }
+        Ok(pieces)
+    }
+
+    fn cite(&mut self, memory: &Memory, id: BlockId, bytes: u64) -> u32 {
+        let cited = Citation { segment: id.segment, offset: id.offset, bytes };
+        if let Some(k) = self.cited.iter().position(|other| *other == cited) {
+            return k as u32;
+        }
+        memory.with_blocks(|blocks| blocks.hold(id));
+        self.cited.push(cited);
+        (self.cited.len() - 1) as u32
+    }
+
+    fn undo(&mut self, memory: &Memory) {
+        for cited in self.cited.drain(..) {
+            memory.with_blocks(|blocks| blocks.unhold(BlockId { segment: cited.segment, offset: cited.offset }));
+        }
+    }
+}
+
+/// The bytes of an object with the buffer protocol, as they lie in memory.
+struct Contiguous {
+    view: Box<ffi::Py_buffer>,
+}
+
+impl Contiguous {
+    fn of(buffer: &Bound<'_, PyAny>) -> PyResult<Self> {
+        // `raw` gives one dimension of bytes whatever the order was, or refuses.
+        let raw = buffer.call_method0(pyo3::intern!(buffer.py(), "raw"))?;
+        let mut view = Box::<ffi::Py_buffer>::new(ffi::Py_buffer::new());
+        // SAFETY: `view` is ours, at an address that stays; it is released once, when this is dropped.
+        match unsafe { ffi::PyObject_GetBuffer(raw.as_ptr(), &raw mut *view, ffi::PyBUF_SIMPLE) } {
+            0 => Ok(Contiguous { view }),
+            _ => Err(PyErr::fetch(buffer.py())),
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        let len = usize::try_from(self.view.len).unwrap_or(0);
+        if len == 0 {
+            return &[];
+        }
+        // SAFETY: the exporter keeps `len` bytes at `buf` until the view is released. Another thread that writes to them
+        // meanwhile, through the user's own object, races with the copy as with any other reader of that object.
+        unsafe { std::slice::from_raw_parts(self.view.buf.cast::<u8>(), len) }
+    }
+}
+
+impl Drop for Contiguous {
+    fn drop(&mut self) {
+        // SAFETY: it was filled by PyObject_GetBuffer, the interpreter lock is held wherever encodings are made, and it is
+        // released once.
+        unsafe { ffi::PyBuffer_Release(&raw mut *self.view) }
+    }
+}
+
+/// Decodes a value whose parts lie in shared memory.
+#[cold]
+pub(super) fn decode_shared(py: Python<'_>, value: &[u8], memory: &Arc<Memory>) -> PyResult<Py<PyAny>> {
+    let cited: Vec<Citation> = citations(value).collect();
+    let mut reader = Reader { rest: behind_citations(value) };
+    let kind = reader.take(1)?[0];
+    let first = reader.piece()?;
+    match kind {
+        KIND_BYTES | KIND_STR => {
+            let object = first.object(py, memory, &cited)?;
+            let view = Contiguous::plain(object.bind(py))?;
+            match kind {
+                KIND_BYTES => Ok(PyBytes::new(py, view.bytes()).into_any().unbind()),
+                _ => std::str::from_utf8(view.bytes())
+                    .map(|text| PyString::new(py, text).into_any().unbind())
+                    .map_err(|_| damaged()),
+            }
+        }
+        KIND_PICKLE => {
+            let count = u32::from_le_bytes(reader.array()?);
+            let buffers = PyList::empty(py);
+            for _ in 0..count {
+                buffers.append(reader.piece()?.object(py, memory, &cited)?)?;
+            }
+            let pickle = match first.inline {
+                Some(bytes) => PyBytes::new(py, bytes).into_any().unbind(),
+                None => first.object(py, memory, &cited)?,
+            };
+            static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+            let keywords = pyo3::types::PyDict::new(py);
+            keywords.set_item(pyo3::intern!(py, "buffers"), buffers)?;
+            Ok(LOADS.import(py, "_pickle", "loads")?.call((pickle,), Some(&keywords))?.unbind())
+        }
+        _ => Err(damaged()),
+    }
+}
+
+impl Contiguous {
+    fn plain(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let mut view = Box::<ffi::Py_buffer>::new(ffi::Py_buffer::new());
+        // SAFETY: as in `of`.
+        match unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), &raw mut *view, ffi::PyBUF_SIMPLE) } {
+            0 => Ok(Contiguous { view }),
+            _ => Err(PyErr::fetch(object.py())),
+        }
+    }
+}
+
+struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+/// A piece as it is read: with its bytes, if they follow it.
+struct Read<'a> {
+    piece: Piece,
+    inline: Option<&'a [u8]>,
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, len: usize) -> PyResult<&'a [u8]> {
+        let (head, tail) = self.rest.split_at_checked(len).ok_or_else(damaged)?;
+        self.rest = tail;
+        Ok(head)
+    }
+
+    fn array<const N: usize>(&mut self) -> PyResult<[u8; N]> {
+        let (head, tail) = self.rest.split_first_chunk().ok_or_else(damaged)?;
+        self.rest = tail;
+        Ok(*head)
+    }
+
+    fn piece(&mut self) -> PyResult<Read<'a>> {
+        let k = u32::from_le_bytes(self.array()?);
+        let (start, bytes) = (u64::from_le_bytes(self.array()?), u64::from_le_bytes(self.array()?));
+        let inline = match k {
+            INLINE => Some(self.take(usize::try_from(bytes).map_err(|_| damaged())?)?),
+            _ => None,
+        };
+        Ok(Read { piece: Piece { k, start, bytes }, inline })
+    }
+}
+
+impl Read<'_> {
+    /// The bytes as an object with the buffer protocol.
+    fn object(&self, py: Python<'_>, memory: &Arc<Memory>, cited: &[Citation]) -> PyResult<Py<PyAny>> {
+        if let Some(bytes) = self.inline {
+            return Ok(PyBytes::new(py, bytes).into_any().unbind());
+        }
+        let Piece { k, start, bytes } = self.piece;
+        let citation = *cited.get(k as usize).ok_or_else(damaged)?;
+        let segment = memory.map(py, citation.segment)?;
+        let block: Block = memory.export(citation, segment, start, bytes, Access::ReadOnly)?;
+        Ok(Py::new(py, block)?.into_any())
+    }
+}
+
+#[cold]
+fn damaged() -> PyErr {
+    PyValueError::new_err("damaged value: it does not fit its blocks")
+}

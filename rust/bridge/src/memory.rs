@@ -1,0 +1,257 @@
+//! Shared memory as Python sees it: [`Block`] objects, and values that lie in them.
+//!
+//! A `Block` keeps its map alive, and counts as a reference to the block of memory until it is collected; whatever was made
+//! from it (an array, a view of an array) keeps it alive in turn. So bytes are used again only when nobody can see them (S1),
+//! and a view may outlive run, client and broker.
+use std::collections::BTreeMap;
+use std::ffi::{c_int, c_void};
+use std::ptr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use headrace_protocol::store::{Allocated, BlockId, Blocks};
+use headrace_runtime::segments::{Answer, Segments};
+use headrace_sys::segment::Segment;
+use headrace_wire::Citation;
+use pyo3::exceptions::{PyBufferError, PyMemoryError};
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+use crate::errors::infra_error;
+
+/// Whoever speaks with the broker for this process.
+pub(crate) trait Seat: Send + Sync {
+    /// Looks at the table of blocks, and sends what that makes due; does nothing if the session is gone.
+    fn with_blocks(&self, look: &mut dyn FnMut(&mut Blocks));
+
+    /// Asks for a segment.
+    fn want(&self, bytes: u64);
+}
+
+/// The shared memory of one session in this process.
+pub(crate) struct Memory {
+    seat: Box<dyn Seat>,
+    segments: Arc<Segments>,
+    /// Blocks with `Block` objects: their sizes and how many there are, so that a buffer in one is known by its address.
+    exports: Mutex<BTreeMap<BlockId, (u64, u32)>>,
+    /// One thread at a time asks for segments: the answers bear no names.
+    growing: Mutex<()>,
+    pid: u32,
+}
+
+/// Longest wait for a segment that was announced. It was sent before what cites it.
+const ARRIVAL: Duration = Duration::from_secs(10);
+
+/// How long signals may wait while a thread waits for memory.
+const SLICE: Duration = Duration::from_millis(20);
+
+impl Memory {
+    pub(crate) fn new(seat: impl Seat + 'static, segments: Arc<Segments>) -> Self {
+        Self {
+            seat: Box::new(seat),
+            segments,
+            exports: Mutex::default(),
+            growing: Mutex::default(),
+            pid: std::process::id(),
+        }
+    }
+
+    /// A new block of this process, with one reference, and the map that it lies in; its pages are there.
+    pub(crate) fn allocate(&self, py: Python<'_>, bytes: u64) -> PyResult<(Allocated, Arc<Segment>)> {
+        if let Some(found) = self.try_allocate(py, bytes)? {
+            return Ok(found);
+        }
+        let growing = loop {
+            match self.growing.try_lock() {
+                Ok(guard) => break guard,
+                Err(_) => {
+                    py.detach(|| std::thread::sleep(Duration::from_millis(1)));
+                    py.check_signals()?;
+                }
+            }
+        };
+        loop {
+            // Somebody else may have grown or freed meanwhile.
+            if let Some(found) = self.try_allocate(py, bytes)? {
+                drop(growing);
+                return Ok(found);
+            }
+            self.seat.want(bytes);
+            let answer = loop {
+                if let Some(answer) = py.detach(|| self.segments.answer(SLICE)) {
+                    break answer;
+                }
+                py.check_signals()?;
+            };
+            match answer {
+                Answer::Granted { segment, bytes } => {
+                    self.with_blocks(|blocks| blocks.own(segment, bytes));
+                }
+                Answer::Refused(text) => return Err(infra_error(py, "StoreFull", &text)),
+            }
+        }
+    }
+
+    /// A new block as an object that may be written to.
+    pub(crate) fn allocate_object(self: &Arc<Self>, py: Python<'_>, bytes: u64) -> PyResult<Block> {
+        let (block, segment) = self.allocate(py, bytes)?;
+        let BlockId { segment: number, offset } = block.id;
+        let cited = Citation { segment: number, offset, bytes: block.bytes };
+        let object = self.export(cited, segment, 0, bytes, Access::Owner);
+        self.with_blocks(|blocks| blocks.unhold(block.id));
+        object
+    }
+
+    fn try_allocate(&self, py: Python<'_>, bytes: u64) -> PyResult<Option<(Allocated, Arc<Segment>)>> {
+        let Some(block) = self.with_blocks(|blocks| blocks.allocate(bytes)).flatten() else { return Ok(None) };
+        let found = self.segments.map(block.id.segment, Duration::ZERO).ok_or_else(|| "its segment is gone".to_owned());
+        let committed = found.and_then(|segment| {
+            let commit = &block.commit;
+            let done = py.detach(|| segment.commit(commit.start, commit.end - commit.start));
+            done.map(|()| segment).map_err(|error| error.to_string())
+        });
+        match committed {
+            Ok(segment) => Ok(Some((block, segment))),
+            Err(text) => {
+                self.with_blocks(|blocks| blocks.undo_allocate(&block));
+                Err(PyMemoryError::new_err(format!("{bytes} bytes of shared memory cannot be had: {text}")))
+            }
+        }
+    }
+
+    /// The block that has all of these bytes, if a `Block` object of it is alive: (block, its size, where they start in it).
+    pub(crate) fn find(&self, address: usize, bytes: usize) -> Option<(BlockId, u64, u64)> {
+        let (segment, offset) = self.segments.find(address, bytes)?;
+        let exports = self.exports();
+        let (&id, &(size, _)) = exports.range(..=BlockId { segment, offset }).next_back()?;
+        let inside = id.segment == segment && offset + bytes as u64 <= id.offset + size;
+        inside.then(|| (id, size, offset - id.offset))
+    }
+
+    /// `None` if the session is gone; then nobody counts any more.
+    pub(crate) fn with_blocks<T>(&self, look: impl FnOnce(&mut Blocks) -> T) -> Option<T> {
+        let (mut look, mut answer) = (Some(look), None);
+        self.seat.with_blocks(&mut |blocks| answer = look.take().map(|look| look(blocks)));
+        answer
+    }
+
+    /// Whether this is a forked child, which must not touch what it shares with its parent's threads.
+    fn is_forked(&self) -> bool {
+        self.pid != std::process::id()
+    }
+
+    /// The process is about to fork.
+    pub(crate) fn note_fork(&self) {
+        if !self.is_forked() {
+            self.with_blocks(Blocks::note_fork);
+        }
+    }
+
+    /// The map of a segment that a value cites.
+    pub(crate) fn map(&self, py: Python<'_>, segment: u32) -> PyResult<Arc<Segment>> {
+        let map = py.detach(|| self.segments.map(segment, ARRIVAL));
+        map.ok_or_else(|| infra_error(py, "ResultLost", &format!("segment {segment} of shared memory is not here")))
+    }
+
+    /// An object for bytes of a block; it takes a reference of its own.
+    pub(crate) fn export(
+        self: &Arc<Self>,
+        cited: Citation,
+        segment: Arc<Segment>,
+        start: u64,
+        bytes: u64,
+        access: Access,
+    ) -> PyResult<Block> {
+        let within = start.checked_add(bytes).is_some_and(|end| end <= cited.bytes)
+            && cited.offset.checked_add(cited.bytes).is_some_and(|end| end <= segment.len());
+        if !within {
+            return Err(pyo3::exceptions::PyValueError::new_err("damaged value: bytes outside its block"));
+        }
+        let id = BlockId { segment: cited.segment, offset: cited.offset };
+        let at = cited.offset + start;
+        self.with_blocks(|blocks| blocks.hold(id));
+        self.exports().entry(id).or_insert((cited.bytes, 0)).1 += 1;
+        let writable = access == Access::Owner;
+        Ok(Block { memory: Arc::clone(self), id, segment, at, bytes: bytes as usize, writable })
+    }
+
+    fn unexport(&self, id: BlockId) {
+        let mut exports = self.exports();
+        if let Some((_, count)) = exports.get_mut(&id) {
+            *count -= 1;
+            if *count == 0 {
+                exports.remove(&id);
+            }
+        }
+        drop(exports);
+        self.with_blocks(|blocks| blocks.unhold(id));
+    }
+
+    fn exports(&self) -> MutexGuard<'_, BTreeMap<BlockId, (u64, u32)>> {
+        self.exports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What an object may do with the bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Read them.
+    ReadOnly,
+    /// Write them for everybody: a block that no one else has been told of.
+    Owner,
+}
+
+/// Bytes of a block of shared memory; it has the buffer protocol and nothing else.
+#[pyclass(frozen, module = "headrace._core")]
+pub(crate) struct Block {
+    memory: Arc<Memory>,
+    id: BlockId,
+    /// Where it lies.
+    segment: Arc<Segment>,
+    at: u64,
+    bytes: usize,
+    writable: bool,
+}
+
+#[pymethods]
+impl Block {
+    fn __len__(&self) -> usize {
+        self.bytes
+    }
+
+    /// # Safety
+    /// As the buffer protocol has it: `view` is the caller's.
+    unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
+        let this = slf.get();
+        if !this.writable && flags & ffi::PyBUF_WRITABLE == ffi::PyBUF_WRITABLE {
+            return Err(PyBufferError::new_err("this is a read-only view of a result in shared memory"));
+        }
+        // SAFETY: the caller gives a good `view`. The bytes lie in a map that `slf` keeps alive (a part of it that has pages,
+        // because it belongs to a block), and the view holds a reference to `slf` until it is released.
+        let filled = unsafe {
+            ffi::PyBuffer_FillInfo(
+                view,
+                slf.as_ptr(),
+                this.segment.at(this.at).as_ptr().cast::<c_void>(),
+                this.bytes as ffi::Py_ssize_t,
+                c_int::from(!this.writable),
+                flags,
+            )
+        };
+        if filled == 0 {
+            return Ok(());
+        }
+        // SAFETY: as above.
+        unsafe { (*view).obj = ptr::null_mut() };
+        Err(PyErr::fetch(slf.py()))
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        // In a forked child the locks may be held by threads that are not here, and the parent counts for it.
+        if !self.memory.is_forked() {
+            self.memory.unexport(self.id);
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Shared memory: who is granted what, who is told of which segment, and when bytes may be used again.
+
+use crate::story::{CLIENT, Got, Said, Story};
+use headrace_protocol::broker::{Exit, PeerId, SegmentNews};
+use headrace_wire::{Citation, GiveBack, Message, Put, Released, Verdict, Want, write_citations};
+
+fn want(story: &mut Story, peer: PeerId, bytes: u64) -> Vec<Said> {
+    story.send(peer, &Message::Want(Want { bytes }));
+    story.turn()
+}
+
+/// The segment that a worker (or the client) is granted for a block of so many bytes, and its size.
+fn granted(story: &mut Story, worker: Option<u32>, bytes: u64) -> (u32, u64) {
+    let peer = worker.map_or(CLIENT, |worker| story.peer(worker));
+    match &want(story, peer, bytes)[..] {
+        &[Said::Segment { worker: to, news: SegmentNews::Granted { segment, bytes } }] if to == worker => {
+            (segment, bytes)
+        }
+        other => panic!("no grant: {other:?}"),
+    }
+}
+
+fn citing(blocks: &[(u32, u64)]) -> Vec<u8> {
+    let cited: Vec<Citation> =
+        blocks.iter().map(|&(segment, offset)| Citation { segment, offset, bytes: 4_096 }).collect();
+    let mut value = Vec::new();
+    write_citations(&cited, &mut value);
+    value
+}
+
+fn released(story: &mut Story, worker: u32, blocks: &[(u32, u32)]) {
+    let (segment, offset): (Vec<u32>, Vec<u32>) = blocks.iter().copied().unzip();
+    let released = Released { segment: (&segment).into(), offset: (&offset).into() };
+    story.send(story.peer(worker), &Message::Released(released));
+}
+
+/// Task 0, pinned to worker 0, returns a block; task 1, pinned to worker 1, takes it. Gives the lease of task 1.
+fn hand_over(story: &mut Story, segment: u32) -> Got {
+    story.submit_with(1, &[&[], &[0]], &[1], &[], &[0, 1]);
+    let [(0, ref first)] = story.leases()[..] else { panic!("task 0 is leased to worker 0") };
+    story.report(0, &[(first[0], Verdict::Done, &citing(&[(segment, 64)]))]);
+    let said = story.turn();
+    let [
+        Said::Segment { worker: Some(1), news: SegmentNews::Shared { segment: shared, .. } },
+        Said::Lease { worker: 1, leases, values, .. },
+    ] = &said[..]
+    else {
+        panic!("the segment goes before the lease that needs it: {said:?}")
+    };
+    assert_eq!((*shared, values), (segment, &vec![citing(&[(segment, 64)])]));
+    leases[0]
+}
+
+#[test]
+fn a_wish_is_granted_within_the_budget_and_refused_beyond_it() {
+    let mut story = Story::with_store(1, 1 << 20);
+    let (first, bytes) = granted(&mut story, Some(0), 10);
+    assert_eq!((first, bytes), (1, 1 << 16), "a sixteenth of the budget");
+    let (second, bytes) = granted(&mut story, Some(0), 700_000);
+    assert_eq!((second, bytes), (2, 700_416), "whole pages");
+    // What the owner does not use could help.
+    let peer = story.peer(0);
+    assert_eq!(want(&mut story, peer, 500_000), [Said::GiveBack { peer }]);
+    story.send(peer, &Message::GiveBack(GiveBack { segment: [1, 2][..].into(), pages: [0, 1][..].into() }));
+    let said = story.turn();
+    let [
+        Said::Segment { worker: Some(0), news: SegmentNews::Dropped { segment: 1 } },
+        Said::CloseSegment { segment: 1 },
+        Said::Segment { worker: Some(0), news: SegmentNews::Refused { text } },
+    ] = &said[..]
+    else {
+        panic!("{said:?}")
+    };
+    assert!(text.contains("500000 bytes") && text.contains("696320 of 1048576"), "{text}");
+    let (third, bytes) = granted(&mut story, Some(0), 1);
+    assert_eq!((third, bytes), (3, 1 << 17), "the second segment of an owner is twice as large");
+}
+
+#[test]
+fn a_client_that_does_not_listen_keeps_nobody_waiting() {
+    let mut story = Story::with_store(1, 1 << 20);
+    granted(&mut story, None, 1_000_000);
+    let peer = story.peer(0);
+    let said = want(&mut story, peer, 500_000);
+    let [Said::GiveBack { .. }, Said::Segment { worker: Some(0), news: SegmentNews::Refused { .. } }] = &said[..]
+    else {
+        panic!("{said:?}")
+    };
+}
+
+#[test]
+fn a_block_is_free_once_its_result_is_dead_and_its_holders_have_answered() {
+    let mut story = Story::new(2);
+    let (segment, _) = granted(&mut story, Some(0), 4_096);
+    let got = hand_over(&mut story, segment);
+    story.report(1, &[(got, Verdict::Done, b"end")]);
+    let (owner, holder) = (story.peer(0), story.peer(1));
+    let said = story.turn();
+    assert!(said.contains(&Said::Release { peer: holder, blocks: vec![(segment, 1, 0)] }), "{said:?}");
+    assert!(!said.iter().any(|said| matches!(said, Said::Release { peer, .. } if *peer == owner)), "{said:?}");
+    released(&mut story, 1, &[(segment, 1)]);
+    assert_eq!(story.turn(), [Said::Release { peer: owner, blocks: vec![(segment, 1, 1)] }]);
+    assert_eq!(story.broker.store_statistics().blocks, 0);
+}
+
+#[test]
+fn a_task_that_returns_its_input_keeps_the_block_alive() {
+    let mut story = Story::new(2);
+    let (segment, _) = granted(&mut story, Some(0), 4_096);
+    let got = hand_over(&mut story, segment);
+    story.report(1, &[(got, Verdict::Done, &citing(&[(segment, 64)]))]);
+    let said = story.turn();
+    assert!(!said.iter().any(|said| matches!(said, Said::Release { .. })), "the kept result cites it: {said:?}");
+    assert!(said.contains(&Said::Segment {
+        worker: None,
+        news: SegmentNews::Shared { segment, bytes: story.broker.store_statistics().granted }
+    }));
+    story.hold(1, &[], &[], true);
+    let holders: Vec<PeerId> = story
+        .turn()
+        .into_iter()
+        .filter_map(|said| match said {
+            Said::Release { peer, .. } => Some(peer),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(holders, [CLIENT, story.peer(1)]);
+}
+
+#[test]
+fn a_block_outlives_its_owner_and_its_segment_goes_with_it() {
+    let mut story = Story::new(2);
+    let (segment, _) = granted(&mut story, Some(0), 4_096);
+    let got = hand_over(&mut story, segment);
+    story.exit(0, Exit::Signal(9), None);
+    let said = story.turn();
+    assert!(!said.contains(&Said::CloseSegment { segment }), "{said:?}");
+    story.report(1, &[(got, Verdict::Done, b"end")]);
+    story.turn();
+    released(&mut story, 1, &[(segment, 1)]);
+    let said = story.turn();
+    assert!(said.contains(&Said::CloseSegment { segment }), "{said:?}");
+    assert_eq!(story.broker.store_statistics().granted, 0);
+}
+
+#[test]
+fn a_dead_holder_sees_nothing() {
+    let mut story = Story::new(2);
+    let (segment, _) = granted(&mut story, Some(0), 4_096);
+    let got = hand_over(&mut story, segment);
+    story.report(1, &[(got, Verdict::Done, b"end")]);
+    story.turn();
+    story.exit(1, Exit::Signal(9), None);
+    let owner = story.peer(0);
+    let said = story.turn();
+    assert!(said.contains(&Said::Release { peer: owner, blocks: vec![(segment, 1, 1)] }), "{said:?}");
+}
+
+#[test]
+fn what_a_client_puts_lives_as_long_as_it_is_held() {
+    let mut story = Story::new(1);
+    let (segment, _) = granted(&mut story, None, 4_096);
+    story.send(CLIENT, &Message::Put(Put { index: 0, value: &citing(&[(segment, 0)]) }));
+    story.submit_with(1, &[&[headrace_wire::EXTERNAL]], &[], &[(0, 0)], &[]);
+    let said = story.turn();
+    let [Said::Segment { worker: Some(0), .. }, Said::Lease { leases, .. }] = &said[..] else { panic!("{said:?}") };
+    let lease = leases[0];
+    story.hold(0, &[], &[0], false);
+    assert_eq!(story.turn(), [], "a task needs it");
+    story.report(0, &[(lease, Verdict::Done, b"")]);
+    let holder = story.peer(0);
+    let said = story.turn();
+    assert!(said.contains(&Said::Release { peer: holder, blocks: vec![(segment, 0, 0)] }), "{said:?}");
+    released(&mut story, 0, &[(segment, 0)]);
+    assert_eq!(story.turn(), [Said::Release { peer: CLIENT, blocks: vec![(segment, 0, 1)] }]);
+}
+
+#[test]
+fn a_stale_report_leaves_no_block() {
+    let mut story = Story::new(1);
+    let (segment, _) = granted(&mut story, Some(0), 4_096);
+    story.submit(1, &[&[]], &[0]);
+    let [(0, ref leases)] = story.leases()[..] else { panic!("one lease") };
+    let mut stale = leases[0];
+    stale.attempt += 1;
+    story.report(0, &[(stale, Verdict::Done, &citing(&[(segment, 0)]))]);
+    let peer = story.peer(0);
+    assert_eq!(story.turn(), [Said::Release { peer, blocks: vec![(segment, 0, 1)] }]);
+}
+
+#[test]
+fn unused_segments_go_back_after_a_rest() {
+    let mut story = Story::new(1);
+    granted(&mut story, Some(0), 4_096);
+    let peer = story.peer(0);
+    let mut asked = 0;
+    for _ in 0..20 {
+        story.pass_ns(1_000_000_000);
+        asked += story.turn().iter().filter(|said| **said == Said::GiveBack { peer }).count();
+        story.send(peer, &Message::Heartbeat(headrace_wire::Heartbeat::default()));
+    }
+    assert_eq!(asked, 1);
+}

@@ -1,0 +1,221 @@
+//! The segments of shared memory that a process has mapped, and the news of them that come beside the frames.
+//!
+//! The broker creates every segment and keeps its descriptor. To a worker the news travel over the control socket, with the
+//! descriptor, and its warden takes them in; to an embedded client they are handed over in memory. Whoever needs a segment
+//! waits here until it has come: it was sent before the frame that cites it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use headrace_protocol::broker::SegmentNews;
+use headrace_sys::segment::Segment;
+
+/// All maps of one process.
+#[derive(Debug, Default)]
+pub struct Segments {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    maps: BTreeMap<u32, Arc<Segment>>,
+    /// By address of its first byte, the number of each map that is there.
+    by_address: BTreeMap<usize, u32>,
+    answers: VecDeque<Answer>,
+    closed: bool,
+}
+
+/// What became of a wish for a segment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// This one is granted, and mapped.
+    Granted {
+        /// Its number.
+        segment: u32,
+        /// Its size.
+        bytes: u64,
+    },
+    /// There is no room, and why.
+    Refused(String),
+}
+
+impl Segments {
+    /// Takes in what the broker says, with the descriptor of a segment that is granted or shared.
+    pub fn handle(&self, news: SegmentNews, fd: Option<OwnedFd>) {
+        let mut state = self.lock();
+        match (news, fd) {
+            (SegmentNews::Granted { segment, bytes }, Some(fd)) => match Segment::map(fd, bytes, true) {
+                Ok(map) => {
+                    state.enter(segment, map);
+                    state.answers.push_back(Answer::Granted { segment, bytes });
+                }
+                Err(error) => state.answers.push_back(Answer::Refused(unmapped(bytes, &error))),
+            },
+            (SegmentNews::Shared { segment, bytes }, Some(fd)) => {
+                // Without it whoever needs it says so.
+                if let Ok(map) = Segment::map(fd, bytes, false) {
+                    state.enter(segment, map);
+                }
+            }
+            (SegmentNews::Granted { bytes, .. }, None) => {
+                let error = io::Error::other("its descriptor did not come");
+                state.answers.push_back(Answer::Refused(unmapped(bytes, &error)));
+            }
+            (SegmentNews::Shared { .. }, None) => {}
+            (SegmentNews::Refused { text }, _) => state.answers.push_back(Answer::Refused(text)),
+            (SegmentNews::Dropped { segment }, _) => state.leave(segment),
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// The broker is gone: nothing more will come. Maps stay as long as somebody has views of them.
+    pub fn close(&self) {
+        let mut state = self.lock();
+        let maps = std::mem::take(&mut state.maps);
+        state.by_address.clear();
+        state.closed = true;
+        drop(state);
+        drop(maps);
+        self.changed.notify_all();
+    }
+
+    /// Gives pages of an own segment back to the system. Should that fail, they are back with the segment.
+    pub fn punch(&self, segment: u32, range: Range<u64>) {
+        let map = self.lock().maps.get(&segment).cloned();
+        let _ = map.map(|map| map.punch(range.start, range.end - range.start));
+    }
+
+    /// The map of a segment; waits for it. `None` if it does not come in time.
+    #[must_use]
+    pub fn map(&self, segment: u32, timeout: Duration) -> Option<Arc<Segment>> {
+        let state = self.lock();
+        let missing = |state: &mut State| !state.closed && !state.maps.contains_key(&segment);
+        let (state, _) =
+            self.changed.wait_timeout_while(state, timeout, missing).unwrap_or_else(PoisonError::into_inner);
+        state.maps.get(&segment).cloned()
+    }
+
+    /// The next answer to a wish; `None` if there is none in time.
+    #[must_use]
+    pub fn answer(&self, timeout: Duration) -> Option<Answer> {
+        let state = self.lock();
+        let none = |state: &mut State| !state.closed && state.answers.is_empty();
+        let (mut state, _) =
+            self.changed.wait_timeout_while(state, timeout, none).unwrap_or_else(PoisonError::into_inner);
+        let closed = state.closed;
+        state.answers.pop_front().or_else(|| closed.then(|| Answer::Refused("the broker is gone".to_owned())))
+    }
+
+    /// The segment that has all of these bytes of this process's memory, and where they start in it.
+    #[must_use]
+    pub fn find(&self, address: usize, bytes: usize) -> Option<(u32, u64)> {
+        let state = self.lock();
+        let (_, &number) = state.by_address.range(..=address).next_back()?;
+        let map = &state.maps[&number];
+        let offset = map.offset_of(address)?;
+        (offset + bytes as u64 <= map.len()).then_some((number, offset))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn enter(&mut self, number: u32, map: Segment) {
+        self.by_address.insert(map.at(0).addr().get(), number);
+        self.maps.insert(number, Arc::new(map));
+    }
+
+    fn leave(&mut self, number: u32) {
+        if let Some(map) = self.maps.remove(&number) {
+            self.by_address.remove(&map.at(0).addr().get());
+        }
+    }
+}
+
+fn unmapped(bytes: u64, error: &io::Error) -> String {
+    format!("a segment of {bytes} bytes of shared memory cannot be mapped: {error}")
+}
+
+/// First byte of a message on the control socket; a number, a size or a text follows.
+const GRANTED: u8 = 1;
+const SHARED: u8 = 2;
+const REFUSED: u8 = 3;
+const DROPPED: u8 = 4;
+
+/// News as a message for the control socket.
+#[must_use]
+pub(crate) fn encode(news: &SegmentNews, bytes_max: usize) -> Vec<u8> {
+    let numbered =
+        |kind: u8, segment: u32, bytes: u64| [&[kind][..], &segment.to_le_bytes(), &bytes.to_le_bytes()].concat();
+    match news {
+        SegmentNews::Granted { segment, bytes } => numbered(GRANTED, *segment, *bytes),
+        SegmentNews::Shared { segment, bytes } => numbered(SHARED, *segment, *bytes),
+        SegmentNews::Dropped { segment } => numbered(DROPPED, *segment, 0),
+        SegmentNews::Refused { text } => {
+            let mut message = [&[REFUSED][..], text.as_bytes()].concat();
+            message.truncate(bytes_max);
+            message
+        }
+    }
+}
+
+/// A message of the control socket as news; `None` for what this version does not know.
+#[must_use]
+pub(crate) fn decode(message: &[u8]) -> Option<SegmentNews> {
+    let (&kind, rest) = message.split_first()?;
+    if kind == REFUSED {
+        return Some(SegmentNews::Refused { text: String::from_utf8_lossy(rest).into_owned() });
+    }
+    let (segment, rest) = rest.split_first_chunk()?;
+    let (bytes, _) = rest.split_first_chunk()?;
+    let (segment, bytes) = (u32::from_le_bytes(*segment), u64::from_le_bytes(*bytes));
+    match kind {
+        GRANTED => Some(SegmentNews::Granted { segment, bytes }),
+        SHARED => Some(SegmentNews::Shared { segment, bytes }),
+        DROPPED => Some(SegmentNews::Dropped { segment }),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn news_survive_the_control_socket() {
+        for news in [
+            SegmentNews::Granted { segment: 7, bytes: 1 << 40 },
+            SegmentNews::Shared { segment: 8, bytes: 4_096 },
+            SegmentNews::Dropped { segment: 9 },
+            SegmentNews::Refused { text: "no room".to_owned() },
+        ] {
+            assert_eq!(decode(&encode(&news, 256)), Some(news));
+        }
+        assert_eq!(decode(b""), None);
+        assert_eq!(decode(&[99, 0, 0]), None);
+    }
+
+    #[test]
+    fn a_granted_segment_answers_and_is_found_by_address() {
+        let segments = Segments::default();
+        let fd = headrace_sys::segment::create(8_192).unwrap();
+        segments.handle(SegmentNews::Granted { segment: 3, bytes: 8_192 }, Some(fd));
+        assert_eq!(segments.answer(Duration::ZERO), Some(Answer::Granted { segment: 3, bytes: 8_192 }));
+        let start = segments.map(3, Duration::ZERO).unwrap().at(0).addr().get();
+        assert_eq!(segments.find(start + 100, 50), Some((3, 100)));
+        assert_eq!(segments.find(start + 8_000, 500), None);
+        segments.handle(SegmentNews::Dropped { segment: 3 }, None);
+        assert_eq!(segments.find(start + 100, 50), None);
+        assert!(segments.map(3, Duration::ZERO).is_none());
+        segments.close();
+        assert_eq!(segments.answer(Duration::from_secs(9)), Some(Answer::Refused("the broker is gone".to_owned())));
+    }
+}

@@ -1,0 +1,87 @@
+//! The head of an encoded value that cites blocks of shared memory: what everybody reads, whatever the value is.
+//!
+//! Such a value begins with [`CITING`], a `u32` with the number of citations, and for each the segment (`u32`), the offset of
+//! the block within it and the block's length in bytes (two `u64`); all little-endian. What follows is the codec's business.
+
+/// First byte of a value that cites blocks; no other value begins with it.
+pub const CITING: u8 = 17;
+
+/// Bytes of one citation.
+const CITATION_BYTES: usize = 20;
+
+/// A block as a value cites it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Citation {
+    /// Segment.
+    pub segment: u32,
+    /// Offset within the segment; a multiple of [`crate::BLOCK_ALIGN`].
+    pub offset: u64,
+    /// Length of the whole block.
+    pub bytes: u64,
+}
+
+/// The blocks that a value cites; none if it is of another kind, or damaged.
+#[inline]
+pub fn citations(value: &[u8]) -> impl ExactSizeIterator<Item = Citation> + '_ {
+    let rows = match value.first() {
+        Some(&CITING) => rows(value).unwrap_or_default(),
+        _ => &[],
+    };
+    rows.iter().map(|row| Citation {
+        segment: u32::from_le_bytes([row[0], row[1], row[2], row[3]]),
+        offset: word(&row[4..12]),
+        bytes: word(&row[12..20]),
+    })
+}
+
+/// What stands behind the citations of a value; the whole value if it has none.
+pub fn behind_citations(value: &[u8]) -> &[u8] {
+    match rows(value) {
+        Some(rows) if value.first() == Some(&CITING) => &value[5 + rows.as_flattened().len()..],
+        _ => value,
+    }
+}
+
+/// Appends the head of a value that cites these blocks.
+pub fn write_citations(citations: &[Citation], out: &mut Vec<u8>) {
+    out.push(CITING);
+    out.extend_from_slice(&(citations.len() as u32).to_le_bytes());
+    for citation in citations {
+        out.extend_from_slice(&citation.segment.to_le_bytes());
+        out.extend_from_slice(&citation.offset.to_le_bytes());
+        out.extend_from_slice(&citation.bytes.to_le_bytes());
+    }
+}
+
+fn rows(value: &[u8]) -> Option<&[[u8; CITATION_BYTES]]> {
+    let count = u32::from_le_bytes(value.get(1..5)?.try_into().ok()?) as usize;
+    value[5..].as_chunks().0.get(..count)
+}
+
+fn word(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let cited =
+            [Citation { segment: 3, offset: 64, bytes: 1 << 40 }, Citation { segment: 4, offset: 0, bytes: 100 }];
+        let mut value = Vec::new();
+        write_citations(&cited, &mut value);
+        value.extend_from_slice(b"rest");
+        assert!(citations(&value).eq(cited));
+        assert_eq!(behind_citations(&value), b"rest");
+    }
+
+    #[test]
+    fn other_values_and_damaged_ones_cite_nothing() {
+        for value in [&b""[..], &[0], &[CITING], &[CITING, 1, 0, 0, 0, 7], &[CITING, 255, 255, 255, 255, 0, 0]] {
+            assert_eq!(citations(value).len(), 0);
+            assert_eq!(behind_citations(value), value);
+        }
+    }
+}
