@@ -130,11 +130,12 @@ def reap_children():
 
 
 def empty_in_a_child(items):
-    """Let a forked child fill an array of its own; the least and greatest item of ours afterwards."""
+    """Let a forked child fill an array of its own; least and greatest item of ours, and its status."""
     may_go, go = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
+            signal.alarm(5)  # should it hang, it ends
             os.read(may_go, 1)
             hr.empty(items)[:] = 7
         finally:
@@ -142,8 +143,8 @@ def empty_in_a_child(items):
     ours = hr.empty(items)
     ours[:] = 2
     os.write(go, b"!")
-    os.waitpid(pid, 0)
-    return float(ours.min()), float(ours.max())
+    _, status = os.waitpid(pid, 0)
+    return float(ours.min()), float(ours.max()), status
 
 
 def arrays_in(value):
