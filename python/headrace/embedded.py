@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from headrace._core import ClientCore
+from headrace.errors import ArgumentNotPicklable, InfraError, UsageError
 from headrace.launch import prepare
 from headrace.output import Printer
 from headrace.runs import Run
@@ -64,7 +65,16 @@ class Embedded:
 
     def put(self, value: object) -> tuple[int, str]:
         """Make a value a result."""
-        return self.core.put(value)
+        try:
+            return self.core.put(value)
+        except (UsageError, InfraError, MemoryError):
+            raise
+        except Exception as error:
+            from headrace.pickling import describe_error, explain
+
+            path, reason = explain(value) or ("", describe_error(error))
+            at = f"value{path}: " if path else ""
+            raise ArgumentNotPicklable(f"put(): {at}{reason}") from error
 
     def cancel(self, run: int, indices: list[int] | None) -> None:
         """Cancel tasks of a run; None: all of them."""

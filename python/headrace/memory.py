@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 TYPE_CHECKING = False  # without the import of typing; see headrace/__init__.py
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,17 +35,18 @@ def empty(shape: int | tuple[int, ...], dtype: Any = float) -> numpy.ndarray[Any
     Note:
         Do not write to it after the task has returned it: others read it then.
     """
+    import math
+
     import numpy
 
     item = numpy.dtype(dtype)
-    allocate = _allocate
-    dimensions = (shape,) if isinstance(shape, int) else tuple(shape)
-    size = 1
-    for length in dimensions:
-        size *= length
-    if allocate is None or item.hasobject or size * item.itemsize <= 0:
+    if _allocate is None or item.hasobject:
         return numpy.empty(shape, dtype)
-    return numpy.frombuffer(memoryview(allocate(size * item.itemsize)), item, size).reshape(dimensions)
+    lengths = [operator.index(length) for length in (shape if isinstance(shape, tuple | list) else (shape,))]
+    size = math.prod(lengths) * item.itemsize
+    if size <= 0:
+        return numpy.empty(shape, dtype)
+    return numpy.ndarray(lengths, item, memoryview(_allocate(size)))
 
 
 def copy(value: T) -> T:
@@ -56,8 +59,8 @@ def copy(value: T) -> T:
     return deepcopy(value)
 
 
-def set_allocator(allocate: Callable[[int], Block]) -> None:
-    """Make `empty` use shared memory. For worker processes."""
+def set_allocator(allocate: Callable[[int], Block] | None) -> None:
+    """Make `empty` use shared memory, or not. For worker processes, and the children of their tasks."""
     global _allocate
     _allocate = allocate
 

@@ -88,7 +88,12 @@ def prepare_for_tasks(worker: _core.Worker) -> None:
     _signal.signal(_signal.SIGINT, interrupt)
     set_process_source(current_task)
     set_allocator(worker.allocate)
-    os.register_at_fork(before=worker.prepare_fork, after_in_child=worker.note_fork)
+
+    def enter_child() -> None:
+        set_allocator(None)
+        worker.note_fork()
+
+    os.register_at_fork(before=worker.prepare_fork, after_in_child=enter_child)
 
 
 def read_boot_record(fd: int) -> dict[str, Any]:

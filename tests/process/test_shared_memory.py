@@ -422,7 +422,6 @@ def test_shapes_are_those_of_numpy(client, shape):
     assert (made.shape, made.dtype) == (expected.shape, expected.dtype)
 
 
-@pytest.mark.xfail(strict=True, reason="hr.empty takes int(n) alone as a number")
 def test_a_numpy_integer_is_a_shape(client):
     assert value_of(client, lambda: hr.empty(np.int64(5)).shape) == (5,)
 
@@ -488,7 +487,6 @@ def test_a_ref_may_go_before_its_tasks_have_run(client, tmp_path):
     assert [future.result(timeout=TIMEOUT_S) for future in after] == [4.0 * ITEMS] * 2
 
 
-@pytest.mark.xfail(strict=True, reason="put raises the pickler's own TypeError")
 def test_put_refuses_what_cannot_travel(client):
     with pytest.raises(hr.ArgumentNotPicklable):
         client.put({"lock": threading.Lock()})
@@ -559,7 +557,6 @@ def test_memory_goes_with_the_last_view_of_a_closed_client():
     assert eventually(lambda: shared_bytes() <= before)
 
 
-@pytest.mark.xfail(strict=True, reason="closing forgets the maps of results that were not read")
 def test_results_that_were_not_read_yet_outlive_the_client():
     with hr.Client(workers=1) as client:
         graph = hr.Graph()
@@ -647,7 +644,6 @@ def test_a_child_of_a_task_keeps_what_it_saw(client, tmp_path):
     assert value_of(client, reap_children, worker=0) is None
 
 
-@pytest.mark.xfail(strict=True, reason="hr.empty in a forked child gives out memory of its parent")
 def test_a_child_of_a_task_makes_arrays_of_its_own(own_client):
     assert value_of(own_client, empty_in_a_child, 1 << 18) == (2.0, 2.0, 0)
 
@@ -855,7 +851,6 @@ def test_a_busy_worker_does_not_keep_others_waiting_for_memory(tmp_path):
         assert held.result(timeout=TIMEOUT_S) == "go"
 
 
-@pytest.mark.xfail(strict=True, reason="the client tells of results that it let go of only now and then")
 @pytest.mark.parametrize("use", ["call", "put"])
 def test_values_that_were_let_go_of_leave_room_for_others(use):
     with hr.Client(workers=1, store_limit=64 * MIB) as client:
@@ -868,7 +863,6 @@ def test_values_that_were_let_go_of_leave_room_for_others(use):
                 assert (value_of(client, filled, float(number), 2 * MIB) == number).all()
 
 
-@pytest.mark.xfail(strict=True, reason="StoreFull does not wait for releases that are on their way")
 def test_sizes_that_change_find_room_in_a_small_store():
     with hr.Client(workers=2, store_limit=64 * MIB) as client:
         for megabytes in (1, 20, 40, 60, 3) * 40:

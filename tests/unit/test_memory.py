@@ -171,12 +171,10 @@ def test_in_a_worker_bad_shapes_are_refused_as_by_numpy(allocated, shape, error)
         hr.empty(shape)
 
 
-@pytest.mark.xfail(strict=True, reason="hr.empty takes int(n) alone as a number")
 def test_in_a_worker_a_numpy_integer_is_a_shape(allocated):
     assert hr.empty(np.int64(5)).shape == (5,)
 
 
-@pytest.mark.xfail(strict=True, reason="hr.empty counts the items of a subarray type once too few")
 def test_numpys_subarray_types_add_dimensions(allocated):
     dtype = np.dtype((float, (3,)))
     assert hr.empty(5, dtype).shape == np.empty(5, dtype).shape

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{c_int, c_void};
 use std::ptr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ pub(crate) struct Memory {
     exports: Mutex<BTreeMap<BlockId, (u64, u32)>>,
     /// One thread at a time asks for segments: the answers bear no names.
     growing: Mutex<()>,
+    /// Wishes whose answers nobody waits for.
+    given_up: AtomicU32,
     pid: u32,
 }
 
@@ -52,12 +55,16 @@ impl Memory {
             segments,
             exports: Mutex::default(),
             growing: Mutex::default(),
+            given_up: AtomicU32::new(0),
             pid: std::process::id(),
         }
     }
 
     /// A new block of this process, with one reference, and the map that it lies in; its pages are there.
     pub(crate) fn allocate(&self, py: Python<'_>, bytes: u64) -> PyResult<(Allocated, Arc<Segment>)> {
+        if self.is_forked() {
+            return Err(infra_error(py, "ForkedClientError", "a forked child has no shared memory of its own"));
+        }
         if let Some(found) = self.try_allocate(py, bytes)? {
             return Ok(found);
         }
@@ -77,17 +84,32 @@ impl Memory {
                 return Ok(found);
             }
             self.seat.want(bytes);
-            let answer = loop {
-                if let Some(answer) = py.detach(|| self.segments.answer(SLICE)) {
-                    break answer;
-                }
-                py.check_signals()?;
-            };
-            match answer {
+            match self.answer(py)? {
                 Answer::Granted { segment, bytes } => {
                     self.with_blocks(|blocks| blocks.own(segment, bytes));
                 }
                 Answer::Refused(text) => return Err(infra_error(py, "StoreFull", &text)),
+            }
+        }
+    }
+
+    /// The answer to the last wish. An interrupt leaves it to the next one, which passes over it.
+    fn answer(&self, py: Python<'_>) -> PyResult<Answer> {
+        loop {
+            let Some(answer) = py.detach(|| self.segments.answer(SLICE)) else {
+                if let Err(interrupt) = py.check_signals() {
+                    // Relaxed: guarded by `growing`.
+                    self.given_up.fetch_add(1, Ordering::Relaxed);
+                    return Err(interrupt);
+                }
+                continue;
+            };
+            if self.given_up.load(Ordering::Relaxed) == 0 {
+                return Ok(answer);
+            }
+            self.given_up.fetch_sub(1, Ordering::Relaxed);
+            if let Answer::Granted { segment, bytes } = answer {
+                self.with_blocks(|blocks| blocks.own(segment, bytes));
             }
         }
     }

@@ -74,14 +74,9 @@ impl Segments {
         self.changed.notify_all();
     }
 
-    /// The broker is gone: nothing more will come. Maps stay as long as somebody has views of them.
+    /// The broker is gone: nothing more will come. The maps stay for results that are still to be read.
     pub fn close(&self) {
-        let mut state = self.lock();
-        let maps = std::mem::take(&mut state.maps);
-        state.by_address.clear();
-        state.closed = true;
-        drop(state);
-        drop(maps);
+        self.lock().closed = true;
         self.changed.notify_all();
     }
 

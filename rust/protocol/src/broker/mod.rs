@@ -190,12 +190,14 @@ impl Broker {
             }
             (Some(Peer::Worker(_) | Peer::Client(_)), Message::Heartbeat(_)) => {}
             (Some(Peer::Client(_)), Message::Put(put)) => self.handle_put(peer, frame, &put, now_ns),
-            (Some(Peer::Worker(_) | Peer::Client(_)), Message::Want(want)) => self.handle_want(peer, want.bytes),
+            (Some(Peer::Worker(_) | Peer::Client(_)), Message::Want(want)) => {
+                self.handle_want(peer, want.bytes, now_ns)
+            }
             (Some(Peer::Worker(_) | Peer::Client(_)), Message::Released(released)) => {
-                self.handle_released(peer, &released);
+                self.handle_released(peer, &released, now_ns);
             }
             (Some(Peer::Worker(_) | Peer::Client(_)), Message::GiveBack(given)) => {
-                self.handle_give_back(peer, &given);
+                self.handle_give_back(peer, &given, now_ns);
             }
             (Some(_), Message::Goodbye(goodbye)) => self.handle_goodbye(peer, &goodbye, now_ns),
             (Some(_), _) => self.refuse(peer, "a message that this peer may not send", now_ns),
@@ -209,6 +211,7 @@ impl Broker {
         }
         self.start_due_workers(now_ns);
         self.press_interrupts(now_ns);
+        self.serve_wants(now_ns);
         if now_ns >= self.heartbeat_due_ns {
             self.send_heartbeats(now_ns);
         }
@@ -238,7 +241,7 @@ impl Broker {
             Life::Down { respawn_ns } => Some(respawn_ns),
             _ => worker.interrupted.iter().map(|asked| asked.retry_ns.min(asked.kill_ns)).min(),
         });
-        workers.chain([self.heartbeat_due_ns]).chain(self.recall_due_ns).min()
+        workers.chain([self.heartbeat_due_ns]).chain(self.recall_due_ns).chain(self.wants_due_ns()).min()
     }
 
     /// Whether no work can be done any more: workers cannot be started, and every client has been told.

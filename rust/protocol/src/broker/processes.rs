@@ -64,7 +64,7 @@ impl Broker {
             self.take_back(worker);
         }
         if let Life::Ready(peer) = life {
-            self.lose_store_peer(peer);
+            self.lose_store_peer(peer, now_ns);
         }
         if self.workers[worker as usize].start_failures >= START_FAILURES_MAX {
             let words = match String::from_utf8_lossy(&stderr).trim_end() {

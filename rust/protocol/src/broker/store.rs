@@ -16,6 +16,8 @@ const SEGMENT_BYTES_MIN: u64 = 32 << 20;
 const SEGMENTS_A_BUDGET: u64 = 16;
 /// How often the segments of one owner double.
 const DOUBLINGS_MAX: u32 = 5;
+/// How long somebody waits for room while others may still let go of something.
+const PATIENCE_NS: u64 = 1_000_000_000;
 /// How long unused segments stay warm, in steps of a heartbeat.
 const WARM_NS: u64 = 5_000_000_000;
 /// How many holders an error names.
@@ -48,6 +50,8 @@ struct Wanted {
     bytes: u64,
     /// Whether the owners of segments were asked for its sake.
     asked: bool,
+    /// How long it waits for those who still see what is dead.
+    until_ns: u64,
 }
 
 #[derive(Debug)]
@@ -188,6 +192,11 @@ impl Store {
         segment.owner.map(|owner| (owner, block.from_owner))
     }
 
+    /// Whether blocks are dead that somebody has not let go of yet.
+    fn has_dying(&self) -> bool {
+        self.blocks.values().any(|block| block.live == 0)
+    }
+
     /// How many bytes are granted for a block of so many, if there is room.
     fn size_for(&self, owner: PeerId, bytes: u64) -> Option<u64> {
         let room = self.limit.saturating_sub(self.granted);
@@ -205,23 +214,28 @@ impl Store {
 }
 
 impl Broker {
-    pub(super) fn handle_want(&mut self, peer: PeerId, bytes: u64) {
+    pub(super) fn handle_want(&mut self, peer: PeerId, bytes: u64, now_ns: u64) {
         self.store.used = true;
-        self.store.wants.push_back(Wanted { peer, bytes, asked: false });
-        self.serve_wants();
+        self.store.wants.push_back(Wanted { peer, bytes, asked: false, until_ns: now_ns + PATIENCE_NS });
+        self.serve_wants(now_ns);
+    }
+
+    /// When somebody who waits for room has waited long enough.
+    pub(super) fn wants_due_ns(&self) -> Option<u64> {
+        self.store.wants.front().map(|wanted| wanted.until_ns)
     }
 
     /// Gives room to those who wait for it, first come, first served. Where there is none, everybody is asked to return what
     /// it does not use; if that is not enough, the answer is no.
-    fn serve_wants(&mut self) {
-        while let Some(&Wanted { peer, bytes, asked }) = self.store.wants.front() {
+    pub(super) fn serve_wants(&mut self, now_ns: u64) {
+        while let Some(&Wanted { peer, bytes, asked, until_ns }) = self.store.wants.front() {
             if let Some(size) = self.store.size_for(peer, bytes) {
                 self.store.wants.pop_front();
                 self.grant(peer, size);
             } else if !asked {
                 self.store.wants[0].asked = true;
                 self.ask_for_segments();
-            } else if self.store.asked.is_empty() {
+            } else if now_ns >= until_ns || (self.store.asked.is_empty() && !self.store.has_dying()) {
                 self.store.wants.pop_front();
                 let text = self.full(bytes);
                 self.tell_of_segment(peer, SegmentNews::Refused { text });
@@ -292,7 +306,7 @@ impl Broker {
         )
     }
 
-    pub(super) fn handle_released(&mut self, peer: PeerId, released: &Released<'_>) {
+    pub(super) fn handle_released(&mut self, peer: PeerId, released: &Released<'_>, now_ns: u64) {
         for (segment, offset) in released.segment.iter().zip(released.offset.iter()) {
             let id = (segment, u64::from(offset) * BLOCK_ALIGN);
             if let Some(block) = self.store.blocks.get_mut(&id) {
@@ -302,9 +316,14 @@ impl Broker {
             }
         }
         self.settle_store();
+        // Bytes of the owner are free now: it may have segments or pages to return.
+        if let Some(wanted) = self.store.wants.front_mut() {
+            wanted.asked = false;
+            self.serve_wants(now_ns);
+        }
     }
 
-    pub(super) fn handle_give_back(&mut self, peer: PeerId, given: &GiveBack<'_>) {
+    pub(super) fn handle_give_back(&mut self, peer: PeerId, given: &GiveBack<'_>, now_ns: u64) {
         for (number, pages) in given.segment.iter().zip(given.pages.iter()) {
             let Some(segment) = self.store.segments.get_mut(&number).filter(|segment| segment.owner == Some(peer))
             else {
@@ -319,7 +338,7 @@ impl Broker {
             }
         }
         self.store.asked.retain(|asked| *asked != peer);
-        self.serve_wants();
+        self.serve_wants(now_ns);
     }
 
     /// A segment that was granted could not be made.
@@ -371,7 +390,7 @@ impl Broker {
     }
 
     /// A process is gone, and with it what it saw.
-    pub(super) fn lose_store_peer(&mut self, peer: PeerId) {
+    pub(super) fn lose_store_peer(&mut self, peer: PeerId, now_ns: u64) {
         let store = &mut self.store;
         store.wants.retain(|wanted| wanted.peer != peer);
         store.asked.retain(|asked| *asked != peer);
@@ -391,7 +410,7 @@ impl Broker {
         store.loose.sort_unstable();
         self.settle_store();
         self.drop_orphans();
-        self.serve_wants();
+        self.serve_wants(now_ns);
     }
 
     /// Drops the segments whose owner is gone and of which nothing is left.

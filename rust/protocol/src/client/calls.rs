@@ -89,7 +89,7 @@ impl Calls {
     pub(super) fn take(&mut self, index: u32) -> Option<Ending> {
         let row = self.rows.get_mut(&index)?;
         let Row::Ended(ending) = row else { return None };
-        let taken = Row::Taken { bytes: ending.bytes().len() };
+        let taken = Row::Taken { bytes: super::weight(ending.bytes()) };
         match std::mem::replace(row, taken) {
             Row::Ended(ending) => Some(ending),
             Row::Pending | Row::Taken { .. } => None,
@@ -100,7 +100,7 @@ impl Calls {
     pub(super) fn forget(&mut self, index: u32) -> Option<Option<usize>> {
         Some(match self.rows.remove(&index)? {
             Row::Pending => None,
-            Row::Ended(ending) => Some(ending.bytes().len()),
+            Row::Ended(ending) => Some(super::weight(ending.bytes())),
             Row::Taken { bytes } => Some(bytes),
         })
     }

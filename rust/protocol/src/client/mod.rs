@@ -34,7 +34,7 @@ use std::sync::Arc;
 
 use headrace_wire::{
     Cancel, DecodeError, Goodbye, GoodbyeReason, Hello, Message, Outcome, Put, Query, Results, State, Submit, U32s,
-    Want,
+    Want, citations,
 };
 use rustc_hash::FxHashMap;
 
@@ -242,7 +242,7 @@ impl Client {
     /// Removes one holder that [`Client::hold`] added.
     pub fn unhold(&mut self, run: u32, index: u32) {
         self.holds.remove(run, index);
-        let bytes = self.peek(run, index).map_or(UNKNOWN_BYTES, |ending| ending.bytes().len());
+        let bytes = self.peek(run, index).map_or(UNKNOWN_BYTES, |ending| weight(ending.bytes()));
         self.flush_holds_if_due(bytes);
     }
 
@@ -453,6 +453,11 @@ fn check_details(results: &Results<'_>) -> Result<(), ProtocolError> {
         }
     }
     Ok(())
+}
+
+/// The bytes that a value keeps from others, in its frame or in shared memory.
+fn weight(value: &[u8]) -> usize {
+    citations(value).fold(value.len(), |bytes, cited| bytes.saturating_add(cited.bytes as usize))
 }
 
 fn encoded(message: &Message<'_>) -> Vec<u8> {
