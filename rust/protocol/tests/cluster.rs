@@ -71,6 +71,8 @@ struct Cluster {
     workers: Vec<Option<Process>>,
     next_peer: u64,
     kills_left: u32,
+    /// The longest time from one step to the next.
+    step_ns: u64,
     memory: Memory,
     /// Whether some values are large.
     large: bool,
@@ -136,11 +138,12 @@ impl Cluster {
     fn new(seed: u64) -> Self {
         let mut chance = Chance(seed);
         let workers = 1 + chance.below(3) as u32;
+        let scarce = chance.one_in(3);
         let config = Config {
             workers,
             crash_limit: 200,
             result_bytes_max: 1 << 20,
-            store_limit: if chance.one_in(3) { 1 << 14 } else { 1 << 30 },
+            store_limit: if scarce { 1 << 14 } else { 1 << 30 },
             version: "0.1.0".into(),
             python: "3.11.7".into(),
             grace_ns: 1_000_000_000,
@@ -166,6 +169,8 @@ impl Cluster {
             workers: (0..workers).map(|_| None).collect(),
             next_peer: 1,
             kills_left,
+            // Whoever finds no memory waits a second for others.
+            step_ns: if scarce { 2_000_000 } else { 40_000 },
             memory: Memory::new(),
             large,
             client_views: Vec::new(),
@@ -204,7 +209,7 @@ impl Cluster {
 
     /// One step of one part, chosen by chance.
     fn step(&mut self) {
-        self.now_ns += self.chance.below(40_000);
+        self.now_ns += self.chance.below(self.step_ns);
         match self.chance.below(8) {
             0 => self.step_client(),
             1..=3 => self.step_broker(),
