@@ -203,13 +203,13 @@ _State = tuple[
 ]
 
 @final
-@final
 class Block:
     """Bytes of a block of shared memory; it has the buffer protocol and nothing else."""
 
     def __len__(self) -> int: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
+@final
 class ClientCore:
     """A session of a client."""
 
