@@ -49,6 +49,8 @@ def work(arguments: Sequence[str]) -> int:
         )
         prepare_for_tasks(worker)
         boot(read_boot_record(int(boot_fd)))
+        # Not before: the broker must not hear of this process until it can take tasks.
+        set_allocator(worker.allocate)
     except BaseException as error:  # also SystemExit of a preloaded module
         report_boot_failure(worker, error)
         return EXIT_BOOT_FAILED
@@ -87,7 +89,6 @@ def prepare_for_tasks(worker: _core.Worker) -> None:
 
     _signal.signal(_signal.SIGINT, interrupt)
     set_process_source(current_task)
-    set_allocator(worker.allocate)
 
     def enter_child() -> None:
         set_allocator(None)

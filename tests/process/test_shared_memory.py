@@ -930,3 +930,64 @@ def test_the_owner_of_a_view_is_a_block(client):
     assert len(block) == 800_000
     assert memoryview(block).readonly
     assert bytes(memoryview(block)[:8]) == np.float64(1.0).tobytes()
+
+
+# -- what may go wrong while memory is asked for -----------------------------------------------------------------------
+
+
+def made_in_setup():
+    hr.empty(1 << 18)
+
+
+def test_a_setup_may_make_arrays():
+    with hr.Client(workers=1, setup=made_in_setup) as client:
+        assert value_of(client, same, 1) == 1
+
+
+def test_a_task_without_descriptors_left_says_so():
+    def exhaust():
+        files = []
+        try:
+            while True:
+                files.append(os.open(os.devnull, os.O_RDONLY))
+        except OSError:
+            try:
+                hr.empty(MIB)
+            except hr.StoreFull as error:
+                return str(error)
+        finally:
+            for file in files:
+                os.close(file)
+
+    with hr.Client(workers=1, preload=["numpy"]) as client:
+        assert "too many open files" in value_of(client, exhaust)
+        assert value_of(client, total, client.call(filled, 1.0, ITEMS)) == ITEMS
+
+
+def test_what_was_granted_in_vain_is_given_back():
+    def without_room():
+        import resource
+
+        limits = resource.getrlimit(resource.RLIMIT_AS)
+        now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (now + 8 * MIB, limits[1]))
+        try:
+            for _ in range(3):
+                with pytest.raises(hr.StoreFull, match="cannot be mapped"):
+                    hr.empty(40 * MIB // 8)
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, limits)
+        return hr.empty(40 * MIB // 8).nbytes
+
+    with hr.Client(workers=1, store_limit=64 * MIB, preload=["numpy"]) as client:
+        assert value_of(client, without_room) == 40 * MIB
+
+
+def test_a_cancelled_wait_for_memory_leaves_none_behind():
+    with hr.Client(workers=1, store_limit=100 * MIB) as client:
+        view = value_of(client, filled_in_place, 1.0, 10 * MIB)
+        waiting = client.call(filled_in_place, 2.0, 11 * MIB)
+        waiting.cancel()
+        del view
+        assert value_of(client, total, client.put(np.ones(8 * MIB))) == 8 * MIB
+        assert value_of(client, filled_in_place, 3.0, 9 * MIB).sum() == 27 * MIB

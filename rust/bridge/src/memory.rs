@@ -6,8 +6,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{c_int, c_void};
 use std::ptr;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use headrace_protocol::store::{Allocated, BlockId, Blocks};
@@ -27,6 +26,9 @@ pub(crate) trait Seat: Send + Sync {
 
     /// Asks for a segment.
     fn want(&self, bytes: u64);
+
+    /// Gives back a segment that is of no use here.
+    fn return_segment(&self, segment: u32);
 }
 
 /// The shared memory of one session in this process.
@@ -37,8 +39,6 @@ pub(crate) struct Memory {
     exports: Mutex<BTreeMap<BlockId, (u64, u32)>>,
     /// One thread at a time asks for segments: the answers bear no names.
     growing: Mutex<()>,
-    /// Wishes whose answers nobody waits for.
-    given_up: AtomicU32,
     pid: u32,
 }
 
@@ -55,7 +55,6 @@ impl Memory {
             segments,
             exports: Mutex::default(),
             growing: Mutex::default(),
-            given_up: AtomicU32::new(0),
             pid: std::process::id(),
         }
     }
@@ -71,7 +70,8 @@ impl Memory {
         let growing = loop {
             match self.growing.try_lock() {
                 Ok(guard) => break guard,
-                Err(_) => {
+                Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => {
                     py.detach(|| std::thread::sleep(Duration::from_millis(1)));
                     py.check_signals()?;
                 }
@@ -88,28 +88,30 @@ impl Memory {
                 Answer::Granted { segment, bytes } => {
                     self.with_blocks(|blocks| blocks.own(segment, bytes));
                 }
+                Answer::Unusable { segment, text } => {
+                    self.seat.return_segment(segment);
+                    return Err(infra_error(py, "StoreFull", &text));
+                }
                 Answer::Refused(text) => return Err(infra_error(py, "StoreFull", &text)),
             }
         }
     }
 
-    /// The answer to the last wish. An interrupt leaves it to the next one, which passes over it.
+    /// The answer to the last wish. An interrupt waits for it, too: the broker answers within a second or so.
     fn answer(&self, py: Python<'_>) -> PyResult<Answer> {
         loop {
-            let Some(answer) = py.detach(|| self.segments.answer(SLICE)) else {
-                if let Err(interrupt) = py.check_signals() {
-                    // Relaxed: guarded by `growing`.
-                    self.given_up.fetch_add(1, Ordering::Relaxed);
-                    return Err(interrupt);
-                }
-                continue;
-            };
-            if self.given_up.load(Ordering::Relaxed) == 0 {
+            if let Some(answer) = py.detach(|| self.segments.answer(SLICE)) {
                 return Ok(answer);
             }
-            self.given_up.fetch_sub(1, Ordering::Relaxed);
-            if let Answer::Granted { segment, bytes } = answer {
-                self.with_blocks(|blocks| blocks.own(segment, bytes));
+            if let Err(interrupt) = py.check_signals() {
+                match py.detach(|| self.segments.answer(ARRIVAL)) {
+                    Some(Answer::Granted { segment, bytes }) => {
+                        self.with_blocks(|blocks| blocks.own(segment, bytes));
+                    }
+                    Some(Answer::Unusable { segment, .. }) => self.seat.return_segment(segment),
+                    Some(Answer::Refused(_)) | None => {}
+                }
+                return Err(interrupt);
             }
         }
     }

@@ -40,6 +40,13 @@ pub enum Answer {
         /// Its size.
         bytes: u64,
     },
+    /// This one is granted and of no use, and why; it is to be given back.
+    Unusable {
+        /// Its number.
+        segment: u32,
+        /// Why.
+        text: String,
+    },
     /// There is no room, and why.
     Refused(String),
 }
@@ -54,7 +61,7 @@ impl Segments {
                     state.enter(segment, map);
                     state.answers.push_back(Answer::Granted { segment, bytes });
                 }
-                Err(error) => state.answers.push_back(Answer::Refused(unmapped(bytes, &error))),
+                Err(error) => state.answers.push_back(unusable(segment, bytes, &error)),
             },
             (SegmentNews::Shared { segment, bytes }, Some(fd)) => {
                 // Without it whoever needs it says so.
@@ -62,9 +69,9 @@ impl Segments {
                     state.enter(segment, map);
                 }
             }
-            (SegmentNews::Granted { bytes, .. }, None) => {
-                let error = io::Error::other("its descriptor did not come");
-                state.answers.push_back(Answer::Refused(unmapped(bytes, &error)));
+            (SegmentNews::Granted { segment, bytes }, None) => {
+                let error = io::Error::other("its descriptor did not come; has this process too many open files?");
+                state.answers.push_back(unusable(segment, bytes, &error));
             }
             (SegmentNews::Shared { .. }, None) => {}
             (SegmentNews::Refused { text }, _) => state.answers.push_back(Answer::Refused(text)),
@@ -135,8 +142,8 @@ impl State {
     }
 }
 
-fn unmapped(bytes: u64, error: &io::Error) -> String {
-    format!("a segment of {bytes} bytes of shared memory cannot be mapped: {error}")
+fn unusable(segment: u32, bytes: u64, error: &io::Error) -> Answer {
+    Answer::Unusable { segment, text: format!("a segment of {bytes} bytes of shared memory cannot be mapped: {error}") }
 }
 
 /// First byte of a message on the control socket; a number, a size or a text follows.

@@ -30,8 +30,8 @@
 //! the warden clears the bell first, sleeps a tick, then locks and looks. A ring that comes before the clearing is for a
 //! change that the look will see; one that comes later ends the warden's next sleep. A parked warden is not rung for at
 //! once but by an alarm a tick later: most tasks are over by then, and none waited for another thread to be woken. The
-//! main thread needs no bell: it sleeps on the socket alone, and what may end its sleep comes through the socket. The end
-//! of the broker concerns the warden alone, which always sleeps on the control socket as well and ends the process.
+//! main thread needs no bell for that: what may end its sleep comes through the socket. Only a thread of the user's that asks
+//! for shared memory serves the socket while the main thread sleeps on it, and nudges it then. The end of the broker concerns the warden alone, which always sleeps on the control socket as well and ends the process.
 
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
@@ -127,6 +127,8 @@ pub(crate) struct Desk<L> {
 pub(crate) struct Shared<L> {
     desk: Mutex<Desk<L>>,
     pub(crate) bell: EventFd,
+    /// Wakes the main thread where another one has served the socket while it slept.
+    nudge: EventFd,
     pub(crate) alarm: TimerFd,
     pub(crate) control: OwnedFd,
     pub(crate) segments: Arc<Segments>,
@@ -163,8 +165,9 @@ impl<L: Link + 'static> WorkerLoop<L> {
             warden: Warden::Ticking,
             turns: 0,
         };
-        let (bell, alarm) = (EventFd::new()?, TimerFd::new()?);
-        let shared = Arc::new(Shared { desk: Mutex::new(desk), bell, alarm, control, segments, page, socket_fd });
+        let (bell, nudge, alarm) = (EventFd::new()?, EventFd::new()?, TimerFd::new()?);
+        let shared =
+            Arc::new(Shared { desk: Mutex::new(desk), bell, nudge, alarm, control, segments, page, socket_fd });
         warden::start(Arc::clone(&shared))?;
         Ok(WorkerLoop { shared })
     }
@@ -230,8 +233,14 @@ impl<L: Link + 'static> WorkerLoop<L> {
         let retry_if_blocked = |desk: &Desk<L>| desk.is_blocked().then_some(RETRY);
         let mut retry = retry_if_blocked(&self.shared.desk());
         loop {
-            match poll::wait(&mut [PollFd::input(self.shared.socket_fd)], retry) {
-                Ok(_) => {}
+            let Shared { socket_fd, nudge, .. } = &*self.shared;
+            let mut fds = [PollFd::input(*socket_fd), PollFd::input(nudge.fd())];
+            match poll::wait(&mut fds, retry) {
+                Ok(_) => {
+                    if fds[1].is_ready() {
+                        nudge.clear();
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Waited::Interrupted),
                 Err(error) => return Err(error),
             }
@@ -262,9 +271,24 @@ impl<L: Link + 'static> WorkerLoop<L> {
 
     /// Asks for a segment with room for a block of so many bytes; the answer comes to [`WorkerLoop::segments`].
     pub fn want(&self, bytes: u64) {
+        self.post(|worker| worker.want(bytes));
+    }
+
+    /// Gives a segment back that is of no use here.
+    pub fn return_segment(&self, segment: u32) {
+        self.post(|worker| worker.return_segment(segment));
+    }
+
+    /// Has the machine say something, at once, on any thread.
+    fn post(&self, say: impl FnOnce(&mut Worker)) {
         let mut desk = self.shared.desk();
-        desk.worker.want(bytes);
+        say(&mut desk.worker);
         desk.turn();
+        let took_input_of_sleeper = desk.main == Main::Idle;
+        drop(desk);
+        if took_input_of_sleeper {
+            self.shared.nudge.signal();
+        }
     }
 
     /// Name and pickle of a function.

@@ -58,10 +58,11 @@ pub fn send(socket: impl AsFd, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> io::
     }
 }
 
-/// Takes the next message. However the socket fails, that is its end.
+/// Takes the next message. However the socket fails, that is its end. A message comes without its descriptor if this process
+/// has no room for one.
 ///
 /// # Errors
-/// When a message came without all of its bytes or without its descriptor, for which this process may have no room.
+/// When a message came without all of its bytes.
 pub fn receive(socket: impl AsFd) -> io::Result<Received> {
     let mut bytes = vec![0; MESSAGE_BYTES_MAX];
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
@@ -81,7 +82,7 @@ pub fn receive(socket: impl AsFd) -> io::Result<Received> {
         RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
         _ => None,
     });
-    if message.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+    if message.flags.contains(ReturnFlags::TRUNC) {
         return Err(io::Error::other("a control message arrived without all that was sent with it"));
     }
     if message.bytes == 0 {

@@ -26,6 +26,15 @@ pub fn create(bytes: u64) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
+/// Gives all pages of a segment back to the system, whoever still has a map of it.
+///
+/// # Errors
+/// The system's own, of which there should be none.
+pub fn discard(fd: impl AsFd, bytes: u64) -> io::Result<()> {
+    use rustix::fs::FallocateFlags;
+    Ok(rustix::fs::fallocate(fd, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 0, bytes)?)
+}
+
 /// A segment, mapped whole.
 ///
 /// Children that this process forks keep the map.

@@ -378,6 +378,12 @@ impl Seat for ClientSeat {
             session.command(|tables| tables.machine().map(|machine| machine.want(bytes)));
         }
     }
+
+    fn return_segment(&self, segment: u32) {
+        if let Some(session) = self.session.upgrade() {
+            session.command(|tables| tables.machine().map(|machine| machine.return_segment(segment)));
+        }
+    }
 }
 
 /// Applies every frame that has arrived.

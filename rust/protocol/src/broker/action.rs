@@ -106,6 +106,9 @@ pub enum Action {
     CloseSegment {
         /// Its number.
         segment: u32,
+        /// How many bytes to give back to the system first, whoever has a map of them; 0 where a child of a process that
+        /// died may still look.
+        discard: u64,
     },
     /// Close the connection; later frames of this peer are not to be delivered.
     Cut {

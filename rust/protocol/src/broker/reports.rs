@@ -37,7 +37,9 @@ impl Broker {
     fn take_entry(&mut self, number: u32, mut entry: Entry, now_ns: u64) {
         if !self.ledger.knows(entry.task) {
             self.statistics.stale_reports += 1;
-            self.store.uncite(entry.value.bytes());
+            if entry.carries_value() {
+                self.store.uncite(entry.value.bytes());
+            }
             return;
         }
         let worker = &mut self.workers[number as usize];
@@ -51,6 +53,9 @@ impl Broker {
         };
         let deferred = std::mem::take(&mut worker.deferred);
         let is_here = entry.verdict == Verdict::Value && entry.attempt == attempt;
+        if entry.carries_value() && !is_here {
+            self.store.uncite(entry.value.bytes());
+        }
         entry.verdict = if is_here { Verdict::Done } else { Verdict::Returned };
         entry.attempt = attempt;
         self.apply(number, entry, now_ns);

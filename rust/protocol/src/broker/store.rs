@@ -14,6 +14,8 @@ use std::collections::{BTreeMap, VecDeque};
 /// The least that is granted at a time, if the budget allows it; and the part of the budget that it should not exceed.
 const SEGMENT_BYTES_MIN: u64 = 32 << 20;
 const SEGMENTS_A_BUDGET: u64 = 16;
+/// Offsets travel as 32-bit multiples of [`BLOCK_ALIGN`].
+const SEGMENT_BYTES_MAX: u64 = BLOCK_ALIGN << 32;
 /// How often the segments of one owner double.
 const DOUBLINGS_MAX: u32 = 5;
 /// How long somebody waits for room while others may still let go of something.
@@ -152,7 +154,7 @@ impl Store {
         for cited in citations(value) {
             let id = (cited.segment, cited.offset);
             if let Some(block) = self.blocks.get_mut(&id) {
-                block.live -= 1;
+                block.live = block.live.saturating_sub(1);
                 if block.live == 0 {
                     self.loose.push(id);
                 }
@@ -200,7 +202,8 @@ impl Store {
     /// How many bytes are granted for a block of so many, if there is room.
     fn size_for(&self, owner: PeerId, bytes: u64) -> Option<u64> {
         let room = self.limit.saturating_sub(self.granted);
-        let least = bytes.max(1).checked_next_multiple_of(PAGE_BYTES).filter(|least| *least <= room)?;
+        let least =
+            bytes.max(1).checked_next_multiple_of(PAGE_BYTES).filter(|least| *least <= room.min(SEGMENT_BYTES_MAX))?;
         let owned = self.segments.values().filter(|segment| segment.owner == Some(owner)).count() as u32;
         let usual = SEGMENT_BYTES_MIN.min(self.limit / SEGMENTS_A_BUDGET) << owned.min(DOUBLINGS_MAX);
         Some(least.max(usual.min(room) / PAGE_BYTES * PAGE_BYTES))
@@ -237,6 +240,7 @@ impl Broker {
                 self.ask_for_segments();
             } else if now_ns >= until_ns || (self.store.asked.is_empty() && !self.store.has_dying()) {
                 self.store.wants.pop_front();
+                self.store.asked.clear();
                 let text = self.full(bytes);
                 self.tell_of_segment(peer, SegmentNews::Refused { text });
             } else {
@@ -256,8 +260,7 @@ impl Broker {
         self.tell_of_segment(owner, SegmentNews::Granted { segment, bytes });
     }
 
-    /// Asks every owner for the segments that it does not use. Only workers are waited for: a client may not listen for
-    /// hours.
+    /// Asks every owner for the segments that it does not use.
     fn ask_for_segments(&mut self) {
         let mut owners: Vec<PeerId> = self.store.segments.values().filter_map(|segment| segment.owner).collect();
         owners.sort_unstable();
@@ -267,7 +270,6 @@ impl Broker {
         for &owner in &owners {
             self.send(owner, &Message::GiveBack(GiveBack::default()));
         }
-        owners.retain(|owner| matches!(self.peers.get(owner), Some(Peer::Worker(_))));
         self.store.asked = owners;
     }
 
@@ -348,10 +350,11 @@ impl Broker {
 
     fn drop_segment(&mut self, number: u32) {
         let Some(segment) = self.store.remove_segment(number) else { return };
+        let discard = if segment.owner.is_some() { segment.bytes } else { 0 };
         for peer in segment.owner.into_iter().chain(segment.shared_with) {
             self.tell_of_segment(peer, SegmentNews::Dropped { segment: number });
         }
-        self.actions.push_back(Action::CloseSegment { segment: number });
+        self.actions.push_back(Action::CloseSegment { segment: number, discard });
     }
 
     /// Tells those concerned of blocks that died in this turn, or that their holders have let go of.

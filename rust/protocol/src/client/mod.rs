@@ -33,8 +33,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use headrace_wire::{
-    Cancel, DecodeError, Goodbye, GoodbyeReason, Hello, Message, Outcome, Put, Query, Results, State, Submit, U32s,
-    Want, citations,
+    Cancel, DecodeError, GiveBack, Goodbye, GoodbyeReason, Hello, Message, Outcome, Put, Query, Results, State, Submit,
+    U32s, Want, citations,
 };
 use rustc_hash::FxHashMap;
 
@@ -202,6 +202,11 @@ impl Client {
         let answer = look(&mut self.blocks);
         self.tell_released();
         answer
+    }
+
+    /// Gives back a segment that was granted and could not be used.
+    pub fn return_segment(&mut self, segment: u32) {
+        self.send(&Message::GiveBack(GiveBack { segment: [segment][..].into(), pages: [0][..].into() }));
     }
 
     /// Asks for a segment with room for a block of so many bytes.

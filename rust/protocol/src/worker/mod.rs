@@ -28,7 +28,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use headrace_wire::{
-    CITING, DecodeError, Goodbye, GoodbyeReason, Heartbeat, Hello, LEASE_HOLD, LEASE_REPORT, Lease, Message,
+    CITING, DecodeError, GiveBack, Goodbye, GoodbyeReason, Heartbeat, Hello, LEASE_HOLD, LEASE_REPORT, Lease, Message,
     PROTOCOL_VERSION, Recall, Revoke, Role, U32s, Verdict, Want, Welcome,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -258,6 +258,11 @@ impl Worker {
         let answer = look(&mut self.blocks);
         self.flush_due |= self.blocks.has_released();
         answer
+    }
+
+    /// Gives back a segment that was granted and could not be used.
+    pub fn return_segment(&mut self, segment: u32) {
+        self.post(&Message::GiveBack(GiveBack { segment: [segment][..].into(), pages: [0][..].into() }));
     }
 
     /// Asks for a segment with room for a block of so many bytes.

@@ -65,7 +65,7 @@ fn a_wish_is_granted_within_the_budget_and_refused_beyond_it() {
     let said = story.turn();
     let [
         Said::Segment { worker: Some(0), news: SegmentNews::Dropped { segment: 1 } },
-        Said::CloseSegment { segment: 1 },
+        Said::CloseSegment { segment: 1, discard: 65_536 },
         Said::Segment { worker: Some(0), news: SegmentNews::Refused { text } },
     ] = &said[..]
     else {
@@ -77,15 +77,16 @@ fn a_wish_is_granted_within_the_budget_and_refused_beyond_it() {
 }
 
 #[test]
-fn a_client_that_does_not_listen_keeps_nobody_waiting() {
+fn a_client_that_does_not_listen_keeps_nobody_waiting_for_long() {
     let mut story = Story::with_store(1, 1 << 20);
     granted(&mut story, None, 1_000_000);
     let peer = story.peer(0);
-    let said = want(&mut story, peer, 500_000);
-    let [Said::GiveBack { .. }, Said::Segment { worker: Some(0), news: SegmentNews::Refused { .. } }] = &said[..]
-    else {
-        panic!("{said:?}")
-    };
+    assert_eq!(want(&mut story, peer, 500_000), [Said::GiveBack { peer: CLIENT }]);
+    story.pass_ns(500_000_000);
+    assert_eq!(story.turn(), []);
+    story.pass_ns(500_000_000);
+    let said = story.turn();
+    assert!(matches!(said[0], Said::Segment { worker: Some(0), news: SegmentNews::Refused { .. } }), "{said:?}");
 }
 
 #[test]
@@ -134,12 +135,12 @@ fn a_block_outlives_its_owner_and_its_segment_goes_with_it() {
     let got = hand_over(&mut story, segment);
     story.exit(0, Exit::Signal(9), None);
     let said = story.turn();
-    assert!(!said.contains(&Said::CloseSegment { segment }), "{said:?}");
+    assert!(!said.contains(&Said::CloseSegment { segment, discard: 0 }), "{said:?}");
     story.report(1, &[(got, Verdict::Done, b"end")]);
     story.turn();
     released(&mut story, 1, &[(segment, 1)]);
     let said = story.turn();
-    assert!(said.contains(&Said::CloseSegment { segment }), "{said:?}");
+    assert!(said.contains(&Said::CloseSegment { segment, discard: 0 }), "{said:?}");
     assert_eq!(story.broker.store_statistics().granted, 0);
 }
 

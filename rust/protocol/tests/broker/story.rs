@@ -79,6 +79,7 @@ pub(crate) enum Said {
     },
     CloseSegment {
         segment: u32,
+        discard: u64,
     },
     /// Segment, offset and citations of each block.
     Release {
@@ -376,7 +377,7 @@ impl Story {
                 Action::Forget { peer } => Said::Gone { peer },
                 Action::Look { .. } => Said::Other,
                 Action::Segment { worker, news } => Said::Segment { worker, news },
-                Action::CloseSegment { segment } => Said::CloseSegment { segment },
+                Action::CloseSegment { segment, discard } => Said::CloseSegment { segment, discard },
             };
             self.said.push_back(said);
         }

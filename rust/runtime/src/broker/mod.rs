@@ -126,11 +126,20 @@ pub fn start(config: BrokerConfig) -> Result<(BrokerHandle, ClientEnd), StartErr
     let segments = Arc::<Segments>::default();
     let client_segments = Arc::clone(&segments);
     let thread = spawn_native("headrace-broker", move || {
-        turn::Loop::new(machine, router, broker_end, Arc::clone(&client_segments), children).run();
-        client_segments.close();
+        let _closing = CloseAtEnd(Arc::clone(&client_segments));
+        turn::Loop::new(machine, router, broker_end, client_segments, children).run();
         // The socket is closed by now; the context waits for its threads, then the directory goes.
         drop(context);
         drop(run_dir);
     })?;
     Ok((BrokerHandle { thread, run_dir: path, segments }, client_end))
+}
+
+/// Tells whoever waits for memory that none will come, however the thread ends.
+struct CloseAtEnd(Arc<Segments>);
+
+impl Drop for CloseAtEnd {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }

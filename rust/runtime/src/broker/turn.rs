@@ -199,7 +199,14 @@ impl Loop {
                 }
                 Action::Kill { worker } => self.children.kill(worker),
                 Action::Segment { worker, news } => self.tell_of_segment(worker, news, now_ns),
-                Action::CloseSegment { segment } => drop(self.segments.remove(&segment)),
+                Action::CloseSegment { segment, discard } => {
+                    if let Some(fd) = self.segments.remove(&segment)
+                        && discard > 0
+                    {
+                        // If it fails, the pages go with the last map.
+                        let _ = headrace_sys::segment::discard(&fd, discard);
+                    }
+                }
                 // It said goodbye, or was told so: the broker ends with its client.
                 Action::Cut { peer: CLIENT } => self.client_gone = true,
                 Action::Forget { peer } => {
