@@ -939,6 +939,13 @@ def made_in_setup():
     hr.empty(1 << 18)
 
 
+@pytest.mark.parametrize("size", [65_530, 65_531, 65_532, 65_535, 65_536, 65_537])
+def test_bytes_and_texts_of_about_the_length_of_a_frame_arrive(client, size):
+    assert value_of(client, bytes, size) == bytes(size)
+    assert value_of(client, "x".__mul__, size) == "x" * size
+    assert value_of(client, same, client.put(bytes(size))) == bytes(size)
+
+
 def test_a_setup_may_make_arrays():
     with hr.Client(workers=1, setup=made_in_setup) as client:
         assert value_of(client, same, 1) == 1

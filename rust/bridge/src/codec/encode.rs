@@ -7,7 +7,7 @@ use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyT
 use smallvec::SmallVec;
 
 use super::pickle::{as_external, dumps_citing, dumps_plain};
-use super::shared::{INLINE_BYTES_MAX, encode_shared};
+use super::shared::{INLINE_BYTES_MAX, encode_long_atom, encode_pickle};
 use super::*;
 use crate::memory::Memory;
 use crate::node::Node;
@@ -28,17 +28,16 @@ pub(crate) fn is_atom(value: &Bound<'_, PyAny>) -> bool {
 #[inline]
 pub(crate) fn encode_value(value: &Bound<'_, PyAny>, memory: Option<&Arc<Memory>>, out: &mut Vec<u8>) -> PyResult<()> {
     let mark = out.len();
-    if put_atom(value, out) {
-        match memory {
-            Some(memory) if out.len() - mark > INLINE_BYTES_MAX => {
-                out.truncate(mark);
-                encode_shared(value, memory, out)?;
-            }
-            _ => {}
-        }
-        return Ok(());
+    if !put_atom(value, out) {
+        return encode_compound(value, memory, out);
     }
-    encode_compound(value, memory, out)
+    if let Some(memory) = memory
+        && out.len() - mark > INLINE_BYTES_MAX
+    {
+        out.truncate(mark);
+        return encode_long_atom(value, memory, out);
+    }
+    Ok(())
 }
 
 fn encode_compound(value: &Bound<'_, PyAny>, memory: Option<&Arc<Memory>>, out: &mut Vec<u8>) -> PyResult<()> {
@@ -51,12 +50,14 @@ fn encode_compound(value: &Bound<'_, PyAny>, memory: Option<&Arc<Memory>>, out: 
         return Ok(());
     }
     out.truncate(mark);
-    if let Some(memory) = memory
-        && encode_shared(value, memory, out)?
-    {
-        return Ok(());
+    match memory {
+        Some(memory) => encode_pickle(value, memory, out),
+        None => put_pickle(&dumps_plain(value)?, out),
     }
-    let pickle = dumps_plain(value)?;
+}
+
+/// Appends a pickle.
+pub(super) fn put_pickle(pickle: &Bound<'_, PyBytes>, out: &mut Vec<u8>) -> PyResult<()> {
     out.push(PICKLE);
     put_blob(pickle.as_bytes(), out)
 }

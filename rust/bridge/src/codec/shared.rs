@@ -14,7 +14,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyList, PyString};
 
-use super::pickle::dumps_out_of_band;
+use super::encode::put_pickle;
+use super::pickle::{dumps_out_of_band, dumps_plain};
 use crate::memory::{Access, Block, Memory};
 
 /// Values up to this many bytes travel in frames.
@@ -27,24 +28,31 @@ const KIND_PICKLE: u8 = 2;
 /// The `k` of a piece whose bytes follow.
 const INLINE: u32 = u32::MAX;
 
-/// Appends the encoding of a value with its large parts in shared memory, with a reference to each block that it cites.
-/// False, and nothing is appended, if it is small.
-pub(super) fn encode_shared(value: &Bound<'_, PyAny>, memory: &Arc<Memory>, out: &mut Vec<u8>) -> PyResult<bool> {
+/// Appends the encoding of a long atom, which is an exact `bytes` or `str`, with its contents in shared memory, with a reference
+/// to each block that it cites.
+pub(super) fn encode_long_atom(value: &Bound<'_, PyAny>, memory: &Arc<Memory>, out: &mut Vec<u8>) -> PyResult<()> {
+    let (kind, contents) = match value.cast_exact::<PyBytes>() {
+        Ok(bytes) => (KIND_BYTES, bytes.as_bytes()),
+        Err(_) => (KIND_STR, value.cast_exact::<PyString>()?.to_str()?.as_bytes()),
+    };
+    let mut writer = Writer::default();
+    let pieces = writer.place(value.py(), memory, [contents].into_iter())?;
+    write_citations(&writer.cited, out);
+    out.push(kind);
+    pieces.into_iter().for_each(|piece| piece.write(out));
+    Ok(())
+}
+
+/// Appends the pickle of a value. Where that is long, its large parts lie in shared memory, and the encoding has a reference to
+/// each block that it cites.
+pub(super) fn encode_pickle(value: &Bound<'_, PyAny>, memory: &Arc<Memory>, out: &mut Vec<u8>) -> PyResult<()> {
     let py = value.py();
-    if let Ok(bytes) = value.cast_exact::<PyBytes>() {
-        return whole(py, KIND_BYTES, bytes.as_bytes(), memory, out);
-    }
-    if let Ok(text) = value.cast_exact::<PyString>() {
-        return match text.to_str() {
-            Ok(text) => whole(py, KIND_STR, text.as_bytes(), memory, out),
-            Err(_) => Ok(false),
-        };
-    }
     let (pickle, buffers) = dumps_out_of_band(value)?;
     let views = buffers.iter().map(|buffer| Contiguous::of(&buffer)).collect::<PyResult<Vec<_>>>()?;
     let total = pickle.as_bytes().len() + views.iter().map(|view| view.bytes().len()).sum::<usize>();
     if total <= INLINE_BYTES_MAX {
-        return Ok(false);
+        // Short buffers travel in the pickle, which then gives its reader objects of its own.
+        return if views.is_empty() { put_pickle(&pickle, out) } else { put_pickle(&dumps_plain(value)?, out) };
     }
     let mut writer = Writer::default();
     let long_pickle = pickle.as_bytes().len() > INLINE_BYTES_MAX;
@@ -62,19 +70,7 @@ pub(super) fn encode_shared(value: &Bound<'_, PyAny>, memory: &Arc<Memory>, out:
     }
     out.extend_from_slice(&(views.len() as u32).to_le_bytes());
     pieces.for_each(|piece| piece.write(out));
-    Ok(true)
-}
-
-fn whole(py: Python<'_>, kind: u8, bytes: &[u8], memory: &Arc<Memory>, out: &mut Vec<u8>) -> PyResult<bool> {
-    if bytes.len() <= INLINE_BYTES_MAX {
-        return Ok(false);
-    }
-    let mut writer = Writer::default();
-    let pieces = writer.place(py, memory, [bytes].into_iter())?;
-    write_citations(&writer.cited, out);
-    out.push(kind);
-    pieces.into_iter().for_each(|piece| piece.write(out));
-    Ok(true)
+    Ok(())
 }
 
 /// The citations of one value, as they gather.
@@ -165,12 +161,15 @@ struct Contiguous {
 impl Contiguous {
     fn of(buffer: &Bound<'_, PyAny>) -> PyResult<Self> {
         // `raw` gives one dimension of bytes whatever the order was, or refuses.
-        let raw = buffer.call_method0(pyo3::intern!(buffer.py(), "raw"))?;
+        Self::plain(&buffer.call_method0(pyo3::intern!(buffer.py(), "raw"))?)
+    }
+
+    fn plain(object: &Bound<'_, PyAny>) -> PyResult<Self> {
         let mut view = Box::<ffi::Py_buffer>::new(ffi::Py_buffer::new());
         // SAFETY: `view` is ours, at an address that stays; it is released once, when this is dropped.
-        match unsafe { ffi::PyObject_GetBuffer(raw.as_ptr(), &raw mut *view, ffi::PyBUF_SIMPLE) } {
+        match unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), &raw mut *view, ffi::PyBUF_SIMPLE) } {
             0 => Ok(Contiguous { view }),
-            _ => Err(PyErr::fetch(buffer.py())),
+            _ => Err(PyErr::fetch(object.py())),
         }
     }
 
@@ -227,17 +226,6 @@ pub(super) fn decode_shared(py: Python<'_>, value: &[u8], memory: &Arc<Memory>) 
             Ok(LOADS.import(py, "_pickle", "loads")?.call((pickle,), Some(&keywords))?.unbind())
         }
         _ => Err(damaged()),
-    }
-}
-
-impl Contiguous {
-    fn plain(object: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let mut view = Box::<ffi::Py_buffer>::new(ffi::Py_buffer::new());
-        // SAFETY: as in `of`.
-        match unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), &raw mut *view, ffi::PyBUF_SIMPLE) } {
-            0 => Ok(Contiguous { view }),
-            _ => Err(PyErr::fetch(object.py())),
-        }
     }
 }
 
