@@ -250,9 +250,6 @@ class ClientCore:
     def put(self, value: object) -> tuple[int, str]:
         """Put a value where tasks can take it; give its index among the calls, and its key."""
 
-    def allocate(self, size: int) -> Block | None:
-        """Give a writable object with so many bytes of shared memory; None in a session without."""
-
     def note_fork(self) -> None:
         """To be called before a fork."""
 

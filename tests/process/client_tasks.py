@@ -1,10 +1,12 @@
-"""Functions that the client tests run."""
+"""Functions that the client tests run, and what several of them ask a client."""
 
 import os
 import signal
 import sys
 import time
 from pathlib import Path
+
+import headrace as hr
 
 
 class Sour(Exception):
@@ -86,3 +88,14 @@ def speak(text):
 
 def big(size):
     return bytes(size)
+
+
+def worker_pids(client):
+    """Process ids of the workers, once all are up."""
+    run = client.submit(hr.Graph())
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        pids = [worker.pid for worker in run.statistics().workers]
+        if all(pids):
+            return pids
+    raise AssertionError("not all workers came up")

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from client_tasks import big, inc, kill_itself, leave, slowly, speak, touch, wait_for, who_am_i
+from client_tasks import big, inc, kill_itself, leave, slowly, speak, touch, wait_for, who_am_i, worker_pids
 
 import headrace as hr
 
@@ -30,17 +30,6 @@ def run_script(text, **options):
     text = f"import sys; sys.path.insert(0, {str(HERE)!r})\n" + textwrap.dedent(text)
     command = [sys.executable, "-W", "error", "-c", text]
     return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, **options)
-
-
-def worker_pids(client):
-    """Process ids of the workers, once all are up."""
-    run = client.submit(hr.Graph())
-    deadline = time.monotonic() + TIMEOUT_S
-    while time.monotonic() < deadline:
-        pids = [worker.pid for worker in run.statistics().workers]
-        if all(pids):
-            return pids
-    raise AssertionError("not all workers came up")
 
 
 # -- deaths ------------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ import pytest
 
 np = pytest.importorskip("numpy")
 
+from client_tasks import worker_pids  # noqa: E402
 from large_tasks import (  # noqa: E402
     Measurement,
     address,
@@ -124,17 +125,6 @@ def churn(client, runs=20, items=ITEMS):
         assert all(array[0] == array[-1] == -number for array in run.results(timeout=TIMEOUT_S))
         run.release()
         flush(client)
-
-
-def worker_pids(client):
-    """Process ids of the workers, once all are up."""
-    run = client.submit(hr.Graph())
-    deadline = time.monotonic() + TIMEOUT_S
-    while time.monotonic() < deadline:
-        pids = [worker.pid for worker in run.statistics().workers]
-        if all(pids):
-            return pids
-    raise AssertionError("not all workers came up")
 
 
 def kill(pid):

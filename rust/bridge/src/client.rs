@@ -26,7 +26,6 @@ use pyo3::types::{PyBytes, PyDict, PyTuple};
 
 use crate::codec::encode_value;
 use crate::graph::Graph;
-use crate::memory::Block;
 use failures::error;
 use functions::Callees;
 use live::{HoldChange, LiveEnding};
@@ -179,11 +178,6 @@ impl ClientCore {
             Some((index, key))
         });
         opened.ok_or_else(|| error(py, "UsageError", submit::TOO_MANY_CALLS))
-    }
-
-    /// A writable object with so many bytes of shared memory.
-    fn allocate(&self, py: Python<'_>, size: u64) -> PyResult<Option<Block>> {
-        self.session.memory().map(|memory| memory.allocate_object(py, size)).transpose()
     }
 
     /// To be called before a fork: what Python sees of shared memory now, a child may see for ever.

@@ -72,6 +72,7 @@ impl Memory {
                 Ok(guard) => break guard,
                 Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
                 Err(TryLockError::WouldBlock) => {
+                    // Not a plain lock: signals must get through, and the broker may take a second to answer.
                     py.detach(|| std::thread::sleep(Duration::from_millis(1)));
                     py.check_signals()?;
                 }

@@ -12,7 +12,7 @@ use headrace_sys::exit::exit_now;
 use headrace_sys::spawn::take_inherited;
 use headrace_sys::status_page::StatusPage;
 use headrace_sys::zmq::{Context, Dealer, Library};
-use headrace_wire::{CITING, GoodbyeReason};
+use headrace_wire::{GoodbyeReason, cites};
 use pyo3::exceptions::{PyLookupError, PyRuntimeError, PySystemExit};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -267,7 +267,7 @@ impl Bench<'_> {
         if let Err(error) = encode_value(&result, Some(self.memory), &mut self.out) {
             return Err(Failure::NotEncodable { result, error });
         }
-        if self.out.len() as u64 > start.result_bytes_max && self.out.first() != Some(&CITING) {
+        if self.out.len() as u64 > start.result_bytes_max && !cites(&self.out) {
             return Err(Failure::TooLarge { bytes: self.out.len() });
         }
         Ok(())
@@ -381,7 +381,7 @@ impl Atoms {
     fn decode(&mut self, py: Python<'_>, value: &Value, memory: &Arc<Memory>) -> PyResult<Py<PyAny>> {
         match value {
             Value::Inline { .. } => decode_value(py, value.bytes(), None),
-            Value::Shared(bytes) if bytes.first() == Some(&CITING) => decode_value(py, bytes, Some(memory)),
+            Value::Shared(bytes) if cites(bytes) => decode_value(py, bytes, Some(memory)),
             Value::Shared(bytes) => self.decode_shared(py, bytes),
         }
     }

@@ -31,8 +31,7 @@ pub fn create(bytes: u64) -> io::Result<OwnedFd> {
 /// # Errors
 /// The system's own, of which there should be none.
 pub fn discard(fd: impl AsFd, bytes: u64) -> io::Result<()> {
-    use rustix::fs::FallocateFlags;
-    Ok(rustix::fs::fallocate(fd, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 0, bytes)?)
+    Ok(punch_hole(fd, 0, bytes)?)
 }
 
 /// A segment, mapped whole.
@@ -139,8 +138,7 @@ impl Segment {
         let page = page_bytes();
         let (start, end) = (offset.next_multiple_of(page), (offset + bytes) / page * page);
         if start < end {
-            let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            retry(|| rustix::fs::fallocate(&self.fd, mode, start, end - start))?;
+            punch_hole(&self.fd, start, end - start)?;
         }
         Ok(())
     }
@@ -245,6 +243,11 @@ fn page_bytes() -> u64 {
     // SAFETY: it reads a constant of the system.
     let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     u64::try_from(bytes).expect("every Linux knows its page size")
+}
+
+fn punch_hole(fd: impl AsFd, offset: u64, bytes: u64) -> rustix::io::Result<()> {
+    let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    retry(|| rustix::fs::fallocate(&fd, mode, offset, bytes))
 }
 
 fn retry(mut call: impl FnMut() -> rustix::io::Result<()>) -> rustix::io::Result<()> {

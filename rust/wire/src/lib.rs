@@ -18,4 +18,4 @@ pub use columns::{Blobs, BlobsBuf, U32s};
 pub use error::DecodeError;
 pub use message::*;
 pub use numbers::UnknownNumber;
-pub use value::{CITING, Citation, behind_citations, citations, write_citations};
+pub use value::{CITING, Citation, behind_citations, citations, cites, write_citations};

@@ -20,13 +20,16 @@ pub struct Citation {
     pub bytes: u64,
 }
 
+/// Whether a value cites blocks.
+#[inline]
+pub fn cites(value: &[u8]) -> bool {
+    value.first() == Some(&CITING)
+}
+
 /// The blocks that a value cites; none if it is of another kind, or damaged.
 #[inline]
 pub fn citations(value: &[u8]) -> impl ExactSizeIterator<Item = Citation> + '_ {
-    let rows = match value.first() {
-        Some(&CITING) => rows(value).unwrap_or_default(),
-        _ => &[],
-    };
+    let rows = if cites(value) { rows(value).unwrap_or_default() } else { &[] };
     rows.iter().map(|row| Citation {
         segment: u32::from_le_bytes([row[0], row[1], row[2], row[3]]),
         offset: word(&row[4..12]),
@@ -37,7 +40,7 @@ pub fn citations(value: &[u8]) -> impl ExactSizeIterator<Item = Citation> + '_ {
 /// What stands behind the citations of a value; the whole value if it has none.
 pub fn behind_citations(value: &[u8]) -> &[u8] {
     match rows(value) {
-        Some(rows) if value.first() == Some(&CITING) => &value[5 + rows.as_flattened().len()..],
+        Some(rows) if cites(value) => &value[5 + rows.as_flattened().len()..],
         _ => value,
     }
 }

@@ -11,7 +11,7 @@ use headrace_protocol::client::{CALLS, Client, Farewell, LogLines};
 use headrace_protocol::store::Blocks;
 use headrace_runtime::inproc::{ClientEnd, Interest, Waited};
 use headrace_runtime::segments::Segments;
-use headrace_wire::CITING;
+use headrace_wire::cites;
 use pyo3::prelude::*;
 use rustc_hash::FxHashMap;
 
@@ -144,7 +144,7 @@ impl Session {
         let mut state = self.lock();
         let ending = state.tables.peek(py, run, index)?;
         if let (Ending::Told(told), Some(machine)) = (&ending, state.tables.machine())
-            && told.bytes().first() == Some(&CITING)
+            && cites(told.bytes())
         {
             machine.with_blocks(|blocks| blocks.hold_cited(told.bytes()));
         }
@@ -153,7 +153,7 @@ impl Session {
 
     /// A value that was peeked at is decoded.
     pub(crate) fn settle_peek(&self, bytes: &[u8]) {
-        if bytes.first() == Some(&CITING) {
+        if cites(bytes) {
             self.command(|tables| {
                 tables.machine().map(|machine| machine.with_blocks(|blocks| blocks.unhold_cited(bytes)))
             });

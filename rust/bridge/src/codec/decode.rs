@@ -53,7 +53,7 @@ struct Sources<'s> {
 
 /// Decodes a result.
 pub(crate) fn decode_value(py: Python<'_>, bytes: &[u8], memory: Option<&Arc<Memory>>) -> PyResult<Py<PyAny>> {
-    if bytes.first() == Some(&headrace_wire::CITING) {
+    if headrace_wire::cites(bytes) {
         let memory = memory.ok_or_else(|| damaged("it lies in shared memory, of which there is none here"))?;
         return decode_shared(py, bytes, memory);
     }

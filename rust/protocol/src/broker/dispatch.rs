@@ -66,17 +66,7 @@ impl LeaseColumns {
     /// The functions and results so far as a frame of their own, which goes ahead of the leases that need them.
     fn take_luggage(&mut self, frame: u32, dead: &[u32]) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let luggage = Lease {
-            frame,
-            dead: dead.into(),
-            function_ids: (&self.function_ids).into(),
-            function_names: self.function_names.as_blobs(),
-            functions: self.functions.as_blobs(),
-            value_task: (&self.value_task).into(),
-            values: self.values.as_blobs(),
-            ..Lease::default()
-        };
-        Message::Lease(luggage).encode(&mut bytes);
+        Message::Lease(self.luggage(frame, dead)).encode(&mut bytes);
         self.function_ids.clear();
         self.function_names.clear();
         self.functions.clear();
@@ -85,8 +75,8 @@ impl LeaseColumns {
         bytes
     }
 
-    fn message<'a>(&'a self, frame: u32, dead: &'a [u32]) -> Message<'a> {
-        Message::Lease(Lease {
+    fn luggage<'a>(&'a self, frame: u32, dead: &'a [u32]) -> Lease<'a> {
+        Lease {
             frame,
             dead: dead.into(),
             function_ids: (&self.function_ids).into(),
@@ -94,6 +84,12 @@ impl LeaseColumns {
             functions: self.functions.as_blobs(),
             value_task: (&self.value_task).into(),
             values: self.values.as_blobs(),
+            ..Lease::default()
+        }
+    }
+
+    fn message<'a>(&'a self, frame: u32, dead: &'a [u32]) -> Message<'a> {
+        Message::Lease(Lease {
             task: (&self.task).into(),
             attempt: (&self.attempt).into(),
             function: (&self.function).into(),
@@ -104,6 +100,7 @@ impl LeaseColumns {
             args: self.args.as_blobs(),
             key_position: (&self.key_position).into(),
             keys: self.keys.as_blobs(),
+            ..self.luggage(frame, dead)
         })
     }
 }

@@ -41,7 +41,7 @@ impl Payload {
     /// Whether it is a value that cites blocks of shared memory.
     #[inline]
     pub(crate) fn cites(&self) -> bool {
-        self.bytes().first() == Some(&headrace_wire::CITING)
+        headrace_wire::cites(self.bytes())
     }
 
     /// Whether there are no bytes.

@@ -6,7 +6,7 @@
 use super::action::SegmentNews;
 use super::peers::Peer;
 use super::{Action, Broker, PeerId};
-use headrace_wire::{BLOCK_ALIGN, CITING, Citation, GiveBack, Message, PAGE_BYTES, Release, Released, citations};
+use headrace_wire::{BLOCK_ALIGN, Citation, GiveBack, Message, PAGE_BYTES, Release, Released, citations, cites};
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, VecDeque};
@@ -126,7 +126,7 @@ impl Store {
     /// count for nothing.
     #[inline]
     pub(super) fn arrive(&mut self, from: PeerId, value: &[u8]) {
-        self.used |= value.first() == Some(&CITING);
+        self.used |= cites(value);
         for Citation { segment, offset, bytes } in citations(value) {
             let Some(owned) = self.segments.get_mut(&segment) else { continue };
             let block = self.blocks.entry((segment, offset)).or_insert_with(|| {
@@ -344,7 +344,7 @@ impl Broker {
     }
 
     /// A segment that was granted could not be made.
-    pub fn handle_segment_failure(&mut self, segment: u32, _now_ns: u64) {
+    pub fn handle_segment_failure(&mut self, segment: u32) {
         self.store.remove_segment(segment);
     }
 

@@ -33,12 +33,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use headrace_wire::{
-    Cancel, DecodeError, GiveBack, Goodbye, GoodbyeReason, Hello, Message, Outcome, Put, Query, Results, State, Submit,
-    U32s, Want, citations,
+    Cancel, DecodeError, Goodbye, GoodbyeReason, Hello, Message, Outcome, Put, Query, Results, State, Submit, U32s,
+    Want, citations,
 };
 use rustc_hash::FxHashMap;
 
-use crate::store::Blocks;
+use crate::store::{Blocks, return_of};
 use calls::Calls;
 use holds::Holds;
 use log::LogQueue;
@@ -63,7 +63,6 @@ pub struct Client {
     calls: Calls,
     holds: Holds,
     blocks: Blocks,
-    punches: Vec<(u32, Range<u64>)>,
     /// Questions asked and not yet fetched, with the frame of the answer once it is there.
     queries: FxHashMap<u64, Option<SharedFrame>>,
     next_query: u64,
@@ -117,7 +116,6 @@ impl Client {
             calls: Calls::default(),
             holds: Holds::default(),
             blocks: Blocks::default(),
-            punches: Vec::new(),
             queries: FxHashMap::default(),
             next_query: 0,
             log: LogQueue::default(),
@@ -206,7 +204,7 @@ impl Client {
 
     /// Gives back a segment that was granted and could not be used.
     pub fn return_segment(&mut self, segment: u32) {
-        self.send(&Message::GiveBack(GiveBack { segment: [segment][..].into(), pages: [0][..].into() }));
+        self.send(&return_of(&[segment]));
     }
 
     /// Asks for a segment with room for a block of so many bytes.
@@ -292,7 +290,7 @@ impl Client {
 
     /// The next pages of an own segment to punch, before the frames that follow are sent.
     pub fn poll_punch(&mut self) -> Option<(u32, Range<u64>)> {
-        self.punches.pop()
+        self.blocks.poll_punch()
     }
 
     /// The next lines that a task wrote.
@@ -397,9 +395,8 @@ impl Client {
                 self.tell_released();
             }
             (_, Message::GiveBack(_)) => {
-                let unused = self.blocks.take_unused();
-                unused.tell(|message| self.send(message));
-                self.punches.extend(unused.ranges);
+                let out = &mut self.out;
+                self.blocks.give_back(|message| out.push_back(encoded(message)));
             }
             (_, message) => return Err(ProtocolError::NotForClients(message.name())),
         }

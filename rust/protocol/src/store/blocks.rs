@@ -60,6 +60,8 @@ pub struct Blocks {
     /// Those with references: of the others there is nothing to know.
     foreign: FxHashMap<BlockId, Foreign>,
     released: Vec<BlockId>,
+    /// Pages that were given back and are to be punched.
+    pub(super) punches: Vec<(u32, Range<u64>)>,
 }
 
 #[derive(Debug)]

@@ -1,5 +1,7 @@
 //! What [`Blocks`] does for whole values and frames.
 
+use std::ops::Range;
+
 use headrace_wire::{BLOCK_ALIGN, GiveBack, Message, PAGE_BYTES, Release, Released, citations};
 
 use super::{BlockId, Blocks, Unused};
@@ -41,19 +43,29 @@ impl Blocks {
             send(&Message::Released(Released { segment: (&segment).into(), offset: (&offset).into() }));
         }
     }
-}
 
-impl Unused {
-    /// What the broker is told of it.
-    pub(crate) fn tell(&self, send: impl FnOnce(&Message<'_>)) {
-        let mut segment = self.segments.clone();
+    /// Gives up what no block uses, and hands over the frame that tells of it. Pages must be punched before that leaves:
+    /// [`Blocks::poll_punch`].
+    pub fn give_back(&mut self, send: impl FnOnce(&Message<'_>)) {
+        let Unused { segments: mut segment, ranges } = self.take_unused();
         let mut pages = vec![0; segment.len()];
-        for (number, range) in &self.ranges {
+        for (number, range) in &ranges {
             segment.push(*number);
             pages.push(((range.end - range.start) / PAGE_BYTES) as u32);
         }
+        self.punches.extend(ranges);
         send(&Message::GiveBack(GiveBack { segment: (&segment).into(), pages: (&pages).into() }));
     }
+
+    /// The next pages of an own segment to punch.
+    pub fn poll_punch(&mut self) -> Option<(u32, Range<u64>)> {
+        self.punches.pop()
+    }
+}
+
+/// The frame that gives back a segment that was granted and could not be used.
+pub(crate) fn return_of(segment: &[u32; 1]) -> Message<'_> {
+    Message::GiveBack(GiveBack { segment: segment[..].into(), pages: [0][..].into() })
 }
 
 fn cited(value: &[u8]) -> impl Iterator<Item = BlockId> + '_ {

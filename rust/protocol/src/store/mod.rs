@@ -26,3 +26,4 @@ mod cited;
 mod tests;
 
 pub use self::blocks::{Allocated, BlockId, Blocks, BlocksStatistics, Unused};
+pub(crate) use self::cited::return_of;

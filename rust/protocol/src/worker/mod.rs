@@ -28,8 +28,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use headrace_wire::{
-    CITING, DecodeError, GiveBack, Goodbye, GoodbyeReason, Heartbeat, Hello, LEASE_HOLD, LEASE_REPORT, Lease, Message,
-    PROTOCOL_VERSION, Recall, Revoke, Role, U32s, Verdict, Want, Welcome,
+    DecodeError, Goodbye, GoodbyeReason, Heartbeat, Hello, LEASE_HOLD, LEASE_REPORT, Lease, Message, PROTOCOL_VERSION,
+    Recall, Revoke, Role, U32s, Verdict, Want, Welcome, cites,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -38,7 +38,7 @@ pub use self::lease::Start;
 use self::report::Reporting;
 pub use self::value::Value;
 use self::value::Values;
-use crate::store::Blocks;
+use crate::store::{Blocks, return_of};
 
 /// The largest result that any worker reports, whatever WELCOME allows: half of the largest frame, so that the report
 /// around it always fits.
@@ -115,7 +115,6 @@ pub struct Worker {
     blocks: Blocks,
     /// What the running task takes, with references to the blocks that it cites.
     taken: Vec<Value>,
-    punches: Vec<(u32, Range<u64>)>,
     queue: Queue,
     reporting: Reporting,
     outbox: VecDeque<Vec<u8>>,
@@ -145,7 +144,6 @@ impl Worker {
             values: Values::default(),
             blocks: Blocks::default(),
             taken: Vec::new(),
-            punches: Vec::new(),
             queue: Queue::default(),
             reporting: Reporting::default(),
             outbox: VecDeque::new(),
@@ -176,7 +174,10 @@ impl Worker {
                 self.blocks.handle_release_frame(&release);
                 self.flush_due |= self.blocks.has_released();
             }
-            Ok(Message::GiveBack(_)) => self.give_back_segments(),
+            Ok(Message::GiveBack(_)) => {
+                let outbox = &mut self.outbox;
+                self.blocks.give_back(|message| outbox.push_back(encoded(message)));
+            }
             Ok(Message::Heartbeat(heartbeat)) => {
                 self.post(&Message::Heartbeat(Heartbeat { number: heartbeat.number, finished: self.finished }));
             }
@@ -262,7 +263,7 @@ impl Worker {
 
     /// Gives back a segment that was granted and could not be used.
     pub fn return_segment(&mut self, segment: u32) {
-        self.post(&Message::GiveBack(GiveBack { segment: [segment][..].into(), pages: [0][..].into() }));
+        self.post(&return_of(&[segment]));
     }
 
     /// Asks for a segment with room for a block of so many bytes.
@@ -291,7 +292,7 @@ impl Worker {
 
     /// The next pages of an own segment to punch, before the frames that follow are sent.
     pub fn poll_punch(&mut self) -> Option<(u32, Range<u64>)> {
-        self.punches.pop()
+        self.blocks.poll_punch()
     }
 
     /// The next frame for the broker.
@@ -415,16 +416,10 @@ impl Worker {
 
     /// A cancelled task's inputs may die while it is about to read them.
     fn take_inputs(&mut self, inputs: &[Value]) {
-        for value in inputs.iter().filter(|value| value.bytes().first() == Some(&CITING)) {
+        for value in inputs.iter().filter(|value| cites(value.bytes())) {
             self.blocks.hold_cited(value.bytes());
             self.taken.push(value.clone());
         }
-    }
-
-    fn give_back_segments(&mut self) {
-        let unused = self.blocks.take_unused();
-        unused.tell(|message| self.post(message));
-        self.punches.extend(unused.ranges);
     }
 
     fn post(&mut self, message: &Message<'_>) {

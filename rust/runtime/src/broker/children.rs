@@ -125,7 +125,8 @@ impl Children {
         }
     }
 
-    /// The processes that have ended since the last call; what user code left behind in their groups ends with them. What they wrote is handed over first.
+    /// The processes that have ended since the last call; what user code left behind in their groups ends with them. What they
+    /// wrote is handed over first.
     pub(super) fn reap(&mut self, mut line: impl FnMut(u32, u8, &[u8])) -> Vec<Ended> {
         let mut ended = Vec::new();
         for (worker, slot) in self.running.iter_mut().enumerate() {

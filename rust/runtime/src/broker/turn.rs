@@ -140,13 +140,13 @@ impl Loop {
         }
     }
 
-    fn tell_of_segment(&mut self, worker: Option<u32>, news: SegmentNews, now_ns: u64) {
+    fn tell_of_segment(&mut self, worker: Option<u32>, news: SegmentNews) {
         if let SegmentNews::Granted { segment, bytes } = news {
             match headrace_sys::segment::create(bytes) {
                 Ok(fd) => drop(self.segments.insert(segment, fd)),
                 Err(error) => {
                     let text = format!("a segment of {bytes} bytes of shared memory cannot be made: {error}");
-                    self.machine.handle_segment_failure(segment, now_ns);
+                    self.machine.handle_segment_failure(segment);
                     return self.hand_segment(worker, SegmentNews::Refused { text });
                 }
             }
@@ -198,7 +198,7 @@ impl Loop {
                     }
                 }
                 Action::Kill { worker } => self.children.kill(worker),
-                Action::Segment { worker, news } => self.tell_of_segment(worker, news, now_ns),
+                Action::Segment { worker, news } => self.tell_of_segment(worker, news),
                 Action::CloseSegment { segment, discard } => {
                     if let Some(fd) = self.segments.remove(&segment)
                         && discard > 0
