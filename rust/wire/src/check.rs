@@ -48,6 +48,13 @@ impl Check for GiveBack<'_> {
     }
 }
 
+impl Check for Moved<'_> {
+    fn check(&self) -> Result<(), DecodeError> {
+        let Moved { index, values, .. } = *self;
+        rules!(Moved: values.len() == index.len())
+    }
+}
+
 impl Check for Released<'_> {
     fn check(&self) -> Result<(), DecodeError> {
         let Released { segment, offset } = *self;
@@ -109,11 +116,12 @@ impl Check for Cancel<'_> {
 
 impl Check for State<'_> {
     fn check(&self) -> Result<(), DecodeError> {
-        let State { worker, worker_pid, worker_finished, worker_busy_ms, .. } = *self;
+        let State { worker, worker_pid, worker_finished, worker_busy_ms, largest, largest_bytes, .. } = *self;
         rules!(State:
             worker_pid.len() == worker.len(),
             worker_finished.len() == worker.len(),
             worker_busy_ms.len() == worker.len(),
+            largest_bytes.len() == 8 * largest.len(),
         )
     }
 }

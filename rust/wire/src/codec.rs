@@ -58,7 +58,6 @@ impl<'a> Fields<'a> {
         })
     }
 
-    #[allow(dead_code, reason = "no message has got a field after the first version yet")]
     fn later<T: Field<'a> + Default>(&mut self, message: &'static str, field: &'static str) -> Result<T, DecodeError> {
         if self.values_left == 0 { Ok(T::default()) } else { self.required(message, field) }
     }
@@ -117,6 +116,8 @@ body!(State<'a> {
     run, number, waiting, ready, leased, done, failed, skipped, cancelled, first_lease_ns, elapsed_ns,
     worker, worker_pid, worker_finished, worker_busy_ms,
     lease_frames, report_frames, stale_reports, recalls, worker_deaths, bytes_held, tasks_held
+} later {
+    store_limit, store_owned, store_peak, store_mapped, store_inline, store_spilled, largest, largest_bytes
 });
 body!(Log<'a> { worker, stream, text });
 body!(Lease<'a> {
@@ -132,6 +133,7 @@ body!(Want { bytes });
 body!(Release<'a> { segment, offset, citations });
 body!(Released<'a> { segment, offset });
 body!(GiveBack<'a> { segment, pages });
+body!(Moved<'a> { run, index, values });
 body!(Death<'a> { worker, pid, signal, exit_code, attempts, limit, stderr });
 
 macro_rules! messages {
@@ -216,6 +218,7 @@ messages! {
     Release = 26,
     Released = 27,
     GiveBack = 28,
+    Moved = 29,
     Death = 30,
 }
 

@@ -18,4 +18,6 @@ pub use columns::{Blobs, BlobsBuf, U32s};
 pub use error::DecodeError;
 pub use message::*;
 pub use numbers::UnknownNumber;
-pub use value::{CITING, Citation, behind_citations, citations, cites, write_citations};
+pub use value::{
+    CITING, Citation, WRAPPED, behind_citations, citations, cite_elsewhere, cites, write_citations, write_wrapped,
+};

@@ -289,6 +289,22 @@ pub struct State<'a> {
     pub bytes_held: u64,
     /// Tasks in the kernel now, all runs.
     pub tasks_held: u64,
+    /// Bytes that results may take in memory together.
+    pub store_limit: u64,
+    /// Bytes of shared memory that processes own.
+    pub store_owned: u64,
+    /// The most that it was.
+    pub store_peak: u64,
+    /// Bytes of shared memory that processes have mapped which do not own them; once for each.
+    pub store_mapped: u64,
+    /// Bytes of results in the broker's own memory.
+    pub store_inline: u64,
+    /// Bytes of results that lie in files.
+    pub store_spilled: u64,
+    /// Names of the tasks with the largest results.
+    pub largest: Blobs<'a>,
+    /// Bytes of these results, as little-endian `u64`.
+    pub largest_bytes: &'a [u8],
 }
 
 /// Lines that tasks wrote (broker to client).
@@ -445,6 +461,21 @@ pub struct GiveBack<'a> {
     pub pages: U32s<'a>,
 }
 
+/// Results whose encoding is another one now, because their bytes were moved to disk (broker to client). What the client has of
+/// the former encoding it may forget.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Moved<'a> {
+    /// The run.
+    pub run: u32,
+    /// Index of each task within the run.
+    pub index: U32s<'a>,
+    /// Their encoded values.
+    pub values: Blobs<'a>,
+}
+
+/// Segments with this number and above lie in files; the others are memory.
+pub const FILE_SEGMENTS: u32 = 1 << 31;
+
 /// Size of a page of shared memory.
 pub const PAGE_BYTES: u64 = 4096;
 
@@ -495,5 +526,6 @@ pub enum Message<'a> {
     Release(Release<'a>),
     Released(Released<'a>),
     GiveBack(GiveBack<'a>),
+    Moved(Moved<'a>),
     Death(Death<'a>),
 }

@@ -1,10 +1,15 @@
 //! The head of an encoded value that cites blocks of shared memory: what everybody reads, whatever the value is.
 //!
 //! Such a value begins with [`CITING`], a `u32` with the number of citations, and for each the segment (`u32`), the offset of
-//! the block within it and the block's length in bytes (two `u64`); all little-endian. What follows is the codec's business.
+//! the block within it and the block's length in bytes (two `u64`); all little-endian. What follows is the codec's business,
+//! with one exception: the byte [`WRAPPED`] and a `u64` say that the first so many bytes of the only block are an encoded value
+//! that cites nothing. The broker writes that when it moves a value out of its own memory.
 
 /// First byte of a value that cites blocks; no other value begins with it.
 pub const CITING: u8 = 17;
+
+/// What stands behind the citation of a block that has a whole encoded value in it.
+pub const WRAPPED: u8 = 3;
 
 /// Bytes of one citation.
 const CITATION_BYTES: usize = 20;
@@ -56,6 +61,31 @@ pub fn write_citations(citations: &[Citation], out: &mut Vec<u8>) {
     }
 }
 
+/// Appends a value whose own encoding, of `len` bytes, lies in a block.
+pub fn write_wrapped(block: Citation, len: u64, out: &mut Vec<u8>) {
+    write_citations(&[block], out);
+    out.push(WRAPPED);
+    out.extend_from_slice(&len.to_le_bytes());
+}
+
+/// The value with other blocks in the place of those that it cites, one for one; `None` where `find` has none for any of them.
+pub fn cite_elsewhere(value: &[u8], mut find: impl FnMut(Citation) -> Option<Citation>) -> Option<Vec<u8>> {
+    let mut moved = false;
+    let cited: Vec<Citation> = citations(value)
+        .map(|cited| {
+            let found = find(cited);
+            moved |= found.is_some();
+            found.unwrap_or(cited)
+        })
+        .collect();
+    moved.then(|| {
+        let mut out = Vec::with_capacity(value.len());
+        write_citations(&cited, &mut out);
+        out.extend_from_slice(behind_citations(value));
+        out
+    })
+}
+
 fn rows(value: &[u8]) -> Option<&[[u8; CITATION_BYTES]]> {
     let count = u32::from_le_bytes(value.get(1..5)?.try_into().ok()?) as usize;
     value[5..].as_chunks().0.get(..count)
@@ -78,6 +108,20 @@ mod tests {
         value.extend_from_slice(b"rest");
         assert!(citations(&value).eq(cited));
         assert_eq!(behind_citations(&value), b"rest");
+    }
+
+    #[test]
+    fn a_value_is_wrapped_and_moved() {
+        let memory = Citation { segment: 3, offset: 64, bytes: 128 };
+        let file = Citation { segment: 1 << 31, offset: 0, bytes: 128 };
+        let mut value = Vec::new();
+        write_wrapped(memory, 100, &mut value);
+        assert_eq!(behind_citations(&value), [&[WRAPPED][..], &100_u64.to_le_bytes()].concat());
+        let moved = cite_elsewhere(&value, |cited| (cited == memory).then_some(file)).unwrap();
+        assert!(citations(&moved).eq([file]));
+        assert_eq!(behind_citations(&moved), behind_citations(&value));
+        assert_eq!(cite_elsewhere(&value, |_| None), None);
+        assert_eq!(cite_elsewhere(b"\x03", |_| Some(file)), None);
     }
 
     #[test]

@@ -28,6 +28,18 @@ fn fields_of_a_newer_version_are_skipped() {
 }
 
 #[test]
+fn fields_that_an_older_peer_does_not_send_are_defaults() {
+    let state = Message::State(State { run: 1, tasks_held: 7, store_limit: 5, ..State::default() });
+    let mut frame = encoded(&state);
+    // Ten values of the later version: six numbers, two of the blobs, and the bytes; all of them one byte but the limit.
+    let old_values = frame[2] - 9;
+    frame[2] = old_values;
+    frame.truncate(frame.len() - 6 - 3 * 2);
+    let old = Message::State(State { run: 1, tasks_held: 7, ..State::default() });
+    assert_eq!(Message::decode(&frame), Ok(old));
+}
+
+#[test]
 fn integers_may_be_wider_than_needed() {
     let wide = [0xdc, 0, 3, 0xcd, 0, 14, 0xd3, 0, 0, 0, 0, 0, 0, 0, 1, 0xcf, 0, 0, 0, 0, 0, 0, 0, 2];
     assert_eq!(Message::decode(&wide), Ok(query()));

@@ -29,6 +29,7 @@ pub(crate) fn samples() -> Vec<(&'static str, Message<'static>)> {
         ),
         ("released", Message::Released(Released { segment: words(&[1, 2]), offset: words(&[0, 4096]) })),
         ("give_back", Message::GiveBack(GiveBack { segment: words(&[9, 10]), pages: words(&[0, 256]) })),
+        ("moved", Message::Moved(Moved { run: 3, index: words(&[7, 300]), values: blobs(&[2, 0], b"\x03\x07") })),
         ("death", Message::Death(death())),
     ]
 }
@@ -118,6 +119,14 @@ fn state() -> State<'static> {
         worker_deaths: 3,
         bytes_held: 65_535,
         tasks_held: 65_536,
+        store_limit: 8 << 30,
+        store_owned: 96 << 20,
+        store_peak: 128 << 20,
+        store_mapped: 64 << 20,
+        store_inline: 70_000,
+        store_spilled: 1 << 30,
+        largest: blobs(&[6, 6], b"load-3load-4"),
+        largest_bytes: &[0, 0, 0, 12, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0],
     }
 }
 

@@ -47,6 +47,9 @@ pub(crate) fn message() -> BoxedStrategy<Message<'static>> {
         (0..9_usize)
             .prop_flat_map(|segments| (column(segments), column(segments)))
             .prop_map(|(segment, pages)| Message::GiveBack(GiveBack { segment, pages })),
+        (any::<u32>(), 0..9_usize)
+            .prop_flat_map(|(run, results)| (Just(run), column(results), blobs(results)))
+            .prop_map(|(run, index, values)| Message::Moved(Moved { run, index, values })),
         death().prop_map(Message::Death),
     ]
     .boxed()
@@ -129,8 +132,10 @@ fn results() -> impl Strategy<Value = Results<'static>> {
 }
 
 fn state() -> impl Strategy<Value = State<'static>> {
-    (any::<[u64; 17]>(), any::<u32>(), (0..9_usize).prop_flat_map(|count| vec(column(count), 4))).prop_map(
-        |(numbers, run, workers)| {
+    let workers = (0..9_usize).prop_flat_map(|count| vec(column(count), 4));
+    let largest = (0..4_usize).prop_flat_map(|count| (blobs(count), bytes(8 * count)));
+    (any::<[u64; 17]>(), any::<[u64; 6]>(), any::<u32>(), workers, largest).prop_map(
+        |(numbers, store, run, workers, (largest, largest_bytes))| {
             let [number, waiting, ready, leased, done, failed, skipped, cancelled, first_lease_ns, ..] = numbers;
             let [.., elapsed_ns, lease_frames, report_frames, stale_reports, recalls, deaths, held, tasks] = numbers;
             State {
@@ -156,6 +161,14 @@ fn state() -> impl Strategy<Value = State<'static>> {
                 worker_deaths: deaths,
                 bytes_held: held,
                 tasks_held: tasks,
+                store_limit: store[0],
+                store_owned: store[1],
+                store_peak: store[2],
+                store_mapped: store[3],
+                store_inline: store[4],
+                store_spilled: store[5],
+                largest,
+                largest_bytes,
             }
         },
     )

@@ -53,6 +53,7 @@ pub(crate) fn walk(message: &Message<'_>) -> u64 {
             .sum(),
         Message::Released(released) => (0..released.segment.len()).map(|at| u64::from(released.offset.at(at))).sum(),
         Message::GiveBack(give_back) => (0..give_back.segment.len()).map(|at| u64::from(give_back.pages.at(at))).sum(),
+        Message::Moved(moved) => moved.index.iter().zip(moved.values.iter()).map(|(_, value)| value.len() as u64).sum(),
         Message::Hello(_) | Message::Welcome(_) | Message::Goodbye(_) | Message::Heartbeat(_) => 0,
         Message::Query(_) | Message::Log(_) | Message::Death(_) => 0,
     }
