@@ -108,6 +108,7 @@ impl Kernel {
             seeds_max: 1,
             budget: 1,
             only_preferred: false,
+            roots: true,
         };
         let mut leased: Vec<Leased> = Vec::new();
         self.lock().lease(WorkerId(worker as u32), &request, &mut Indifferent, &mut leased);

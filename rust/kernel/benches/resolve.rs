@@ -212,6 +212,7 @@ fn resolve_once(kernel: &mut Kernel, columns: &Columns, slots: &mut Vec<TaskInde
                 seeds_max: share,
                 budget: 1_000,
                 only_preferred: false,
+                roots: true,
             };
             let old = queue.len();
             kernel.lease(worker, &request, &mut Equal, queue);

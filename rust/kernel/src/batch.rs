@@ -18,6 +18,8 @@ pub struct LeaseRequest<'a> {
     pub budget: u64,
     /// Whether ready tasks whose inputs are with another worker are left alone.
     pub only_preferred: bool,
+    /// Whether ready tasks without predecessors may be taken, which only make results and let none die.
+    pub roots: bool,
 }
 
 /// What the caller knows about tasks and the kernel does not.
@@ -164,6 +166,7 @@ impl Kernel {
 struct Seeds {
     sources: Vec<Source>,
     only_preferred: bool,
+    roots: bool,
     /// The queue that gave the last seed, if it has more.
     best: Option<u32>,
 }
@@ -181,18 +184,18 @@ impl Seeds {
     fn new(kernel: &Kernel, request: &LeaseRequest<'_>) -> Self {
         let places = request.classes.iter().filter_map(|&class| kernel.board.ready.place(class));
         let sources = places.map(|place| Source { place, left: LOOK_AHEAD, below: None }).collect();
-        Seeds { sources, only_preferred: request.only_preferred, best: None }
+        Seeds { sources, only_preferred: request.only_preferred, roots: request.roots, best: None }
     }
 
     /// Takes the next ready task out of its queue.
     fn next(&mut self, kernel: &mut Kernel, oracle: &mut impl Oracle) -> Option<TaskIndex> {
         let task = match self.best {
-            Some(queue) => Self::look(kernel, oracle, queue, &mut LOOK_AHEAD.clone()).1,
+            Some(queue) => Self::look(kernel, oracle, queue, &mut LOOK_AHEAD.clone(), self.roots).1,
             None => self.find(kernel, oracle),
         }?;
         let queue = kernel.board.tasks[task.at()].list;
         kernel.board.leave(task);
-        let more = !self.only_preferred && kernel.board.lists.get(queue).len > 0;
+        let more = !self.only_preferred && self.roots && kernel.board.lists.get(queue).len > 0;
         self.best = more.then_some(queue);
         Some(task)
     }
@@ -214,9 +217,9 @@ impl Seeds {
                 self.sources.clear(); // Nothing was taken, so nothing more will be found.
                 return None;
             };
-            match Self::look(kernel, oracle, queue, &mut source.left) {
+            match Self::look(kernel, oracle, queue, &mut source.left, self.roots) {
                 (Some(task), _) => return Some(task),
-                (None, first) if !self.only_preferred => return first,
+                (None, Some(first)) if !self.only_preferred => return Some(first),
                 _ => source.below = Some(priority),
             }
         }
@@ -229,6 +232,7 @@ impl Seeds {
         oracle: &mut impl Oracle,
         queue: u32,
         left: &mut usize,
+        roots: bool,
     ) -> (Option<TaskIndex>, Option<TaskIndex>) {
         let mut first = None;
         for task in kernel.board.lists.iter(&kernel.board.tasks, queue) {
@@ -237,6 +241,9 @@ impl Seeds {
             }
             *left -= 1;
             let predecessors = kernel.graph.predecessors(&kernel.board.tasks[task.at()]);
+            if predecessors.is_empty() && !roots {
+                continue;
+            }
             if predecessors.is_empty() || oracle.preference(predecessors, task) != Preference::Other {
                 return (Some(task), Some(task));
             }

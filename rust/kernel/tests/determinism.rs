@@ -66,6 +66,7 @@ fn run(seed: u64) -> String {
                     seeds_max: 3,
                     budget: 12,
                     only_preferred: below(4) == 0,
+                    roots: below(6) != 0,
                 };
                 let mut batch = Vec::new();
                 kernel.lease(worker, &request, &mut BySlot, &mut batch);

@@ -148,8 +148,8 @@ fn events(world: &World, grain: Grain) -> Vec<(Op, bool)> {
 }
 
 fn lease(worker: u32, tasks_max: u32) -> Op {
-    let (classes, seeds_max, budget, only_preferred, salt) = (vec![0], 4, u64::MAX, false, 0);
-    Op::Lease { worker, classes, tasks_max, seeds_max, budget, only_preferred, salt }
+    let (classes, seeds_max, budget, only_preferred, roots, salt) = (vec![0], 4, u64::MAX, false, true, 0);
+    Op::Lease { worker, classes, tasks_max, seeds_max, budget, only_preferred, roots, salt }
 }
 
 /// What tells two worlds apart: all but the numbers of attempts.

@@ -107,6 +107,7 @@ fn lease(dice: &mut Dice) -> Op {
         seeds_max: dice.below(6),
         budget: u64::from(dice.below(30)),
         only_preferred: dice.one_in(4),
+        roots: !dice.one_in(6),
         salt: dice.below(u32::MAX),
     }
 }
@@ -122,6 +123,7 @@ fn finish(world: &mut World) {
             seeds_max: 100,
             budget: u64::MAX,
             only_preferred: false,
+            roots: true,
             salt: 0,
         };
         world.apply(&everything);

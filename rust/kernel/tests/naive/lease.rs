@@ -7,11 +7,11 @@ use super::{Naive, Op, World};
 impl World {
     /// Leases a batch and checks task by task that it had to be this one.
     pub(super) fn lease(&mut self, op: &Op) {
-        let &Op::Lease { worker, ref classes, tasks_max, seeds_max, budget, only_preferred, salt } = op else {
+        let &Op::Lease { worker, ref classes, tasks_max, seeds_max, budget, only_preferred, roots, salt } = op else {
             unreachable!()
         };
         let class_ids: Vec<ClassId> = classes.iter().map(|&class| ClassId(class)).collect();
-        let request = LeaseRequest { classes: &class_ids, tasks_max, seeds_max, budget, only_preferred };
+        let request = LeaseRequest { classes: &class_ids, tasks_max, seeds_max, budget, only_preferred, roots };
         let mut leased = Vec::new();
         self.kernel.lease(WorkerId(worker), &request, &mut Salted(salt), &mut leased);
         if !self.workers.contains_key(&worker) {
@@ -32,7 +32,7 @@ impl World {
             };
             let expected = follower.or_else(|| {
                 seeds_left = u32::checked_sub(seeds_left, 1)?;
-                self.seed(classes, only_preferred, salt).map(|task| vec![task])
+                self.seed(classes, only_preferred, roots, salt).map(|task| vec![task])
             });
             let Some(expected) = expected else { break };
             let Some(&Leased { task, attempt, .. }) = given.next() else {
@@ -79,7 +79,7 @@ impl World {
     }
 
     /// The ready task that must be next.
-    fn seed(&self, classes: &[u32], only_preferred: bool, salt: u32) -> Option<usize> {
+    fn seed(&self, classes: &[u32], only_preferred: bool, roots: bool, salt: u32) -> Option<usize> {
         let other = |task: usize| {
             let Naive { preds, .. } = &self.tasks[task];
             !preds.is_empty() && Salted(salt).preference(&[], self.slot(task)) == Preference::Other
@@ -91,9 +91,17 @@ impl World {
         let best = |candidates: Vec<usize>| {
             candidates.into_iter().reduce(|best, task| if priority(task) > priority(best) { task } else { best })
         };
+        let may = |task: &usize| roots || !self.tasks[*task].preds.is_empty();
         if only_preferred {
             let firsts = classes.iter().flat_map(|class| queue_of(class).into_iter().take(8));
-            return best(firsts.filter(|&task| !other(task)).collect());
+            return best(firsts.filter(|task| may(task) && !other(*task)).collect());
+        }
+        if !roots {
+            let firsts = |class: &u32| queue_of(class).into_iter().take(8).filter(may).collect::<Vec<usize>>();
+            let top = best(classes.iter().flat_map(firsts).collect())?;
+            let firsts = firsts(&self.tasks[top].class);
+            let mut level = firsts.into_iter().filter(|&task| priority(task) == priority(top));
+            return Some(level.find(|&task| !other(task)).unwrap_or(top));
         }
         let top = best(classes.iter().filter_map(|class| queue_of(class).first().copied()).collect())?;
         let queue = queue_of(&self.tasks[top].class);

@@ -48,6 +48,7 @@ pub enum Op {
         seeds_max: u32,
         budget: u64,
         only_preferred: bool,
+        roots: bool,
         salt: u32,
     },
     Complete {

@@ -147,7 +147,14 @@ impl Story {
 }
 
 pub fn everything(classes: &[ClassId]) -> LeaseRequest<'_> {
-    LeaseRequest { classes, tasks_max: u32::MAX, seeds_max: u32::MAX, budget: u64::MAX, only_preferred: false }
+    LeaseRequest {
+        classes,
+        tasks_max: u32::MAX,
+        seeds_max: u32::MAX,
+        budget: u64::MAX,
+        only_preferred: false,
+        roots: true,
+    }
 }
 
 /// Every task costs one; nobody is preferred.

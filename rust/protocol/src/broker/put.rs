@@ -66,8 +66,14 @@ impl Broker {
         };
         let mut slots = Vec::with_capacity(1);
         self.kernel.submit(&chunk, &mut slots).expect("a lone task is a graph");
-        let request =
-            LeaseRequest { classes: &[PUT_CLASS], tasks_max: 1, seeds_max: 1, budget: 1, only_preferred: false };
+        let request = LeaseRequest {
+            classes: &[PUT_CLASS],
+            tasks_max: 1,
+            seeds_max: 1,
+            budget: 1,
+            only_preferred: false,
+            roots: true,
+        };
         let mut leased: Vec<Leased> = Vec::with_capacity(1);
         self.kernel.lease(nobody, &request, &mut Free, &mut leased);
         self.kernel.complete(nobody, leased[0].task, leased[0].attempt, true).expect("it was leased just now");
