@@ -56,6 +56,7 @@ fn run(deps: &[Vec<u32>], keep: &[u32]) -> (Duration, Duration) {
         crash_limit: 3,
         result_bytes_max: 1 << 20,
         store_limit: 1 << 30,
+        spill_limit: 0,
         version: "0.1.0".into(),
         python: "3.11.7".into(),
         grace_ns: 1_000_000_000,

@@ -1,5 +1,7 @@
 //! What the broker asks of its surroundings.
 
+use super::spill::SpillPart;
+
 /// A connected peer, numbered by the runtime. Numbers are never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct PeerId(pub u64);
@@ -109,6 +111,18 @@ pub enum Action {
         /// How many bytes to give back to the system first, whoever has a map of them; 0 where a child of a process that
         /// died may still look.
         discard: u64,
+    },
+    /// Write results to a file, which gets this size first if it is new, and say how that went
+    /// ([`Broker::handle_spilled`](super::Broker::handle_spilled)). It takes its time, so not on the thread that asks.
+    Spill {
+        /// Number of the job.
+        job: u64,
+        /// Number of the segment that the file is.
+        file: u32,
+        /// Its size, if it is to be made.
+        create: Option<u64>,
+        /// What goes where.
+        parts: Vec<SpillPart>,
     },
     /// Close the connection; later frames of this peer are not to be delivered.
     Cut {

@@ -143,6 +143,9 @@ impl Oracle for Ask<'_> {
 impl Broker {
     pub(super) fn dispatch(&mut self, now_ns: u64) {
         let workers = self.workers.len() as u32;
+        if self.is_overfull() {
+            return;
+        }
         for frames in 1..=FRAMES_MAX {
             for only_preferred in [true, false] {
                 for worker in 0..workers {
@@ -171,6 +174,7 @@ impl Broker {
             seeds_max: u32::try_from(seeds).unwrap_or(u32::MAX),
             budget: FRAME_BUDGET_NS,
             only_preferred,
+            roots: !self.holds_roots_back(),
         };
         let mut ask = Ask { ledger: &self.ledger, functions: &self.functions, worker: number, bytes: 0 };
         self.leased.clear();
@@ -195,6 +199,7 @@ impl Broker {
             actions,
             statistics,
             heartbeat_number,
+            consuming,
             ..
         } = self;
         let worker = &mut workers[number as usize];
@@ -247,6 +252,8 @@ impl Broker {
             }
             worker.outstanding_ns += functions.estimate_ns(slot.function).unwrap_or(FRAME_BUDGET_NS);
             let predecessors = kernel.predecessors(lease.task);
+            ledger.slot_mut(lease.task.0).consumes = !predecessors.is_empty();
+            *consuming += u64::from(!predecessors.is_empty());
             columns.dep_counts.push(predecessors.len() as u32);
             for predecessor in predecessors {
                 columns.deps.push(predecessor.0);

@@ -42,6 +42,8 @@ pub(crate) struct Slot {
     pub(crate) wanted: bool,
     /// The lease has been asked back.
     pub(crate) recalled: bool,
+    /// It was leased with inputs: its end may let some of them die.
+    pub(crate) consumes: bool,
     /// Executing deaths.
     pub(crate) crashes: u8,
 }
@@ -64,6 +66,7 @@ impl Default for Slot {
             held_by_worker: false,
             wanted: false,
             recalled: false,
+            consumes: false,
             crashes: 0,
         }
     }
@@ -92,7 +95,9 @@ pub(crate) struct Ledger {
     free_values: Vec<u32>,
     chunks: Vec<Option<Chunk>>,
     free_chunks: Vec<u32>,
-    bytes_held: u64,
+    /// Bytes of arguments and of results.
+    args_bytes: u64,
+    results_bytes: u64,
     /// Payloads that went and cite blocks of shared memory.
     dropped: Vec<Payload>,
 }
@@ -115,7 +120,7 @@ impl Ledger {
 
     /// Takes over the arguments of `tasks` tasks.
     pub(crate) fn add_chunk(&mut self, args: Payload, tasks: u32) -> u32 {
-        self.bytes_held += args.len() as u64;
+        self.args_bytes += args.len() as u64;
         let chunk = Some(Chunk { args, tasks });
         match self.free_chunks.pop() {
             Some(position) => {
@@ -148,7 +153,7 @@ impl Ledger {
         let held = self.chunks[position as usize].as_mut().expect("a live task's arguments are held");
         held.tasks -= 1;
         if held.tasks == 0 {
-            self.bytes_held -= held.args.len() as u64;
+            self.args_bytes -= held.args.len() as u64;
             self.chunks[position as usize] = None;
             self.free_chunks.push(position);
         }
@@ -176,7 +181,7 @@ impl Ledger {
     /// Records a live result.
     pub(crate) fn set_value(&mut self, slot: u32, payload: Option<Payload>, holder: Option<u32>) {
         self.drop_value(slot);
-        self.bytes_held += payload.as_ref().map_or(0, |payload| payload.len() as u64);
+        self.results_bytes += payload.as_ref().map_or(0, |payload| payload.len() as u64);
         let value = Value { payload, holders: holder.into_iter().collect() };
         let position = match self.free_values.pop() {
             Some(position) => {
@@ -198,7 +203,7 @@ impl Ledger {
             && value.payload.is_none()
         {
             value.payload = Some(payload);
-            self.bytes_held += bytes;
+            self.results_bytes += bytes;
         }
     }
 
@@ -211,7 +216,7 @@ impl Ledger {
         let value = std::mem::take(&mut self.values[position as usize]);
         self.free_values.push(position);
         if let Some(payload) = value.payload {
-            self.bytes_held -= payload.len() as u64;
+            self.results_bytes -= payload.len() as u64;
             if payload.cites() {
                 self.dropped.push(payload);
             }
@@ -243,8 +248,29 @@ impl Ledger {
         lost
     }
 
+    /// The slots with a live result whose encoding is here.
+    pub(crate) fn values(&self) -> impl Iterator<Item = (u32, &Payload)> + '_ {
+        let held = self.slots.iter().enumerate().filter(|(_, task)| task.value != NONE);
+        held.filter_map(|(slot, task)| Some((slot as u32, self.values[task.value as usize].payload.as_ref()?)))
+    }
+
+    /// Gives a live result another encoding.
+    pub(crate) fn replace_payload(&mut self, slot: u32, payload: Payload) {
+        let bytes = payload.len() as u64;
+        let Some(old) = self.value_mut(slot).and_then(|value| value.payload.replace(payload)) else { return };
+        self.results_bytes = self.results_bytes + bytes - old.len() as u64;
+        if old.cites() {
+            self.dropped.push(old);
+        }
+    }
+
     /// Bytes of arguments and results held now.
     pub(crate) fn bytes_held(&self) -> u64 {
-        self.bytes_held
+        self.args_bytes + self.results_bytes
+    }
+
+    /// Bytes of results among them.
+    pub(crate) fn results_bytes(&self) -> u64 {
+        self.results_bytes
     }
 }

@@ -14,6 +14,7 @@
 //! - **B5** A worker's death blames only the attempt on its status page.
 
 mod action;
+mod budget;
 mod dispatch;
 mod functions;
 mod ledger;
@@ -25,6 +26,7 @@ mod recall;
 mod reports;
 mod results;
 mod runs;
+mod spill;
 mod store;
 mod streaming;
 mod submit;
@@ -33,6 +35,7 @@ mod workers;
 pub use action::{Action, PeerId, SegmentNews, Wake};
 pub use payload::{Frame, Payload};
 pub use processes::Exit;
+pub use spill::{SpillFrom, SpillPart};
 pub use store::StoreStatistics;
 pub use submit::ARGS_BYTES_MAX;
 
@@ -59,8 +62,10 @@ pub struct Config {
     pub crash_limit: u8,
     /// Largest result in bytes that a worker may report.
     pub result_bytes_max: u64,
-    /// Bytes of shared memory that all processes may have together.
+    /// Bytes that results may take in memory: shared memory of all processes, and what is inline here.
     pub store_limit: u64,
+    /// Bytes that results may take on disk beyond that.
+    pub spill_limit: u64,
     /// Version of headrace that peers must match.
     pub version: String,
     /// Version of Python; peers must match its first two numbers.
@@ -119,6 +124,8 @@ pub struct Broker {
     given_up: bool,
     /// Whether the kernel has more slots to free than fit into one turn.
     freeing: bool,
+    /// Leases of tasks with inputs.
+    consuming: u64,
 }
 
 /// Time between two questions whether a worker lives.
@@ -131,7 +138,7 @@ impl Broker {
     pub fn new(config: Config, now_ns: u64) -> Self {
         let workers = (0..config.workers).map(Worker::new).collect();
         let mut broker = Broker {
-            store: Store::new(config.store_limit),
+            store: Store::new(config.store_limit, config.spill_limit),
             config,
             kernel: Kernel::new(),
             ledger: Ledger::default(),
@@ -154,6 +161,7 @@ impl Broker {
             shutting_down: false,
             given_up: false,
             freeing: false,
+            consuming: 0,
         };
         broker.start_due_workers(now_ns);
         broker
@@ -221,6 +229,7 @@ impl Broker {
     pub fn finish_turn(&mut self, now_ns: u64) {
         self.settle_cascades(now_ns);
         self.settle_store();
+        self.keep_budget(now_ns);
         self.dispatch(now_ns);
         self.recall_for_idle_workers(now_ns);
         self.tell_news(now_ns);

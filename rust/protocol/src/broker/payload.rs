@@ -28,6 +28,12 @@ impl Payload {
         Payload { frame: frame.clone(), start, len: part.len() }
     }
 
+    /// Bytes of its own.
+    pub(crate) fn owned(bytes: Vec<u8>) -> Self {
+        let len = bytes.len();
+        Payload { frame: std::sync::Arc::new(bytes), start: 0, len }
+    }
+
     /// The bytes.
     pub fn bytes(&self) -> &[u8] {
         &(*self.frame).as_ref()[self.start..self.start + self.len]
@@ -44,11 +50,24 @@ impl Payload {
         headrace_wire::cites(self.bytes())
     }
 
+    /// Whether it is the very same part of the same frame.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        std::ptr::eq(self.bytes(), other.bytes())
+    }
+
     /// Whether there are no bytes.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 }
+
+impl PartialEq for Payload {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes() == other.bytes()
+    }
+}
+
+impl Eq for Payload {}
 
 impl std::fmt::Debug for Payload {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

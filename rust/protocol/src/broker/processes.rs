@@ -128,8 +128,7 @@ impl Broker {
         let mut blob = Vec::new();
         Message::Death(Death { worker, pid, signal, exit_code, attempts, limit, stderr }).encode(&mut blob);
         if self.kernel.fail(worker_id(worker), wanted.0, wanted.1).is_ok() {
-            let run = self.ledger.slot(task).run;
-            self.run_mut(run).counts.leased -= 1;
+            self.uncount_lease(task);
             self.note_failed(task, Outcome::Died, &blob, now_ns);
         }
     }
@@ -139,8 +138,7 @@ impl Broker {
         let mut lost = Vec::new();
         self.kernel.lose_worker(worker_id(worker), &mut lost);
         for (task, _) in &lost {
-            let run = self.ledger.slot(task.0).run;
-            self.run_mut(run).counts.leased -= 1;
+            self.uncount_lease(task.0);
         }
         let gone = self.ledger.lose_holder(worker);
         for task in &gone {

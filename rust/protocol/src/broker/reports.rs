@@ -77,7 +77,9 @@ impl Broker {
         let Entry { task, attempt, verdict, value } = entry;
         let (worker, index, stamp) = (worker_id(number), TaskIndex(task), Attempt(attempt));
         let held = self.ledger.slot(task).held_by_worker;
+        let refusal = if verdict == Verdict::Done { self.refuse_inline(&value, now_ns) } else { None };
         let accepted = match verdict {
+            Verdict::Done if refusal.is_some() => self.kernel.fail(worker, index, stamp),
             Verdict::Value => {
                 if self.ledger.value(task).is_some_and(|held| held.payload.is_none() && held.holders.contains(&number))
                 {
@@ -115,6 +117,10 @@ impl Broker {
             return;
         }
         self.unlease(number, task);
+        if let Some(text) = refusal {
+            self.disown(number, task);
+            return self.note_failed(task, Outcome::Refused, text.as_bytes(), now_ns);
+        }
         match verdict {
             Verdict::Done | Verdict::DoneHeld | Verdict::Value | Verdict::Lost => {
                 self.apply_done(number, task, verdict, value, now_ns)
@@ -177,7 +183,15 @@ impl Broker {
         let worker = &mut self.workers[number as usize];
         worker.outstanding_ns = worker.outstanding_ns.saturating_sub(cost_ns);
         worker.settle(slot.frame);
-        self.run_mut(slot.run).counts.leased -= 1;
+        self.uncount_lease(task);
+    }
+
+    /// A lease is counted no more.
+    pub(super) fn uncount_lease(&mut self, task: u32) {
+        let slot = self.ledger.slot_mut(task);
+        self.consuming -= u64::from(std::mem::take(&mut slot.consumes));
+        let run = slot.run;
+        self.run_mut(run).counts.leased -= 1;
     }
 
     fn note_ended(&mut self, position: u32, now_ns: u64) {

@@ -5,7 +5,7 @@ use super::runs::{CALLS, Slots};
 use super::workers::Life;
 use super::{Action, Broker, PeerId, Wake};
 use headrace_kernel::{TaskIndex, TaskState};
-use headrace_wire::{Cancel, Hold, Message, Query, Results, State};
+use headrace_wire::{BlobsBuf, Cancel, Hold, Message, Query, Results, State};
 
 impl Broker {
     /// Remembers that a run has something to tell.
@@ -105,6 +105,14 @@ impl Broker {
         let number: Vec<u32> = self.workers.iter().map(|worker| worker.number).collect();
         let pid: Vec<u32> = self.workers.iter().map(|worker| worker.pid).collect();
         let busy_ms: Vec<u32> = self.workers.iter().map(|worker| (worker.busy_ns / 1_000_000) as u32).collect();
+        let store = self.store_statistics();
+        let inline = self.ledger.results_bytes();
+        // A look at every result, so only where there is something to tell.
+        let is_used = store.blocks > 0 || inline > store.limit / 8;
+        let largest = if is_used { self.largest_results() } else { Vec::new() };
+        let mut names = BlobsBuf::default();
+        largest.iter().for_each(|(name, _)| names.push(name.as_bytes()));
+        let largest_bytes: Vec<u8> = largest.iter().flat_map(|(_, bytes)| bytes.to_le_bytes()).collect();
         let run = self.run(position);
         let counts = run.counts;
         let open = counts.total - counts.ended() - counts.leased;
@@ -132,6 +140,14 @@ impl Broker {
             worker_deaths: statistics.worker_deaths,
             bytes_held: statistics.bytes_held,
             tasks_held: statistics.tasks_held,
+            store_limit: store.limit,
+            store_owned: store.granted,
+            store_peak: store.peak,
+            store_mapped: store.mapped,
+            store_inline: inline,
+            store_spilled: store.spilled,
+            largest: names.as_blobs(),
+            largest_bytes: &largest_bytes,
         };
         self.send(peer, &Message::State(state));
     }

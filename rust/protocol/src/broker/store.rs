@@ -4,80 +4,67 @@
 //! last of them has answered, its owner may use the bytes again (S1). The broker maps nothing.
 
 use super::action::SegmentNews;
-use super::peers::Peer;
+use super::budget::Wanted;
+use super::spill::Disk;
 use super::{Action, Broker, PeerId};
-use headrace_wire::{BLOCK_ALIGN, Citation, GiveBack, Message, PAGE_BYTES, Release, Released, citations, cites};
+use crate::store::Arena;
+use headrace_wire::{BLOCK_ALIGN, Citation, FILE_SEGMENTS, Message, Release, Released, citations, cites};
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, VecDeque};
 
-/// The least that is granted at a time, if the budget allows it; and the part of the budget that it should not exceed.
-const SEGMENT_BYTES_MIN: u64 = 32 << 20;
-const SEGMENTS_A_BUDGET: u64 = 16;
-/// Offsets travel as 32-bit multiples of [`BLOCK_ALIGN`].
-const SEGMENT_BYTES_MAX: u64 = BLOCK_ALIGN << 32;
-/// How often the segments of one owner double.
-const DOUBLINGS_MAX: u32 = 5;
-/// How long somebody waits for room while others may still let go of something.
-const PATIENCE_NS: u64 = 1_000_000_000;
-/// How long unused segments stay warm, in steps of a heartbeat.
-const WARM_NS: u64 = 5_000_000_000;
-/// How many holders an error names.
-const HOLDERS_NAMED: usize = 3;
-
 /// All of it.
 #[derive(Debug, Default)]
 pub(super) struct Store {
-    /// Bytes that may be granted together.
-    limit: u64,
-    granted: u64,
-    peak: u64,
-    segments: BTreeMap<u32, Segment>,
-    last_segment: u32,
-    blocks: FxHashMap<(u32, u64), Block>,
+    /// Bytes that results may take in memory together.
+    pub(super) limit: u64,
+    pub(super) granted: u64,
+    pub(super) peak: u64,
+    pub(super) segments: BTreeMap<u32, Segment>,
+    pub(super) last_segment: u32,
+    pub(super) blocks: FxHashMap<(u32, u64), Block>,
+    /// Bytes of blocks in memory that live results cite.
+    pub(super) live_bytes: u64,
     /// Blocks whose last citation may have gone in this turn.
-    loose: Vec<(u32, u64)>,
-    wants: VecDeque<Wanted>,
+    pub(super) loose: Vec<(u32, u64)>,
+    pub(super) wants: VecDeque<Wanted>,
     /// Who was asked to return what it does not use and has not answered.
-    asked: Vec<PeerId>,
+    pub(super) asked: Vec<PeerId>,
     /// Whether a value or a wish came since the last look of [`Broker::cool_store`], and when unused segments go.
-    used: bool,
-    cool_ns: u64,
-}
-
-/// Somebody who waits for room.
-#[derive(Debug)]
-struct Wanted {
-    peer: PeerId,
-    bytes: u64,
-    /// Whether the owners of segments were asked for its sake.
-    asked: bool,
-    /// How long it waits for those who still see what is dead.
-    until_ns: u64,
+    pub(super) used: bool,
+    pub(super) cool_ns: u64,
+    /// Counts uses of blocks, in place of a clock.
+    uses: u64,
+    pub(super) disk: Disk,
 }
 
 #[derive(Debug)]
-struct Segment {
-    /// `None` once it is gone.
-    owner: Option<PeerId>,
+pub(super) struct Segment {
+    /// `None` once it is gone, and for a file.
+    pub(super) owner: Option<PeerId>,
     /// Its size, and how much of that counts: its owner may have punched some.
-    bytes: u64,
-    charged: u64,
+    pub(super) bytes: u64,
+    pub(super) charged: u64,
+    /// What is free in it, where it is a file; else its owner knows.
+    pub(super) file: Option<Arena>,
     /// Who has a map of it, beside the owner.
-    shared_with: SmallVec<[PeerId; 4]>,
+    pub(super) shared_with: SmallVec<[PeerId; 4]>,
     /// Blocks of it in the table.
-    blocks: u32,
+    pub(super) blocks: u32,
 }
 
 #[derive(Debug)]
-struct Block {
-    bytes: u64,
+pub(super) struct Block {
+    pub(super) bytes: u64,
     /// Live results that cite it.
-    live: u32,
+    pub(super) live: u32,
     /// Citations received from its owner.
     from_owner: u32,
     /// Others than the owner that were sent a citation and have not let go.
     holders: SmallVec<[Holder; 4]>,
+    /// When it was entered: another block may lie there later. And when it was last used.
+    pub(super) born: u64,
+    pub(super) used: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -94,21 +81,25 @@ struct Holder {
 pub struct StoreStatistics {
     /// The budget.
     pub limit: u64,
-    /// Bytes of all segments.
+    /// Bytes of all segments of memory.
     pub granted: u64,
     /// The most that `granted` was.
     pub peak: u64,
-    /// Bytes of blocks that live results cite.
+    /// Bytes of blocks in memory that live results cite.
     pub cited: u64,
-    /// Segments.
+    /// Bytes of blocks in files.
+    pub spilled: u64,
+    /// Bytes of segments of memory that processes have mapped which do not own them, once for each.
+    pub mapped: u64,
+    /// Segments, files among them.
     pub segments: u64,
     /// Blocks known.
     pub blocks: u64,
 }
 
 impl Store {
-    pub(super) fn new(limit: u64) -> Self {
-        Store { limit, ..Store::default() }
+    pub(super) fn new(limit: u64, spill_limit: u64) -> Self {
+        Store { limit, disk: Disk::new(spill_limit), ..Store::default() }
     }
 
     pub(super) fn statistics(&self) -> StoreStatistics {
@@ -116,10 +107,26 @@ impl Store {
             limit: self.limit,
             granted: self.granted,
             peak: self.peak,
-            cited: self.blocks.values().filter(|block| block.live > 0).map(|block| block.bytes).sum(),
+            cited: self.live_bytes,
+            spilled: self.files().map(Arena::allocated_bytes).sum(),
+            mapped: {
+                let memory = self.segments.values().filter(|segment| segment.file.is_none());
+                memory.map(|segment| segment.bytes * segment.shared_with.len() as u64).sum()
+            },
             segments: self.segments.len() as u64,
             blocks: self.blocks.len() as u64,
         }
+    }
+
+    /// The free space of each file.
+    fn files(&self) -> impl Iterator<Item = &Arena> + '_ {
+        self.segments.values().filter_map(|segment| segment.file.as_ref())
+    }
+
+    /// The number of a use, later than those before.
+    fn next_use(&mut self) -> u64 {
+        self.uses += 1;
+        self.uses
     }
 
     /// A value has arrived from a peer; until [`Store::uncite`] it counts as live. Citations of segments that do not exist
@@ -128,23 +135,42 @@ impl Store {
     pub(super) fn arrive(&mut self, from: PeerId, value: &[u8]) {
         self.used |= cites(value);
         for Citation { segment, offset, bytes } in citations(value) {
-            let Some(owned) = self.segments.get_mut(&segment) else { continue };
-            let block = self.blocks.entry((segment, offset)).or_insert_with(|| {
-                owned.blocks += 1;
-                Block { bytes, live: 0, from_owner: 0, holders: SmallVec::new() }
-            });
-            block.live += 1;
-            block.from_owner += u32::from(owned.owner == Some(from));
+            let Some(owned) = self.segments.get(&segment) else { continue };
+            let is_owner = owned.owner == Some(from);
+            if owned.file.is_none() {
+                self.enter((segment, offset), bytes);
+            }
+            self.add_live((segment, offset));
+            if let (true, Some(block)) = (is_owner, self.blocks.get_mut(&(segment, offset))) {
+                block.from_owner += 1;
+            }
+        }
+    }
+
+    /// Enters a block that is not known, with no citation.
+    pub(super) fn enter(&mut self, id: (u32, u64), bytes: u64) {
+        if self.blocks.contains_key(&id) {
+            return;
+        }
+        let born = self.next_use();
+        if let Some(segment) = self.segments.get_mut(&id.0) {
+            segment.blocks += 1;
+            let holders = SmallVec::new();
+            self.blocks.insert(id, Block { bytes, live: 0, from_owner: 0, holders, born, used: born });
         }
     }
 
     /// A live result more has this value.
     #[inline]
     pub(super) fn cite(&mut self, value: &[u8]) {
-        for cited in citations(value) {
-            if let Some(block) = self.blocks.get_mut(&(cited.segment, cited.offset)) {
-                block.live += 1;
-            }
+        citations(value).for_each(|cited| self.add_live((cited.segment, cited.offset)));
+    }
+
+    fn add_live(&mut self, id: (u32, u64)) {
+        let Some(block) = self.blocks.get_mut(&id) else { return };
+        block.live += 1;
+        if block.live == 1 && id.0 < FILE_SEGMENTS {
+            self.live_bytes += block.bytes;
         }
     }
 
@@ -157,6 +183,9 @@ impl Store {
                 block.live = block.live.saturating_sub(1);
                 if block.live == 0 {
                     self.loose.push(id);
+                    if id.0 < FILE_SEGMENTS {
+                        self.live_bytes -= block.bytes;
+                    }
                 }
             }
         }
@@ -166,11 +195,13 @@ impl Store {
     #[inline]
     pub(super) fn hand_over(&mut self, to: PeerId, worker: Option<u32>, value: &[u8], actions: &mut VecDeque<Action>) {
         for cited in citations(value) {
+            let now = self.next_use();
             let (Some(segment), Some(block)) =
                 (self.segments.get_mut(&cited.segment), self.blocks.get_mut(&(cited.segment, cited.offset)))
             else {
                 continue;
             };
+            block.used = now;
             if segment.owner == Some(to) {
                 continue;
             }
@@ -191,123 +222,29 @@ impl Store {
         let block = self.blocks.remove(&id)?;
         let segment = self.segments.get_mut(&id.0)?;
         segment.blocks -= 1;
+        if let Some(file) = &mut segment.file {
+            file.free(id.1);
+        }
         segment.owner.map(|owner| (owner, block.from_owner))
     }
 
-    /// Whether blocks are dead that somebody has not let go of yet.
-    fn has_dying(&self) -> bool {
-        self.blocks.values().any(|block| block.live == 0)
-    }
-
-    /// How many bytes are granted for a block of so many, if there is room.
-    fn size_for(&self, owner: PeerId, bytes: u64) -> Option<u64> {
-        let room = self.limit.saturating_sub(self.granted);
-        let least =
-            bytes.max(1).checked_next_multiple_of(PAGE_BYTES).filter(|least| *least <= room.min(SEGMENT_BYTES_MAX))?;
-        let owned = self.segments.values().filter(|segment| segment.owner == Some(owner)).count() as u32;
-        let usual = SEGMENT_BYTES_MIN.min(self.limit / SEGMENTS_A_BUDGET) << owned.min(DOUBLINGS_MAX);
-        Some(least.max(usual.min(room) / PAGE_BYTES * PAGE_BYTES))
+    /// Bytes of blocks in memory that are dead and that somebody has not let go of yet.
+    pub(super) fn dying_bytes(&self) -> u64 {
+        let dying = self.blocks.iter().filter(|((segment, _), block)| block.live == 0 && *segment < FILE_SEGMENTS);
+        dying.map(|(_, block)| block.bytes).sum()
     }
 
     fn remove_segment(&mut self, number: u32) -> Option<Segment> {
         let segment = self.segments.remove(&number)?;
-        self.granted -= segment.charged;
+        match segment.file {
+            Some(_) => self.disk.granted -= segment.charged,
+            None => self.granted -= segment.charged,
+        }
         Some(segment)
     }
 }
 
 impl Broker {
-    pub(super) fn handle_want(&mut self, peer: PeerId, bytes: u64, now_ns: u64) {
-        self.store.used = true;
-        self.store.wants.push_back(Wanted { peer, bytes, asked: false, until_ns: now_ns + PATIENCE_NS });
-        self.serve_wants(now_ns);
-    }
-
-    /// When somebody who waits for room has waited long enough.
-    pub(super) fn wants_due_ns(&self) -> Option<u64> {
-        self.store.wants.front().map(|wanted| wanted.until_ns)
-    }
-
-    /// Gives room to those who wait for it, first come, first served. Where there is none, everybody is asked to return what
-    /// it does not use; if that is not enough, the answer is no.
-    pub(super) fn serve_wants(&mut self, now_ns: u64) {
-        while let Some(&Wanted { peer, bytes, asked, until_ns }) = self.store.wants.front() {
-            if let Some(size) = self.store.size_for(peer, bytes) {
-                self.store.wants.pop_front();
-                self.grant(peer, size);
-            } else if !asked {
-                self.store.wants[0].asked = true;
-                self.ask_for_segments();
-            } else if now_ns >= until_ns || (self.store.asked.is_empty() && !self.store.has_dying()) {
-                self.store.wants.pop_front();
-                self.store.asked.clear();
-                let text = self.full(bytes);
-                self.tell_of_segment(peer, SegmentNews::Refused { text });
-            } else {
-                return;
-            }
-        }
-    }
-
-    fn grant(&mut self, owner: PeerId, bytes: u64) {
-        let store = &mut self.store;
-        store.last_segment += 1;
-        let segment = store.last_segment;
-        let shared_with = SmallVec::new();
-        store.segments.insert(segment, Segment { owner: Some(owner), bytes, charged: bytes, shared_with, blocks: 0 });
-        store.granted += bytes;
-        store.peak = store.peak.max(store.granted);
-        self.tell_of_segment(owner, SegmentNews::Granted { segment, bytes });
-    }
-
-    /// Asks every owner for the segments that it does not use.
-    fn ask_for_segments(&mut self) {
-        let mut owners: Vec<PeerId> = self.store.segments.values().filter_map(|segment| segment.owner).collect();
-        owners.sort_unstable();
-        owners.dedup();
-        // Dead results that a worker holds still may be what fills its segments.
-        (0..self.workers.len() as u32).for_each(|worker| self.forget_dead(worker));
-        for &owner in &owners {
-            self.send(owner, &Message::GiveBack(GiveBack::default()));
-        }
-        self.store.asked = owners;
-    }
-
-    /// Has unused segments returned once shared memory has rested for a while; warm ones are for those who come soon.
-    pub(super) fn cool_store(&mut self, now_ns: u64) {
-        if self.store.used {
-            self.store.used = false;
-            self.store.cool_ns = now_ns + WARM_NS;
-        } else if self.store.granted > 0 && now_ns >= self.store.cool_ns && self.store.asked.is_empty() {
-            self.store.cool_ns = u64::MAX;
-            self.ask_for_segments();
-        }
-    }
-
-    fn tell_of_segment(&mut self, peer: PeerId, news: SegmentNews) {
-        let worker = match self.peers.get(&peer) {
-            Some(&Peer::Worker(worker)) => Some(worker),
-            Some(Peer::Client(_)) => None,
-            Some(Peer::Cut) | None => return,
-        };
-        self.actions.push_back(Action::Segment { worker, news });
-    }
-
-    /// Why there is no room.
-    fn full(&self, bytes: u64) -> String {
-        let store = &self.store;
-        let mut largest: Vec<(&(u32, u64), &Block)> = store.blocks.iter().filter(|(_, block)| block.live > 0).collect();
-        largest.sort_unstable_by_key(|(id, block)| (std::cmp::Reverse(block.bytes), **id));
-        let named: Vec<String> =
-            largest.iter().take(HOLDERS_NAMED).map(|(_, block)| format!("{} bytes", block.bytes)).collect();
-        format!(
-            "a result needs {bytes} bytes of shared memory; {} of {} are taken (largest results: {})",
-            store.granted,
-            store.limit,
-            if named.is_empty() { "none".to_owned() } else { named.join(", ") }
-        )
-    }
-
     pub(super) fn handle_released(&mut self, peer: PeerId, released: &Released<'_>, now_ns: u64) {
         for (segment, offset) in released.segment.iter().zip(released.offset.iter()) {
             let id = (segment, u64::from(offset) * BLOCK_ALIGN);
@@ -319,28 +256,7 @@ impl Broker {
         }
         self.settle_store();
         // Bytes of the owner are free now: it may have segments or pages to return.
-        if let Some(wanted) = self.store.wants.front_mut() {
-            wanted.asked = false;
-            self.serve_wants(now_ns);
-        }
-    }
-
-    pub(super) fn handle_give_back(&mut self, peer: PeerId, given: &GiveBack<'_>, now_ns: u64) {
-        for (number, pages) in given.segment.iter().zip(given.pages.iter()) {
-            let Some(segment) = self.store.segments.get_mut(&number).filter(|segment| segment.owner == Some(peer))
-            else {
-                continue;
-            };
-            if pages == 0 {
-                self.drop_segment(number);
-            } else {
-                let bytes = segment.charged.min(u64::from(pages) * PAGE_BYTES);
-                segment.charged -= bytes;
-                self.store.granted -= bytes;
-            }
-        }
-        self.store.asked.retain(|asked| *asked != peer);
-        self.serve_wants(now_ns);
+        self.note_room(now_ns);
     }
 
     /// A segment that was granted could not be made.
@@ -348,7 +264,7 @@ impl Broker {
         self.store.remove_segment(segment);
     }
 
-    fn drop_segment(&mut self, number: u32) {
+    pub(super) fn drop_segment(&mut self, number: u32) {
         let Some(segment) = self.store.remove_segment(number) else { return };
         let discard = if segment.owner.is_some() { segment.bytes } else { 0 };
         for peer in segment.owner.into_iter().chain(segment.shared_with) {
@@ -417,12 +333,13 @@ impl Broker {
     }
 
     /// Drops the segments whose owner is gone and of which nothing is left.
-    fn drop_orphans(&mut self) {
+    pub(super) fn drop_orphans(&mut self) {
         let orphans: Vec<u32> = self
             .store
             .segments
             .iter()
             .filter(|(_, segment)| segment.owner.is_none() && segment.blocks == 0)
+            .filter(|(_, segment)| segment.file.as_ref().is_none_or(Arena::is_empty))
             .map(|(number, _)| *number)
             .collect();
         for number in orphans {

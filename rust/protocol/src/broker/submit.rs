@@ -107,7 +107,7 @@ impl Broker {
         if !submit.args.lens.all(fits) || !submit.functions.lens.all(fits) {
             return Err(format!("arguments of one task, or a function, take more than {ARGS_BYTES_MAX} bytes"));
         }
-        let functions = self.admit_functions(peer, frame, submit)?;
+        let functions = self.admit_functions(peer, submit)?;
         let (deps, external) = self.resolve_deps(peer, position, submit)?;
         let classes = self.classes(submit)?;
         let priorities: Vec<i32> = match submit.task_options.is_empty() {
@@ -141,16 +141,12 @@ impl Broker {
     }
 
     /// Broker-wide numbers of the functions that this chunk calls, by position in its function map.
-    fn admit_functions(&mut self, peer: PeerId, frame: &Frame, submit: &Submit<'_>) -> Result<Vec<u32>, String> {
+    fn admit_functions(&mut self, peer: PeerId, submit: &Submit<'_>) -> Result<Vec<u32>, String> {
         let Some(Peer::Client(session)) = self.peers.get_mut(&peer) else { return Err("not a client".into()) };
         let pickles = submit.function_names.iter().zip(submit.functions.iter());
         for (number, (name, pickle)) in submit.function_ids.iter().zip(pickles) {
             // A copy: a pickle outlives by far the frame that brought it.
-            let own = |bytes: &[u8]| -> Payload {
-                let owned: Frame = std::sync::Arc::new(bytes.to_vec());
-                Payload::within(&owned, (*owned).as_ref())
-            };
-            let _ = frame;
+            let own = |bytes: &[u8]| Payload::owned(bytes.to_vec());
             let known = self.functions.add(own(name), own(pickle));
             session.functions.insert(number, known);
         }

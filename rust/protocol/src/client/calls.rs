@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use headrace_wire::{EXTERNAL, Outcome, Results};
+use headrace_wire::{EXTERNAL, Moved, Outcome, Results};
 use rustc_hash::FxHashMap;
 
 use super::SharedFrame;
@@ -65,6 +65,20 @@ impl Calls {
         }
         self.trim_arrivals();
         late
+    }
+
+    /// Enters other encodings of results that nobody has taken yet.
+    pub(super) fn handle_moved(&mut self, frame: &SharedFrame, moved: &Moved<'_>) {
+        let mut start = offset_in(frame, moved.values.bytes);
+        for (index, len) in moved.index.iter().zip(moved.values.lens.iter()) {
+            let end = start + len as usize;
+            if let Some(Row::Ended(ending)) = self.rows.get_mut(&index)
+                && ending.outcome() == Outcome::Done
+            {
+                *ending = Ending::new(Outcome::Done, frame, start..end).compact();
+            }
+            start = end;
+        }
     }
 
     pub(super) fn len(&self) -> usize {

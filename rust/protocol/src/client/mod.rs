@@ -394,6 +394,14 @@ impl Client {
                 self.blocks.handle_release_frame(&release);
                 self.tell_released();
             }
+            (_, Message::Moved(moved)) => match moved.run {
+                CALLS => self.calls.handle_moved(&frame, &moved),
+                run => {
+                    if let Some(run) = self.runs.get_mut(&run) {
+                        run.handle_moved(&frame, &moved);
+                    }
+                }
+            },
             (_, Message::GiveBack(_)) => {
                 let out = &mut self.out;
                 self.blocks.give_back(|message| out.push_back(encoded(message)));

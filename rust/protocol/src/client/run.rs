@@ -1,6 +1,6 @@
 //! The table of one run: dense columns over its tasks, and the frames that they point into.
 
-use headrace_wire::{Outcome, Results};
+use headrace_wire::{Moved, Outcome, Results};
 
 use super::ending::{Ending, offset_in};
 use super::{ProtocolError, SharedFrame};
@@ -119,6 +119,26 @@ impl Run {
         Ok(results.index.len() - endings)
     }
 
+    /// Enters other encodings of results that nobody has taken yet.
+    pub(super) fn handle_moved(&mut self, frame: &SharedFrame, moved: &Moved<'_>) {
+        let name = self.frames.len() as u32 + 1;
+        let mut offset = offset_in(frame, moved.values.bytes) as u32;
+        let mut endings = 0;
+        for (index, len) in moved.index.iter().zip(moved.values.lens.iter()) {
+            let task = index as usize;
+            let old = self.frame_of.get(task).copied().unwrap_or(PENDING);
+            if !matches!(old, PENDING | TAKEN) && self.outcome[task] == Outcome::Done as u8 {
+                self.forget_in(old);
+                (self.frame_of[task], self.offset[task], self.len[task]) = (name, offset, len);
+                endings += 1;
+            }
+            offset += len;
+        }
+        if endings > 0 {
+            self.frames.push(HeldFrame { frame: Some(SharedFrame::clone(frame)), endings });
+        }
+    }
+
     pub(super) fn progress(&self) -> Progress {
         self.progress
     }
@@ -142,12 +162,17 @@ impl Run {
     pub(super) fn take(&mut self, index: u32) -> Option<Ending> {
         let ending = self.peek(index)?;
         let name = std::mem::replace(&mut self.frame_of[index as usize], TAKEN);
+        self.forget_in(name);
+        Some(ending)
+    }
+
+    /// One ending less lies in a frame.
+    fn forget_in(&mut self, name: u32) {
         let held = &mut self.frames[name as usize - 1];
         held.endings -= 1;
         if held.endings == 0 {
             held.frame = None;
         }
-        Some(ending)
     }
 }
 

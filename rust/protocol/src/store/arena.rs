@@ -13,13 +13,13 @@ const LARGE_BYTES: u64 = 1 << 20;
 
 /// A block, just allocated.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Allocation {
+pub(crate) struct Allocation {
     /// Offset of its first byte.
-    pub(super) offset: u64,
+    pub(crate) offset: u64,
     /// Its size, rounded up.
-    pub(super) bytes: u64,
+    pub(crate) bytes: u64,
     /// What must be committed before the block is used; often nothing.
-    pub(super) commit: Range<u64>,
+    pub(crate) commit: Range<u64>,
 }
 
 /// The extents of a segment.
@@ -27,7 +27,7 @@ pub(super) struct Allocation {
 /// The smallest free extent that is large enough is taken, of several the first: that takes logarithmic time however
 /// many holes there are, and prefers holes to the end that was never used, so that few pages are committed.
 #[derive(Debug)]
-pub(super) struct Arena {
+pub(crate) struct Arena {
     bytes: u64,
     /// Everything below was committed.
     committed: u64,
@@ -41,7 +41,7 @@ pub(super) struct Arena {
 }
 
 impl Arena {
-    pub(super) fn new(bytes: u64) -> Self {
+    pub(crate) fn new(bytes: u64) -> Self {
         let mut arena = Self {
             bytes: bytes / BLOCK_ALIGN * BLOCK_ALIGN,
             committed: 0,
@@ -55,7 +55,7 @@ impl Arena {
     }
 
     /// Finds room for a block. A block of no bytes gets some, so that it has an offset of its own.
-    pub(super) fn allocate(&mut self, bytes: u64) -> Option<Allocation> {
+    pub(crate) fn allocate(&mut self, bytes: u64) -> Option<Allocation> {
         let align = if bytes < LARGE_BYTES { BLOCK_ALIGN } else { PAGE_BYTES };
         let bytes = bytes.max(1).checked_next_multiple_of(align)?;
         let (extent, offset) = self.free_by_size.range((bytes, 0)..).find_map(|&(size, start)| {
@@ -78,7 +78,7 @@ impl Arena {
     ///
     /// # Panics
     /// If there is none at `offset`.
-    pub(super) fn free(&mut self, offset: u64) {
+    pub(crate) fn free(&mut self, offset: u64) {
         let bytes = self.blocks.remove(&offset).expect("only a block is freed, and once");
         self.allocated_bytes -= bytes;
         let mut extent = offset..offset + bytes;
@@ -97,7 +97,7 @@ impl Arena {
     }
 
     /// Gives up all free pages for good: they are no part of the arena any more, and can be punched.
-    pub(super) fn retire_free(&mut self) -> Vec<Range<u64>> {
+    pub(crate) fn retire_free(&mut self) -> Vec<Range<u64>> {
         let mut retired = Vec::new();
         for (start, bytes) in self.free.clone() {
             let pages = start.next_multiple_of(PAGE_BYTES)..(start + bytes) / PAGE_BYTES * PAGE_BYTES;
@@ -112,19 +112,19 @@ impl Arena {
     }
 
     /// Forgets that anything from `offset` on was committed.
-    pub(super) fn uncommit(&mut self, offset: u64) {
+    pub(crate) fn uncommit(&mut self, offset: u64) {
         self.committed = self.committed.min(offset);
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.blocks.is_empty()
     }
 
-    pub(super) fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    pub(super) fn allocated_bytes(&self) -> u64 {
+    pub(crate) fn allocated_bytes(&self) -> u64 {
         self.allocated_bytes
     }
 

@@ -25,5 +25,6 @@ mod cited;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::arena::Arena;
 pub use self::blocks::{Allocated, BlockId, Blocks, BlocksStatistics, Unused};
 pub(crate) use self::cited::return_of;

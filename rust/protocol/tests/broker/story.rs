@@ -1,6 +1,6 @@
 //! A broker under test: its surroundings played by hand, on a clock that only the test moves.
 
-use headrace_protocol::broker::{Action, Broker, Config, Exit, Frame, PeerId, SegmentNews};
+use headrace_protocol::broker::{Action, Broker, Config, Exit, Frame, PeerId, SegmentNews, SpillPart};
 use headrace_wire::{
     Blobs, BlobsBuf, Cancel, Hello, Hold, Message, Outcome, PROTOCOL_VERSION, Report, Results, Role, Submit, Verdict,
 };
@@ -77,6 +77,12 @@ pub(crate) enum Said {
         worker: Option<u32>,
         news: SegmentNews,
     },
+    Spill {
+        job: u64,
+        file: u32,
+        create: Option<u64>,
+        parts: Vec<SpillPart>,
+    },
     CloseSegment {
         segment: u32,
         discard: u64,
@@ -127,6 +133,7 @@ impl Story {
             crash_limit: 3,
             result_bytes_max: 1 << 20,
             store_limit,
+            spill_limit: 0,
             version: "0.1.0".into(),
             python: "3.11.7".into(),
             grace_ns: 1_000_000_000,
@@ -378,6 +385,7 @@ impl Story {
                 Action::Look { .. } => Said::Other,
                 Action::Segment { worker, news } => Said::Segment { worker, news },
                 Action::CloseSegment { segment, discard } => Said::CloseSegment { segment, discard },
+                Action::Spill { job, file, create, parts } => Said::Spill { job, file, create, parts },
             };
             self.said.push_back(said);
         }

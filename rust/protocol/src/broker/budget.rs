@@ -1,0 +1,259 @@
+//! The budget of memory: who is granted a segment, who waits for one, and what is done when there is no room.
+//!
+//! Results of all kinds count: shared memory that processes own, and inline results in the broker's own. Where room is short,
+//! in this order: owners return what they do not use; cold results move to disk ([`spill`](super::spill)); roots wait for
+//! tasks that let results die; and who still finds no room is told so, with the largest results by name.
+
+use super::action::SegmentNews;
+use super::ledger::NONE;
+use super::peers::Peer;
+use super::runs::Run;
+use super::spill::INLINE_BYTES_MIN;
+use super::store::{Segment, Store};
+use super::{Action, Broker, Payload, PeerId};
+use headrace_wire::{BLOCK_ALIGN, FILE_SEGMENTS, GiveBack, Message, PAGE_BYTES, citations};
+use smallvec::SmallVec;
+
+/// The least that is granted at a time, if the budget allows it; and the part of the budget that it should not exceed.
+const SEGMENT_BYTES_MIN: u64 = 32 << 20;
+const SEGMENTS_A_BUDGET: u64 = 16;
+/// Offsets travel as 32-bit multiples of [`BLOCK_ALIGN`].
+pub(super) const SEGMENT_BYTES_MAX: u64 = BLOCK_ALIGN << 32;
+/// How often the segments of one owner double.
+const DOUBLINGS_MAX: u32 = 5;
+/// How long somebody waits for room, after the last thing that made some, while others have not let go of what is dead, and
+/// while others run tasks whose end may let something die.
+const DYING_PATIENCE_NS: u64 = 1_000_000_000;
+const BUSY_PATIENCE_NS: u64 = 5_000_000_000;
+/// How long unused segments stay warm, in steps of a heartbeat.
+const WARM_NS: u64 = 5_000_000_000;
+/// How many results an error and the statistics name.
+const LARGEST_NAMED: usize = 3;
+
+/// Somebody who waits for room.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub(super) peer: PeerId,
+    bytes: u64,
+    /// Whether the owners of segments were asked for its sake.
+    asked: bool,
+    /// When it came, or something last made room.
+    since_ns: u64,
+}
+
+impl Store {
+    /// How many bytes are granted for a block of so many, if there is room beside those that results take inline.
+    fn size_for(&self, owner: PeerId, bytes: u64, inline: u64) -> Option<u64> {
+        let room = self.limit.saturating_sub(self.granted + inline);
+        let least =
+            bytes.max(1).checked_next_multiple_of(PAGE_BYTES).filter(|least| *least <= room.min(SEGMENT_BYTES_MAX))?;
+        let owned = self.segments.values().filter(|segment| segment.owner == Some(owner)).count() as u32;
+        let usual = SEGMENT_BYTES_MIN.min(self.limit / SEGMENTS_A_BUDGET) << owned.min(DOUBLINGS_MAX);
+        Some(least.max(usual.min(room) / PAGE_BYTES * PAGE_BYTES))
+    }
+}
+
+impl Broker {
+    pub(super) fn handle_want(&mut self, peer: PeerId, bytes: u64, now_ns: u64) {
+        self.store.used = true;
+        self.store.wants.push_back(Wanted { peer, bytes, asked: false, since_ns: now_ns });
+        self.serve_wants(now_ns);
+    }
+
+    /// When somebody who waits for room may have waited long enough.
+    pub(super) fn wants_due_ns(&self) -> Option<u64> {
+        let wanted = self.store.wants.front().filter(|_| !self.is_spilling())?;
+        let patience_ns = if self.others_work() { BUSY_PATIENCE_NS } else { DYING_PATIENCE_NS };
+        Some(wanted.since_ns + patience_ns)
+    }
+
+    /// Gives room to those who wait for it, first come, first served, and sees to it that there is some; if that fails, the
+    /// answer is no.
+    pub(super) fn serve_wants(&mut self, now_ns: u64) {
+        while let Some(&Wanted { peer, bytes, asked, since_ns }) = self.store.wants.front() {
+            if let Some(size) = self.store.size_for(peer, bytes, self.ledger.results_bytes()) {
+                self.store.wants.pop_front();
+                self.grant(peer, size);
+                continue;
+            }
+            let is_possible = bytes <= self.store.limit.min(SEGMENT_BYTES_MAX);
+            if is_possible && !asked {
+                self.store.wants[0].asked = true;
+                self.ask_for_segments();
+                continue;
+            }
+            if is_possible && self.waits_on(bytes, since_ns, now_ns) {
+                return;
+            }
+            self.store.wants.pop_front();
+            self.store.asked.clear();
+            let text = self.full(bytes, now_ns);
+            self.tell_of_segment(peer, SegmentNews::Refused { text });
+        }
+    }
+
+    /// Whether there may be room soon for so many bytes. Moves results to disk if what dies is not enough.
+    fn waits_on(&mut self, bytes: u64, since_ns: u64, now_ns: u64) -> bool {
+        let in_time = |patience_ns: u64| now_ns < since_ns + patience_ns;
+        if !self.store.asked.is_empty() && in_time(DYING_PATIENCE_NS) {
+            return true;
+        }
+        let room = self.store.limit.saturating_sub(self.store.granted + self.ledger.results_bytes());
+        let dying = if in_time(DYING_PATIENCE_NS) { self.store.dying_bytes() } else { 0 };
+        if room + dying < bytes && self.spill(bytes - room - dying, now_ns) {
+            return true;
+        }
+        dying > 0 || (self.others_work() && in_time(BUSY_PATIENCE_NS))
+    }
+
+    /// Whether somebody who does not wait for room runs tasks.
+    fn others_work(&self) -> bool {
+        let waits = |peer: PeerId| self.store.wants.iter().any(|wanted| wanted.peer == peer);
+        self.workers.iter().any(|worker| worker.frames_open() > 0 && worker.peer().is_some_and(|peer| !waits(peer)))
+    }
+
+    /// Something has made room, or lets others make some.
+    pub(super) fn note_room(&mut self, now_ns: u64) {
+        if let Some(wanted) = self.store.wants.front_mut() {
+            (wanted.asked, wanted.since_ns) = (false, now_ns);
+            self.serve_wants(now_ns);
+        }
+    }
+
+    /// Whether results take so much of the budget that no task should start which only adds to them, while others run that
+    /// may let some die.
+    pub(super) fn holds_roots_back(&self) -> bool {
+        let results = self.store.live_bytes + self.ledger.results_bytes();
+        self.consuming > 0 && results > self.store.limit / 5 * 4
+    }
+
+    /// Moves inline results to disk when the budget is exceeded, which nobody asks for beforehand.
+    pub(super) fn keep_budget(&mut self, now_ns: u64) {
+        let taken = self.store.granted + self.ledger.results_bytes();
+        if taken > self.store.limit && self.ledger.results_bytes() > 0 && !self.is_spilling() {
+            self.spill(taken - self.store.limit + self.store.limit / 16, now_ns);
+        }
+    }
+
+    /// Whether inline results exceed the budget by so much that no further ones should come before some are on disk.
+    pub(super) fn is_overfull(&self) -> bool {
+        self.is_spilling() && self.ledger.results_bytes() > self.store.limit / 4 * 5
+    }
+
+    /// Why a result cannot be kept, if it is inline and there is no room for it anywhere.
+    pub(super) fn refuse_inline(&self, value: &Payload, now_ns: u64) -> Option<String> {
+        if value.len() < INLINE_BYTES_MIN || value.cites() {
+            return None;
+        }
+        let bytes = value.len() as u64;
+        let is_full = self.ledger.results_bytes() + bytes > self.store.limit;
+        let can_move = self.is_spilling() || self.can_spill(now_ns);
+        (is_full && !can_move).then(|| format!("StoreFull: {}", self.full(bytes, now_ns)))
+    }
+
+    fn grant(&mut self, owner: PeerId, bytes: u64) {
+        let store = &mut self.store;
+        store.last_segment += 1;
+        let segment = store.last_segment;
+        debug_assert!(segment < FILE_SEGMENTS);
+        let shared_with = SmallVec::new();
+        let entry = Segment { owner: Some(owner), bytes, charged: bytes, file: None, shared_with, blocks: 0 };
+        store.segments.insert(segment, entry);
+        store.granted += bytes;
+        store.peak = store.peak.max(store.granted);
+        self.tell_of_segment(owner, SegmentNews::Granted { segment, bytes });
+    }
+
+    /// Asks every owner for the segments that it does not use.
+    fn ask_for_segments(&mut self) {
+        let mut owners: Vec<PeerId> = self.store.segments.values().filter_map(|segment| segment.owner).collect();
+        owners.sort_unstable();
+        owners.dedup();
+        // Dead results that a worker holds still may be what fills its segments.
+        (0..self.workers.len() as u32).for_each(|worker| self.forget_dead(worker));
+        for &owner in &owners {
+            self.send(owner, &Message::GiveBack(GiveBack::default()));
+        }
+        self.store.asked = owners;
+    }
+
+    pub(super) fn handle_give_back(&mut self, peer: PeerId, given: &GiveBack<'_>, now_ns: u64) {
+        for (number, pages) in given.segment.iter().zip(given.pages.iter()) {
+            let Some(segment) = self.store.segments.get_mut(&number).filter(|segment| segment.owner == Some(peer))
+            else {
+                continue;
+            };
+            if pages == 0 {
+                self.drop_segment(number);
+            } else {
+                let bytes = segment.charged.min(u64::from(pages) * PAGE_BYTES);
+                segment.charged -= bytes;
+                self.store.granted -= bytes;
+            }
+        }
+        self.store.asked.retain(|asked| *asked != peer);
+        self.serve_wants(now_ns);
+    }
+
+    /// Has unused segments returned once shared memory has rested for a while; warm ones are for those who come soon.
+    pub(super) fn cool_store(&mut self, now_ns: u64) {
+        if self.store.used {
+            self.store.used = false;
+            self.store.cool_ns = now_ns + WARM_NS;
+        } else if self.store.granted > 0 && now_ns >= self.store.cool_ns && self.store.asked.is_empty() {
+            self.store.cool_ns = u64::MAX;
+            self.ask_for_segments();
+        }
+    }
+
+    pub(super) fn tell_of_segment(&mut self, peer: PeerId, news: SegmentNews) {
+        let worker = match self.peers.get(&peer) {
+            Some(&Peer::Worker(worker)) => Some(worker),
+            Some(Peer::Client(_)) => None,
+            Some(Peer::Cut) | None => return,
+        };
+        self.actions.push_back(Action::Segment { worker, news });
+    }
+
+    /// Why there is no room.
+    fn full(&self, bytes: u64, now_ns: u64) -> String {
+        let (granted, limit) = (self.store.granted, self.store.limit);
+        let named: Vec<String> =
+            self.largest_results().into_iter().map(|(name, bytes)| format!("{name}: {bytes} bytes")).collect();
+        format!(
+            "a result needs {bytes} bytes of memory; {} of {limit} are taken, {granted} of them shared (largest results: \
+             {}), and {}",
+            granted + self.ledger.results_bytes(),
+            if named.is_empty() { "none".to_owned() } else { named.join(", ") },
+            self.why_not_spilled(now_ns)
+        )
+    }
+
+    /// The results that take most memory, largest first, by name.
+    pub(super) fn largest_results(&self) -> Vec<(String, u64)> {
+        let mut largest: Vec<(u64, u32)> = Vec::with_capacity(LARGEST_NAMED + 1);
+        for (slot, value) in self.ledger.values() {
+            let shared = citations(value.bytes()).filter(|cited| cited.segment < FILE_SEGMENTS);
+            let bytes = shared.map(|cited| cited.bytes).sum::<u64>() + value.len() as u64;
+            let place = largest.partition_point(|other| other.0 >= bytes);
+            if place < LARGEST_NAMED {
+                largest.insert(place, (bytes, slot));
+                largest.truncate(LARGEST_NAMED);
+            }
+        }
+        largest.into_iter().map(|(bytes, slot)| (self.name_of(slot), bytes)).collect()
+    }
+
+    /// The key of a task, as far as the broker knows it.
+    fn name_of(&self, slot: u32) -> String {
+        let slot = self.ledger.slot(slot);
+        let run: &Run = self.run(slot.run);
+        match (run.keys.get(&slot.index), slot.function) {
+            (Some(key), _) => String::from_utf8_lossy(key).into_owned(),
+            (None, NONE) => format!("put-{}", slot.index),
+            (None, function) => {
+                format!("{}-{}", String::from_utf8_lossy(self.functions.get(function).name.bytes()), slot.index)
+            }
+        }
+    }
+}
