@@ -83,6 +83,8 @@ struct Cluster {
     written: VecDeque<u64>,
     /// Whether some inline values are worth the move; then no job fails, because there would be no place for them.
     padded: bool,
+    /// How slow the disk is.
+    disk_odds: u64,
     /// Results that have moved, over all.
     moves: u64,
 }
@@ -148,6 +150,7 @@ impl Cluster {
         let workers = 1 + chance.below(3) as u32;
         let scarce = chance.one_in(3);
         let spill_limit = [0, 1 << 15, 1 << 30][chance.below(3) as usize];
+        let disk_odds = [2, 10, 100][chance.below(3) as usize];
         let padded = spill_limit == 1 << 30 && chance.one_in(2);
         let config = Config {
             workers,
@@ -188,6 +191,7 @@ impl Cluster {
             to_write: VecDeque::new(),
             written: VecDeque::new(),
             padded,
+            disk_odds,
             moves: 0,
         }
     }
@@ -225,9 +229,6 @@ impl Cluster {
     /// One step of one part, chosen by chance.
     fn step(&mut self) {
         self.now_ns += self.chance.below(self.step_ns);
-        if self.chance.one_in(10) {
-            self.step_disk();
-        }
         match self.chance.below(8) {
             0 => self.step_client(),
             1..=3 => self.step_broker(),
@@ -283,6 +284,9 @@ impl Cluster {
                 let frame: Frame = Arc::new(frame);
                 self.broker.handle_frame(process.peer, &frame, self.now_ns);
             }
+        }
+        if self.chance.one_in(self.disk_odds) {
+            self.step_disk();
         }
         self.broker.handle_timeout(self.now_ns);
         self.broker.finish_turn(self.now_ns);

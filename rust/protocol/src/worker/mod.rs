@@ -232,6 +232,9 @@ impl Worker {
                 let held = lease.flags & LEASE_HOLD != 0;
                 if held {
                     self.values.insert(lease.task, lease.attempt, value, &mut self.blocks);
+                } else {
+                    // What an earlier attempt may have left, of which the broker knows nothing.
+                    self.values.remove(lease.task, &mut self.blocks);
                 }
                 if lease.flags & LEASE_REPORT != 0 {
                     self.blocks.publish_cited(value);
