@@ -225,6 +225,8 @@ class ClientCore:
         crash_limit: int,
         result_bytes_max: int,
         store_limit: int,
+        spill_dir: str,
+        spill_limit: int,
         grace_s: float,
     ) -> ClientCore:
         """Start an embedded broker with its workers, and a session with it."""

@@ -78,8 +78,11 @@ class Client:
         preload: names of modules that each worker imports before its first task.
         setup: a function without arguments that each worker calls once before its first task.
         env: environment variables for the workers, on top of this process's own.
-        store_limit: bytes of shared memory that large results may take together; by default half of what the process's
-            control group, or the machine, has.
+        store_limit: bytes of memory that results may take together; by default half of what the process's control
+            group, or the machine, has.
+        spill_dir: directory for results beyond that; by default TMPDIR or /var/tmp, whichever lies on a disk first. The
+            files have no names and are gone with the client.
+        spill_limit: bytes that they may take there; 0 for none. By default half of what is free there now.
 
     Raises:
         UsageError: an argument is not usable.
@@ -98,12 +101,14 @@ class Client:
         setup: Callable[[], object] | None = None,
         env: Mapping[str, str] | None = None,
         store_limit: int | None = None,
+        spill_dir: str | os.PathLike[str] | None = None,
+        spill_limit: int | None = None,
     ) -> None:
         if address is not None:
             raise UsageError(f"remote brokers come with a later version; Client() without {address!r} starts its own")
         self._workers = _checked_workers(workers)
         self._mode = mode
-        self._engine = _start(mode, self._workers, preload, setup, env, store_limit)
+        self._engine = _start(mode, self._workers, preload, setup, env, store_limit, spill_dir, spill_limit)
         self._core = self._engine.core
         self._closing = threading.Lock()
         self._open = True
@@ -325,17 +330,19 @@ def _start(
     setup: Callable[[], object] | None,
     env: Mapping[str, str] | None,
     store_limit: int | None,
+    spill_dir: str | os.PathLike[str] | None,
+    spill_limit: int | None,
 ) -> Engine:
     if mode == "processes":
         from headrace.embedded import Embedded
 
-        if store_limit is None:
-            from headrace.memory import default_store_limit
+        from headrace.limits import default_store_limit, spill_place
 
+        if store_limit is None:
             store_limit = default_store_limit()
         elif not isinstance(store_limit, int) or store_limit <= 0:
             raise UsageError(f"store_limit takes a number of bytes, not {store_limit!r}")
-        return Embedded(workers, preload, setup, env, store_limit)
+        return Embedded(workers, preload, setup, env, store_limit, spill_place(spill_dir, spill_limit))
     if mode in ("threads", "sync"):
         from headrace.local import Local
 

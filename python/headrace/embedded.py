@@ -38,6 +38,7 @@ class Embedded:
         setup: Callable[[], object] | None,
         env: Mapping[str, str] | None,
         store_limit: int,
+        spill: tuple[str, int],
     ) -> None:
         launch = prepare(preload, setup, env)
         self.core = ClientCore.embedded(
@@ -50,6 +51,8 @@ class Embedded:
             crash_limit=CRASH_LIMIT,
             result_bytes_max=RESULT_BYTES_MAX,
             store_limit=store_limit,
+            spill_dir=spill[0],
+            spill_limit=spill[1],
             grace_s=GRACE_S,
         )
         self._printer = Printer(self.core)

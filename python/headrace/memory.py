@@ -1,4 +1,4 @@
-"""Large values in shared memory: made in place, copied on demand, and how much of it there may be."""
+"""Large values in shared memory: made in place, and copied on demand."""
 
 from __future__ import annotations
 
@@ -66,45 +66,3 @@ def set_allocator(allocate: Callable[[int], Block] | None) -> None:
 
 
 _allocate: Callable[[int], Block] | None = None
-
-
-def default_store_limit() -> int:
-    """Give half of the memory that this process may use: of its control group's limit, or of what is available."""
-    return min(_available(), *_group_limits()) // 2
-
-
-def _available() -> int:
-    with open("/proc/meminfo", encoding="ascii") as lines:
-        for line in lines:
-            name, _, rest = line.partition(":")
-            if name == "MemAvailable":
-                return int(rest.split()[0]) * 1024
-    return 1 << 62
-
-
-def _group_limits() -> list[int]:
-    """Give the limits of this process's control groups, of version 1 or 2; at least one number."""
-    limits = [1 << 62]
-    try:
-        with open("/proc/self/cgroup", encoding="utf-8") as lines:
-            groups = [line.rstrip("\n").split(":", 2) for line in lines]
-    except OSError:
-        return limits
-    for _, controllers, path in groups:
-        if controllers == "":
-            root, name = "/sys/fs/cgroup", "memory.max"
-        elif "memory" in controllers.split(","):
-            root, name = "/sys/fs/cgroup/memory", "memory.limit_in_bytes"
-        else:
-            continue
-        # A limit further up holds, too; in a container the path may not exist, and the root is the group's own.
-        parts = path.strip("/").split("/") if path.strip("/") else []
-        for depth in range(len(parts), -1, -1):
-            try:
-                with open("/".join([root, *parts[:depth], name]), encoding="ascii") as file:
-                    text = file.read().strip()
-            except OSError:
-                continue
-            if text.isdecimal():
-                limits.append(int(text))
-    return limits

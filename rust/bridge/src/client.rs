@@ -67,7 +67,8 @@ impl ClientCore {
     /// Starts an embedded broker with its workers, and a session with it.
     #[staticmethod]
     #[pyo3(signature = (
-        *, workers, program, arguments, environment, boot, libzmq, crash_limit, result_bytes_max, store_limit, grace_s
+        *, workers, program, arguments, environment, boot, libzmq, crash_limit, result_bytes_max, store_limit, spill_dir,
+        spill_limit, grace_s
     ))]
     #[expect(clippy::too_many_arguments, reason = "they are all keywords of one call")]
     fn embedded(
@@ -81,6 +82,8 @@ impl ClientCore {
         crash_limit: u8,
         result_bytes_max: u64,
         store_limit: u64,
+        spill_dir: PathBuf,
+        spill_limit: u64,
         grace_s: f64,
     ) -> PyResult<Self> {
         let python = Python::version_str().split(' ').next().unwrap_or_default().to_owned();
@@ -107,6 +110,8 @@ impl ClientCore {
             crash_limit,
             result_bytes_max,
             store_limit,
+            spill_dir,
+            spill_limit,
             version: version.to_owned(),
             python: python.clone(),
             grace_ns: (grace_s * 1e9) as u64,

@@ -13,7 +13,7 @@ use headrace_protocol::store::{Allocated, BlockId, Blocks};
 use headrace_runtime::segments::{Answer, Segments};
 use headrace_sys::segment::Segment;
 use headrace_wire::Citation;
-use pyo3::exceptions::{PyBufferError, PyMemoryError};
+use pyo3::exceptions::{PyBufferError, PyMemoryError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
@@ -178,6 +178,20 @@ impl Memory {
         map.ok_or_else(|| infra_error(py, "ResultLost", &format!("segment {segment} of shared memory is not here")))
     }
 
+    /// Has bytes of a block read that lies in a file.
+    pub(crate) fn fetch(
+        &self,
+        py: Python<'_>,
+        segment: &Segment,
+        cited: Citation,
+        start: u64,
+        bytes: u64,
+    ) -> PyResult<()> {
+        check_within(segment, cited, start, bytes)?;
+        let read = py.detach(|| segment.fetch(cited.offset + start, bytes));
+        read.map_err(|why| infra_error(py, "ResultLost", &format!("a result that lies on disk cannot be read: {why}")))
+    }
+
     /// An object for bytes of a block; it takes a reference of its own.
     pub(crate) fn export(
         self: &Arc<Self>,
@@ -187,11 +201,7 @@ impl Memory {
         bytes: u64,
         access: Access,
     ) -> PyResult<Block> {
-        let within = start.checked_add(bytes).is_some_and(|end| end <= cited.bytes)
-            && cited.offset.checked_add(cited.bytes).is_some_and(|end| end <= segment.len());
-        if !within {
-            return Err(pyo3::exceptions::PyValueError::new_err("damaged value: bytes outside its block"));
-        }
+        check_within(&segment, cited, start, bytes)?;
         let id = BlockId { segment: cited.segment, offset: cited.offset };
         let at = cited.offset + start;
         self.with_blocks(|blocks| blocks.hold(id));
@@ -215,6 +225,12 @@ impl Memory {
     fn exports(&self) -> MutexGuard<'_, BTreeMap<BlockId, (u64, u32)>> {
         self.exports.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn check_within(segment: &Segment, cited: Citation, start: u64, bytes: u64) -> PyResult<()> {
+    let within = start.checked_add(bytes).is_some_and(|end| end <= cited.bytes)
+        && cited.offset.checked_add(cited.bytes).is_some_and(|end| end <= segment.len());
+    if within { Ok(()) } else { Err(PyValueError::new_err("damaged value: bytes outside its block")) }
 }
 
 /// What an object may do with the bytes.

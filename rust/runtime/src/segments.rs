@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use headrace_protocol::broker::SegmentNews;
 use headrace_sys::segment::Segment;
+use headrace_wire::FILE_SEGMENTS;
 
 /// All maps of one process.
 #[derive(Debug, Default)]
@@ -64,8 +65,10 @@ impl Segments {
                 Err(error) => state.answers.push_back(unusable(segment, bytes, &error)),
             },
             (SegmentNews::Shared { segment, bytes }, Some(fd)) => {
+                let map =
+                    if segment < FILE_SEGMENTS { Segment::map(fd, bytes, false) } else { Segment::map_file(fd, bytes) };
                 // Without it whoever needs it says so.
-                if let Ok(map) = Segment::map(fd, bytes, false) {
+                if let Ok(map) = map {
                     state.enter(segment, map);
                 }
             }

@@ -62,6 +62,40 @@ impl Segment {
         Ok(Self { map, fd, bytes, writable })
     }
 
+    /// Maps the first `bytes` of a file, read-only. It has no name, so that nobody can cut it short.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidData`] if the file is smaller or has a name; otherwise when the process is out of address
+    /// space.
+    pub fn map_file(fd: OwnedFd, bytes: u64) -> io::Result<Self> {
+        let file = rustix::fs::fstat(&fd)?;
+        if file.st_nlink != 0 || u64::try_from(file.st_size).unwrap_or(0) < bytes {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "not an unnamed file of the expected size"));
+        }
+        let map = Map::new(&fd, 0, bytes, ProtFlags::READ, MapFlags::SHARED)?;
+        Ok(Self { map, fd, bytes, writable: false })
+    }
+
+    /// Reads the pages that the range touches, where that is not memory anyway.
+    ///
+    /// # Errors
+    /// When the disk fails: without this call, the first access would be the end of the process.
+    ///
+    /// # Panics
+    /// If the range leaves the segment.
+    pub fn fetch(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        self.check(offset, bytes);
+        let page = page_bytes();
+        let (start, end) = (offset / page * page, (offset + bytes).next_multiple_of(page));
+        let at = self.at(start).as_ptr().cast();
+        // SAFETY: the range lies in the map, but for the end of its last page, and reading pages changes no byte.
+        match retry(|| unsafe { rustix::mm::madvise(at, (end - start) as usize, Advice::LinuxPopulateRead) }) {
+            // Linux before 5.14 does not know the advice.
+            Ok(()) | Err(Errno::INVAL) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
     /// Its size in bytes.
     #[expect(clippy::len_without_is_empty, reason = "there is no segment of no bytes")]
     pub fn len(&self) -> u64 {
@@ -346,6 +380,24 @@ mod tests {
         assert_eq!(allocated_bytes(&fd), BYTES - 2 * page, "no page lies wholly in that range");
         assert_eq!(read(owner.at(3 * page - 1), 2), b"a\0");
         owner.commit(0, 0).unwrap();
+    }
+
+    #[test]
+    fn an_unnamed_file_is_mapped_like_memory() {
+        use std::os::unix::fs::FileExt;
+
+        let path = std::env::temp_dir().join(format!("headrace-segment-{}", std::process::id()));
+        let file = std::fs::OpenOptions::new().create_new(true).read(true).write(true).open(&path).unwrap();
+        file.set_len(BYTES).unwrap();
+        file.write_all_at(b"block", 5000).unwrap();
+        let named = Segment::map_file(file.try_clone().unwrap().into(), BYTES).unwrap_err();
+        assert_eq!(named.kind(), io::ErrorKind::InvalidData);
+        std::fs::remove_file(&path).unwrap();
+        let segment = Segment::map_file(file.try_clone().unwrap().into(), BYTES).unwrap();
+        segment.fetch(5000, 5).unwrap();
+        assert_eq!(read(segment.at(5000), 5), b"block");
+        assert!(!segment.is_writable());
+        assert!(Segment::map_file(file.into(), BYTES + 1).is_err());
     }
 
     #[test]

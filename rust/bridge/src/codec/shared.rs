@@ -2,18 +2,19 @@
 //!
 //! Behind the citations (`headrace_wire::CITING`) stands one byte for the kind of value. 0: `bytes`; 1: `str`; then one piece
 //! with its contents. 2: a pickle with out-of-band buffers (protocol 5): a piece with the pickle, u32 n, then n pieces with the
-//! buffers. A piece is u32 k, u64 start, u64 length: so many bytes of the block of citation k; or, with k = 2³² - 1, the bytes
+//! buffers. (3, [`WRAPPED`], is the broker's: an inline value that lies on disk.) A piece is u32 k, u64 start, u64 length: so many bytes of the block of citation k; or, with k = 2³² - 1, the bytes
 //! themselves follow.
 use std::sync::Arc;
 
 use headrace_protocol::store::BlockId;
-use headrace_wire::{BLOCK_ALIGN, Citation, behind_citations, citations, write_citations};
+use headrace_wire::{BLOCK_ALIGN, Citation, FILE_SEGMENTS, WRAPPED, behind_citations, citations, write_citations};
 use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyList, PyString};
 
+use super::decode::decode_value;
 use super::encode::put_pickle;
 use super::pickle::{dumps_out_of_band, dumps_plain};
 use crate::memory::{Access, Block, Memory};
@@ -198,6 +199,11 @@ pub(super) fn decode_shared(py: Python<'_>, value: &[u8], memory: &Arc<Memory>) 
     let cited: Vec<Citation> = citations(value).collect();
     let mut reader = Reader { rest: behind_citations(value) };
     let kind = reader.take(1)?[0];
+    if kind == WRAPPED {
+        let piece = Piece { k: 0, start: 0, bytes: u64::from_le_bytes(reader.array()?) };
+        let object = Read { piece, inline: None }.object(py, memory, &cited)?;
+        return decode_value(py, Contiguous::plain(object.bind(py))?.bytes(), None);
+    }
     let first = reader.piece()?;
     match kind {
         KIND_BYTES | KIND_STR => {
@@ -272,6 +278,9 @@ impl Read<'_> {
         let Piece { k, start, bytes } = self.piece;
         let citation = *cited.get(k as usize).ok_or_else(damaged)?;
         let segment = memory.map(py, citation.segment)?;
+        if citation.segment >= FILE_SEGMENTS {
+            memory.fetch(py, &segment, citation, start, bytes)?;
+        }
         let block: Block = memory.export(citation, segment, start, bytes, Access::ReadOnly)?;
         Ok(Py::new(py, block)?.into_any())
     }

@@ -5,6 +5,7 @@
 
 mod children;
 mod lines;
+mod spiller;
 mod turn;
 
 use crate::inproc::{self, ClientEnd};
@@ -41,8 +42,12 @@ pub struct BrokerConfig {
     pub crash_limit: u8,
     /// Largest result in bytes that travels in a frame.
     pub result_bytes_max: u64,
-    /// Bytes of shared memory that all processes may have together.
+    /// Bytes that results may take in memory.
     pub store_limit: u64,
+    /// Where results go beyond that.
+    pub spill_dir: PathBuf,
+    /// Bytes of them at most.
+    pub spill_limit: u64,
     /// Version of headrace.
     pub version: String,
     /// Version of Python.
@@ -117,17 +122,19 @@ pub fn start(config: BrokerConfig) -> Result<(BrokerHandle, ClientEnd), StartErr
         crash_limit: config.crash_limit,
         result_bytes_max: config.result_bytes_max,
         store_limit: config.store_limit,
+        spill_limit: config.spill_limit,
         version: config.version.clone(),
         python: config.python.clone(),
         grace_ns: config.grace_ns,
     };
     let path = run_dir.path().to_owned();
     let children = children::Children::new(&config, &endpoint, library.path())?;
+    let spiller = spiller::Spiller::new(config.spill_dir)?;
     let segments = Arc::<Segments>::default();
     let client_segments = Arc::clone(&segments);
     let thread = spawn_native("headrace-broker", move || {
         let _closing = CloseAtEnd(Arc::clone(&client_segments));
-        turn::Loop::new(machine, router, broker_end, client_segments, children).run();
+        turn::Loop::new(machine, router, broker_end, client_segments, children, spiller).run();
         // The socket is closed by now; the context waits for its threads, then the directory goes.
         drop(context);
         drop(run_dir);

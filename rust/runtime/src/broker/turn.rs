@@ -1,13 +1,15 @@
 //! The broker's turn: drain all input, apply it, flush; then sleep until something happens.
 
 use super::children::Children;
+use super::spiller::{Job, Part, Source, Spiller, Target};
 use crate::clock;
 use crate::inproc::{BrokerEnd, Wake};
 use crate::segments::Segments;
-use headrace_protocol::broker::{Action, Broker, Config, Frame, PeerId, SegmentNews};
+use headrace_protocol::broker::{Action, Broker, Config, Frame, PeerId, SegmentNews, SpillPart};
 use headrace_sys::poll::{self, PollFd};
 use headrace_sys::zmq::{Router, RoutingId, SendError};
 use std::collections::{HashMap, VecDeque};
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,8 +31,9 @@ pub(super) struct Loop {
     router: Router,
     client: BrokerEnd,
     children: Children,
-    /// Every segment of shared memory.
-    segments: HashMap<u32, OwnedFd>,
+    /// Every segment, of memory or a file.
+    segments: HashMap<u32, Arc<File>>,
+    spiller: Spiller,
     /// Those that the client has mapped.
     client_segments: Arc<Segments>,
     peers: HashMap<RoutingId, PeerId>,
@@ -53,6 +56,7 @@ impl Loop {
         client: BrokerEnd,
         client_segments: Arc<Segments>,
         children: Children,
+        spiller: Spiller,
     ) -> Self {
         Loop {
             machine: Broker::new(config, clock::now_ns()),
@@ -60,6 +64,7 @@ impl Loop {
             client,
             children,
             segments: HashMap::new(),
+            spiller,
             client_segments,
             peers: HashMap::new(),
             routes: HashMap::new(),
@@ -94,6 +99,7 @@ impl Loop {
             self.children_due_ns = now_ns + CHILDREN_NS;
             self.drain_children(now_ns);
         }
+        self.drain_spiller();
         let now_ns = clock::now_ns();
         self.machine.handle_timeout(now_ns);
         self.machine.finish_turn(now_ns);
@@ -140,10 +146,32 @@ impl Loop {
         }
     }
 
+    fn drain_spiller(&mut self) {
+        while let Some(written) = self.spiller.poll() {
+            if let Some(file) = written.file {
+                self.segments.insert(written.segment, Arc::new(file));
+            }
+            self.machine.handle_spilled(written.job, written.outcome, clock::now_ns());
+        }
+    }
+
+    fn spill(&mut self, number: u64, segment: u32, create: Option<u64>, parts: Vec<SpillPart>) {
+        let segments = &self.segments;
+        let find = |segment: u32| segments.get(&segment).cloned();
+        // What is gone meanwhile needs no copy; the machine will see that it is.
+        let part = |part: SpillPart| Some(Part { from: Source::of(part.from, find)?, to: part.to });
+        let parts = parts.into_iter().filter_map(part).collect();
+        let file = match (create, find(segment)) {
+            (None, Some(file)) => Target::Known(file),
+            (bytes, _) => Target::New(bytes.unwrap_or(0)),
+        };
+        self.spiller.start(Job { number, segment, file, parts });
+    }
+
     fn tell_of_segment(&mut self, worker: Option<u32>, news: SegmentNews) {
         if let SegmentNews::Granted { segment, bytes } = news {
             match headrace_sys::segment::create(bytes) {
-                Ok(fd) => drop(self.segments.insert(segment, fd)),
+                Ok(fd) => drop(self.segments.insert(segment, Arc::new(File::from(fd)))),
                 Err(error) => {
                     let text = format!("a segment of {bytes} bytes of shared memory cannot be made: {error}");
                     self.machine.handle_segment_failure(segment);
@@ -160,7 +188,7 @@ impl Loop {
             SegmentNews::Refused { .. } | SegmentNews::Dropped { .. } => None,
         };
         // Without a descriptor the receiver knows that it has none.
-        let fd = fd.and_then(|fd| fd.try_clone().ok());
+        let fd = fd.and_then(|file| file.try_clone().ok()).map(OwnedFd::from);
         match worker {
             None => self.client_segments.handle(news, fd),
             Some(worker) => self.children.tell_of_segment(worker, &news, fd),
@@ -200,13 +228,14 @@ impl Loop {
                 Action::Kill { worker } => self.children.kill(worker),
                 Action::Segment { worker, news } => self.tell_of_segment(worker, news),
                 Action::CloseSegment { segment, discard } => {
-                    if let Some(fd) = self.segments.remove(&segment)
+                    if let Some(file) = self.segments.remove(&segment)
                         && discard > 0
                     {
                         // If it fails, the pages go with the last map.
-                        let _ = headrace_sys::segment::discard(&fd, discard);
+                        let _ = headrace_sys::segment::discard(&*file, discard);
                     }
                 }
+                Action::Spill { job, file, create, parts } => self.spill(job, file, create, parts),
                 // It said goodbye, or was told so: the broker ends with its client.
                 Action::Cut { peer: CLIENT } => self.client_gone = true,
                 Action::Forget { peer } => {
@@ -269,12 +298,13 @@ impl Loop {
         self.poll_fds.clear();
         self.poll_fds.push(PollFd::input(self.router.fd()));
         self.poll_fds.push(PollFd::input(self.client.fd()));
+        self.poll_fds.push(PollFd::input(self.spiller.fd()));
         self.children.poll_fds(&mut self.poll_fds);
         // An error means a signal or a descriptor that has just gone; the next turn looks again either way.
         let _ = poll::wait(&mut self.poll_fds, timeout);
         self.client.wake_up();
         self.children_due_ns = clock::now_ns() + CHILDREN_NS;
-        self.children_call = self.poll_fds[2..].iter().any(|fd| fd.is_ready() || fd.hung_up() || fd.failed());
+        self.children_call = self.poll_fds[3..].iter().any(|fd| fd.is_ready() || fd.hung_up() || fd.failed());
     }
 
     /// Tells the workers to leave, waits for them, and kills those that stay.

@@ -1,0 +1,86 @@
+"""How much memory and disk results may take, unless the user says so."""
+
+from __future__ import annotations
+
+import os
+
+from headrace.errors import UsageError
+
+
+def default_store_limit() -> int:
+    """Give half of the memory that this process may use: of its control group's limit, or of what is available."""
+    return min(_available(), *_group_limits()) // 2
+
+
+def _available() -> int:
+    with open("/proc/meminfo", encoding="ascii") as lines:
+        for line in lines:
+            name, _, rest = line.partition(":")
+            if name == "MemAvailable":
+                return int(rest.split()[0]) * 1024
+    return 1 << 62
+
+
+def _group_limits() -> list[int]:
+    """Give the limits of this process's control groups, of version 1 or 2; at least one number."""
+    limits = [1 << 62]
+    try:
+        with open("/proc/self/cgroup", encoding="utf-8") as lines:
+            groups = [line.rstrip("\n").split(":", 2) for line in lines]
+    except OSError:
+        return limits
+    for _, controllers, path in groups:
+        if controllers == "":
+            root, name = "/sys/fs/cgroup", "memory.max"
+        elif "memory" in controllers.split(","):
+            root, name = "/sys/fs/cgroup/memory", "memory.limit_in_bytes"
+        else:
+            continue
+        # A limit further up holds, too; in a container the path may not exist, and the root is the group's own.
+        parts = path.strip("/").split("/") if path.strip("/") else []
+        for depth in range(len(parts), -1, -1):
+            try:
+                with open("/".join([root, *parts[:depth], name]), encoding="ascii") as file:
+                    text = file.read().strip()
+            except OSError:
+                continue
+            if text.isdecimal():
+                limits.append(int(text))
+    return limits
+
+
+def spill_place(directory: str | os.PathLike[str] | None, limit: int | None) -> tuple[str, int]:
+    """Give the directory for results that memory has no room for, and the bytes that they may take there."""
+    if limit is not None and (not isinstance(limit, int) or limit < 0):
+        raise UsageError(f"spill_limit takes a number of bytes, not {limit!r}")
+    if directory is not None:
+        place = os.fspath(directory)
+        if not _is_usable(place):
+            raise UsageError(f"spill_dir takes a directory that this process may write to, not {place!r}")
+    else:
+        candidates = (os.environ.get("TMPDIR"), "/var/tmp", "/tmp")
+        usable = (path for path in candidates if path and _is_usable(path) and not _is_memory(path))
+        place = next(usable, "")
+        if not place:
+            return "", 0
+    if limit is None:
+        disk = os.statvfs(place)
+        limit = disk.f_bavail * disk.f_frsize // 2
+    return place, limit
+
+
+def _is_usable(path: str) -> bool:
+    return os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK)
+
+
+def _is_memory(path: str) -> bool:
+    """Whether files there take memory, so that nothing is won by a move."""
+    device = os.stat(path).st_dev
+    name = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+            mounts = (line.split() for line in lines)
+            kinds = [words[words.index("-") + 1] for words in mounts if words[2] == name]
+    except (OSError, ValueError):
+        return False
+    return any(kind in ("tmpfs", "ramfs") for kind in kinds)
