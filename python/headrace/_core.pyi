@@ -200,6 +200,8 @@ _State = tuple[
     tuple[int, int],
     list[tuple[int, int, int, int]],
     tuple[int, int, int, int, int, int, int],
+    tuple[int, int, int, int, int, int],
+    list[tuple[str, int]],
 ]
 
 @final

@@ -171,6 +171,19 @@ class Client:
         index, key = self._engine.put(value)
         return Ref(self._core, CALLS, index, self, key)
 
+    def statistics(self) -> RunStatistics:
+        """Give a snapshot of the single calls, of the workers, and of the memory that results take.
+
+        Raises:
+            UsageError: the client is closed.
+
+        Cost: a round trip to the broker.
+        """
+        self._check_open()
+        from headrace.statistics import RunStatistics
+
+        return self._engine.statistics(CALLS) or RunStatistics(0, 0, 0, 0, 0, 0, 0, 0.0, 0.0)
+
     def close(self, wait: bool = True, cancel: bool = False) -> None:
         """End the session and its workers. Results that were kept can still be read afterwards. May be called twice.
 
@@ -335,7 +348,6 @@ def _start(
 ) -> Engine:
     if mode == "processes":
         from headrace.embedded import Embedded
-
         from headrace.limits import default_store_limit, spill_place
 
         if store_limit is None:

@@ -9,7 +9,7 @@ from headrace.errors import ArgumentNotPicklable, InfraError, UsageError
 from headrace.launch import prepare
 from headrace.output import Printer
 from headrace.runs import Run
-from headrace.statistics import RunStatistics, WorkerStatistics
+from headrace.statistics import LargeResult, RunStatistics, StoreStatistics, WorkerStatistics
 
 if TYPE_CHECKING:
     import threading
@@ -88,13 +88,14 @@ class Embedded:
         state = self.core.query(run)
         if state is None:
             return None
-        tasks, (first_lease_ns, elapsed_ns), workers, broker = state
+        tasks, (first_lease_ns, elapsed_ns), workers, broker, store, largest = state
         return RunStatistics(
             *tasks,
             first_lease_ns / 1e9,
             elapsed_ns / 1e9,
             tuple(WorkerStatistics(number, pid, finished, busy / 1e3) for number, pid, finished, busy in workers),
             *broker,
+            StoreStatistics(*store, tuple(LargeResult(*result) for result in largest)),
         )
 
     def cancel_all(self) -> None:

@@ -89,7 +89,7 @@ class Run(RunCore):
         found = self._client._engine.statistics(self.number)
         if found is None or found.progress.total < self._tasks:
             # The broker is gone, or has forgotten a run of which nothing is left.
-            found = self._last_known()
+            found = self._last_known(found)
         self._last = found
         return found
 
@@ -116,11 +116,11 @@ class Run(RunCore):
         self._client._dispatcher.watch(safely(loop.call_soon_threadsafe, tell), self.number, seen=seen)
         await happened
 
-    def _last_known(self) -> RunStatistics:
+    def _last_known(self, found: RunStatistics | None) -> RunStatistics:
         """Give what was told of the run, and for the rest what the broker said last."""
         from headrace.statistics import RunStatistics
 
-        last = self._last or RunStatistics(0, 0, 0, 0, 0, 0, 0, 0.0, 0.0)
+        last = found or self._last or RunStatistics(0, 0, 0, 0, 0, 0, 0, 0.0, 0.0)
         told = self._counts()
         if told is None:
             return last

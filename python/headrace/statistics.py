@@ -47,6 +47,34 @@ class WorkerStatistics(NamedTuple):
     """Seconds in user code since its start."""
 
 
+class LargeResult(NamedTuple):
+    """A result, and the memory that it takes."""
+
+    key: str
+    """Key of its task."""
+    bytes: int
+    """Bytes of its blocks of shared memory, or of itself."""
+
+
+class StoreStatistics(NamedTuple):
+    """What results take, in bytes. All zero in the modes `threads` and `sync`, where they are objects."""
+
+    limit: int = 0
+    """What `owned` and `inline` may be together: `store_limit`."""
+    owned: int = 0
+    """Shared memory of all processes, what they keep warm included."""
+    peak: int = 0
+    """The most that it was."""
+    mapped: int = 0
+    """Shared memory that processes have mapped which do not own it, once for each."""
+    inline: int = 0
+    """Small results, in the broker's own memory."""
+    spilled: int = 0
+    """Results that lie on disk."""
+    largest: tuple[LargeResult, ...] = ()
+    """The results that take most memory."""
+
+
 class RunStatistics(NamedTuple):
     """A snapshot of a run and of the broker that runs it."""
 
@@ -84,6 +112,8 @@ class RunStatistics(NamedTuple):
     """Bytes of arguments and results that the broker holds now."""
     tasks_held: int = 0
     """Tasks that the broker knows now, of all runs."""
+    store: StoreStatistics = StoreStatistics()
+    """What all results take now."""
 
     @property
     def progress(self) -> Progress:

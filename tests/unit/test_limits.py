@@ -125,7 +125,8 @@ def test_the_directory_for_results_is_the_first_on_a_disk(tmp_path, monkeypatch)
 
 
 def test_memory_that_looks_like_a_disk_is_known():
-    kinds = {line.split()[4]: line.split(" - ")[1].split()[0] for line in Path("/proc/self/mountinfo").open()}
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    kinds = {line.split()[4]: line.split(" - ")[1].split()[0] for line in mounts}
     known = [path for path in ("/dev/shm", "/run", "/proc") if path in kinds and os.path.isdir(path)]
     for path in known:
         assert limits._is_memory(path) == (kinds[path] in ("tmpfs", "ramfs"))

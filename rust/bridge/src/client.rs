@@ -55,9 +55,16 @@ pub(crate) struct ClientCore {
 
 /// Answer to a question: (waiting, ready, leased, done, failed, skipped, cancelled), (first_lease_ns, elapsed_ns), the
 /// workers as (number, pid, finished, busy_ms), and the broker's own (lease_frames, report_frames, stale_reports, recalls,
-/// worker_deaths, bytes_held, tasks_held).
-type StateParts =
-    ((u64, u64, u64, u64, u64, u64, u64), (u64, u64), Vec<(u32, u32, u32, u32)>, (u64, u64, u64, u64, u64, u64, u64));
+/// worker_deaths, bytes_held, tasks_held), and the store's (limit, owned, peak, mapped, inline, spilled) with the names and
+/// bytes of the largest results.
+type StateParts = (
+    (u64, u64, u64, u64, u64, u64, u64),
+    (u64, u64),
+    Vec<(u32, u32, u32, u32)>,
+    (u64, u64, u64, u64, u64, u64, u64),
+    (u64, u64, u64, u64, u64, u64),
+    Vec<(String, u64)>,
+);
 
 /// Lines that tasks wrote, as (worker, stream, text).
 type LineParts<'py> = Vec<(u32, u8, Bound<'py, PyBytes>)>;
@@ -383,6 +390,8 @@ impl ClientCore {
 }
 
 fn state_parts(state: &State<'_>) -> StateParts {
+    let bytes = state.largest_bytes.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word));
+    let largest = state.largest.iter().map(|name| String::from_utf8_lossy(name).into_owned()).zip(bytes).collect();
     let workers = (0..state.worker.len())
         .map(|row| {
             let finished = state.worker_finished.at(row);
@@ -402,5 +411,14 @@ fn state_parts(state: &State<'_>) -> StateParts {
             state.bytes_held,
             state.tasks_held,
         ),
+        (
+            state.store_limit,
+            state.store_owned,
+            state.store_peak,
+            state.store_mapped,
+            state.store_inline,
+            state.store_spilled,
+        ),
+        largest,
     )
 }

@@ -9,6 +9,7 @@ mod check;
 mod codec;
 mod columns;
 mod error;
+mod memory;
 mod message;
 mod msgpack;
 mod numbers;

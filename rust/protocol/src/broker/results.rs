@@ -95,16 +95,11 @@ impl Broker {
     }
 
     pub(super) fn handle_query(&mut self, peer: PeerId, query: &Query, now_ns: u64) {
-        let Some(position) = self.find_run(peer, query.run) else {
-            // A run of which nothing is left has ended; the client has its own counts.
-            let state = State { run: query.run, number: query.number, ..State::default() };
-            return self.send(peer, &Message::State(state));
-        };
-        let ready = self.count_ready(position);
         let statistics = self.statistics();
         let number: Vec<u32> = self.workers.iter().map(|worker| worker.number).collect();
         let pid: Vec<u32> = self.workers.iter().map(|worker| worker.pid).collect();
         let busy_ms: Vec<u32> = self.workers.iter().map(|worker| (worker.busy_ns / 1_000_000) as u32).collect();
+        let mut finished_by = vec![0; number.len()];
         let store = self.store_statistics();
         let inline = self.ledger.results_bytes();
         // A look at every result, so only where there is something to tell.
@@ -113,25 +108,11 @@ impl Broker {
         let mut names = BlobsBuf::default();
         largest.iter().for_each(|(name, _)| names.push(name.as_bytes()));
         let largest_bytes: Vec<u8> = largest.iter().flat_map(|(_, bytes)| bytes.to_le_bytes()).collect();
-        let run = self.run(position);
-        let counts = run.counts;
-        let open = counts.total - counts.ended() - counts.leased;
-        let finished_by = run.finished_by.clone();
-        let state = State {
+        let mut state = State {
             run: query.run,
             number: query.number,
-            waiting: open.saturating_sub(ready),
-            ready: ready.min(open),
-            leased: counts.leased,
-            done: counts.done,
-            failed: counts.failed,
-            skipped: counts.skipped,
-            cancelled: counts.cancelled,
-            first_lease_ns: run.first_lease_ns.map_or(0, |first_ns| (first_ns - run.submitted_ns).max(1)),
-            elapsed_ns: run.ended_ns.unwrap_or(now_ns) - run.submitted_ns,
             worker: (&number).into(),
             worker_pid: (&pid).into(),
-            worker_finished: (&finished_by).into(),
             worker_busy_ms: (&busy_ms).into(),
             lease_frames: statistics.lease_frames,
             report_frames: statistics.report_frames,
@@ -148,7 +129,26 @@ impl Broker {
             store_spilled: store.spilled,
             largest: names.as_blobs(),
             largest_bytes: &largest_bytes,
+            ..State::default()
         };
+        // A run of which nothing is left has ended; the client has its own counts.
+        if let Some(position) = self.find_run(peer, query.run) {
+            let ready = self.count_ready(position);
+            let run = self.run(position);
+            let counts = run.counts;
+            let open = counts.total - counts.ended() - counts.leased;
+            finished_by.clone_from(&run.finished_by);
+            state.waiting = open.saturating_sub(ready);
+            state.ready = ready.min(open);
+            state.leased = counts.leased;
+            state.done = counts.done;
+            state.failed = counts.failed;
+            state.skipped = counts.skipped;
+            state.cancelled = counts.cancelled;
+            state.first_lease_ns = run.first_lease_ns.map_or(0, |first_ns| (first_ns - run.submitted_ns).max(1));
+            state.elapsed_ns = run.ended_ns.unwrap_or(now_ns) - run.submitted_ns;
+        }
+        state.worker_finished = (&finished_by).into();
         self.send(peer, &Message::State(state));
     }
 
