@@ -1,6 +1,7 @@
 //! The Rust side of `headrace._core`: converts, calls, converts back. It holds no rule.
 use pyo3::prelude::*;
 
+mod buffer;
 mod client;
 mod codec;
 mod errors;
