@@ -11,6 +11,7 @@ mod kernel;
 mod memory;
 mod node;
 mod nodes;
+mod segment;
 mod toposort;
 mod worker;
 
@@ -37,6 +38,8 @@ mod _core {
     use crate::node::Node;
     #[pymodule_export]
     use crate::nodes::Nodes;
+    #[pymodule_export]
+    use crate::segment::Segment;
     #[pymodule_export]
     use crate::toposort::Sorter;
     #[pymodule_export]
