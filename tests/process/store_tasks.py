@@ -28,6 +28,10 @@ def report(item, connection):
     connection.send(describe(item.get()))
 
 
+def report_both(first, second, segment, connection):
+    connection.send((describe(first.get()), describe(second.get()[0]), len(segment)))
+
+
 def report_all(inbox, outbox):
     """Report on the items of a queue until there comes None."""
     while (item := inbox.get()) is not None:

@@ -2,6 +2,7 @@
 
 import multiprocessing.reduction
 import pickle
+import resource
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ import headrace as hr  # noqa: E402
 from headrace import memory, store  # noqa: E402
 
 MIB = 1 << 20
+PAGE = resource.getpagesize()
 
 
 @pytest.fixture
@@ -86,7 +88,7 @@ def test_short_values_take_no_segment(shared):
     assert pickle.loads(pickle.dumps(item)).get()[1] == "text", "it may travel anywhere"
     assert shared.put(np.zeros(8_192)).nbytes > 8 * 8_192
     item = shared.put(np.zeros(10_000))
-    assert shared.used == 20 * 4096
+    assert shared.used == -(-80_000 // PAGE) * PAGE
     assert item.get().sum() == 0.0
 
 
@@ -135,7 +137,7 @@ def test_arrays_have_the_shape_of_numpys(shared, shape, dtype):
     assert array.flags.writeable
     assert array.flags.c_contiguous
     array[...] = np.ones(shape, dtype) if expected.dtype == dtype else 1
-    assert shared.used == (4096 * -(-array.nbytes // 4096))
+    assert shared.used == -(-array.nbytes // PAGE) * PAGE
 
 
 @pytest.mark.parametrize("dtype", [object, [("a", "O")]])
@@ -184,17 +186,17 @@ def test_the_limit_by_default_is_that_of_clients(monkeypatch):
 
 
 def test_pages_count(shared):
-    segments = [shared.create(1), shared.create(4096), shared.create(4097)]
-    assert shared.used == 4 * 4096
+    segments = [shared.create(1), shared.create(PAGE), shared.create(PAGE + 1)]
+    assert shared.used == 4 * PAGE
     del segments[1:]
-    assert shared.used == 4096
+    assert shared.used == PAGE
 
 
 def test_more_than_any_machine_has(shared):
     with pytest.raises(hr.StoreFull, match=r"empty\(\) needs .* \(largest: none\)"):
         shared.empty((1 << 40, 1 << 40))
     with pytest.raises(MemoryError):
-        store.Store(limit=1 << 62).create((1 << 62) - 4096)
+        store.Store(limit=1 << 62).create((1 << 62) - PAGE)
 
 
 def test_a_closed_store_makes_nothing(shared):
