@@ -3,10 +3,10 @@
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from os import PathLike
 from types import GenericAlias
-from typing import Any, Generic, Self, TypeVar, final, overload
+from typing import Any, Generic, NoReturn, Self, TypeVar, final, overload
 
 from _typeshed import SupportsItems
-from typing_extensions import disjoint_base
+from typing_extensions import Buffer, disjoint_base
 
 from headrace.graph import Graph as _PythonGraph
 
@@ -210,6 +210,29 @@ class Block:
 
     def __len__(self) -> int: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
+
+@final
+class Segment:
+    """A piece of shared memory, mapped whole: the buffer protocol, a length in bytes, and a descriptor.
+
+    It is from `Store.create` or `headrace.store.attach`. Its size is sealed and all its pages are allocated, so that no
+    access fails. Whatever is made from it (a memoryview, an array) keeps the map; the memory is freed with the last map
+    and descriptor of any process.
+    """
+
+    def fileno(self) -> int:
+        """Give the descriptor, which is closed with this object. It is open for reading and writing."""
+
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+    def __reduce__(self) -> NoReturn: ...
+    @staticmethod
+    def _create(nbytes: int) -> Segment: ...
+    @staticmethod
+    def _attach(fd: int, writable: bool) -> Segment: ...
+    def _commit(self) -> None: ...
+    def _write(self, offset: int, contents: Buffer) -> None: ...
+    def _offset_of(self, contents: Buffer) -> int | None: ...
 
 @final
 class ClientCore:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     import numpy
+    from typing_extensions import Buffer
 
     from headrace._core import Block
 
@@ -35,18 +36,27 @@ def empty(shape: int | tuple[int, ...], dtype: Any = float) -> numpy.ndarray[Any
     Note:
         Do not write to it after the task has returned it: others read it then.
     """
+    import numpy
+
+    if _allocate is None:
+        return numpy.empty(shape, dtype)
+    return array_in(_allocate, shape, dtype)
+
+
+def array_in(allocate: Callable[[int], Buffer], shape: Any, dtype: Any) -> numpy.ndarray[Any, Any]:
+    """Make an array like `numpy.empty` in memory from `allocate`, unless it has no bytes, or holds Python objects."""
     import math
 
     import numpy
 
     item = numpy.dtype(dtype)
-    if _allocate is None or item.hasobject:
+    if item.hasobject:
         return numpy.empty(shape, dtype)
     lengths = [operator.index(length) for length in (shape if isinstance(shape, tuple | list) else (shape,))]
     size = math.prod(lengths) * item.itemsize
     if size <= 0:
         return numpy.empty(shape, dtype)
-    return numpy.ndarray(lengths, item, memoryview(_allocate(size)))
+    return numpy.ndarray(lengths, item, memoryview(allocate(size)))
 
 
 def copy(value: T) -> T:

@@ -15,6 +15,7 @@ OUTPUTS = {
     "map_reduce_over_files.py": r"2 files, 3 lines, 5 words\n",
     "grow_from_results.py": r"(\d+ takes \d+ steps and climbs to \d+\n)*17673 takes 278 steps and climbs to 497176\n",
     "one_line_task.py": r"25 primes below 100, counted here\n6413 primes below 64000, counted by workers\n",
+    "share_with_child_processes.py": r"8000000 bytes came back; all rows add up to 1000\.0\n",
 }
 
 

@@ -1,6 +1,7 @@
 //! The Rust side of `headrace._core`: converts, calls, converts back. It holds no rule.
 use pyo3::prelude::*;
 
+mod buffer;
 mod client;
 mod codec;
 mod errors;
@@ -10,6 +11,7 @@ mod kernel;
 mod memory;
 mod node;
 mod nodes;
+mod segment;
 mod toposort;
 mod worker;
 
@@ -36,6 +38,8 @@ mod _core {
     use crate::node::Node;
     #[pymodule_export]
     use crate::nodes::Nodes;
+    #[pymodule_export]
+    use crate::segment::Segment;
     #[pymodule_export]
     use crate::toposort::Sorter;
     #[pymodule_export]

@@ -4,8 +4,7 @@
 //! from it (an array, a view of an array) keeps it alive in turn. So bytes are used again only when nobody can see them (S1),
 //! and a view may outlive run, client and broker.
 use std::collections::BTreeMap;
-use std::ffi::{c_int, c_void};
-use std::ptr;
+use std::ffi::c_int;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
@@ -13,10 +12,11 @@ use headrace_protocol::store::{Allocated, BlockId, Blocks};
 use headrace_runtime::segments::{Answer, Segments};
 use headrace_sys::segment::Segment;
 use headrace_wire::Citation;
-use pyo3::exceptions::{PyBufferError, PyMemoryError, PyValueError};
+use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
+use crate::buffer::Exported;
 use crate::errors::infra_error;
 
 /// Whoever speaks with the broker for this process.
@@ -264,27 +264,10 @@ impl Block {
     /// As the buffer protocol has it: `view` is the caller's.
     unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
         let this = slf.get();
-        if !this.writable && flags & ffi::PyBUF_WRITABLE == ffi::PyBUF_WRITABLE {
-            return Err(PyBufferError::new_err("this is a read-only view of a result in shared memory"));
-        }
-        // SAFETY: the caller gives a good `view`. The bytes lie in a map that `slf` keeps alive (a part of it that has pages,
-        // because it belongs to a block), and the view holds a reference to `slf` until it is released.
-        let filled = unsafe {
-            ffi::PyBuffer_FillInfo(
-                view,
-                slf.as_ptr(),
-                this.segment.at(this.at).as_ptr().cast::<c_void>(),
-                this.bytes as ffi::Py_ssize_t,
-                c_int::from(!this.writable),
-                flags,
-            )
-        };
-        if filled == 0 {
-            return Ok(());
-        }
-        // SAFETY: as above.
-        unsafe { (*view).obj = ptr::null_mut() };
-        Err(PyErr::fetch(slf.py()))
+        let exported = Exported { start: this.segment.at(this.at), bytes: this.bytes, writable: this.writable };
+        // SAFETY: `view` is good. The bytes lie in a map that `slf` keeps alive, in a part of it that has pages, because it
+        // belongs to a block.
+        unsafe { exported.fill(&slf, view, flags) }
     }
 }
 

@@ -4,7 +4,7 @@
 //! [`Segment::punch`]. Every process maps it whole, so that a byte is named by its offset.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::{self, NonNull};
 
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
@@ -94,6 +94,23 @@ impl Segment {
             Ok(()) | Err(Errno::INVAL) => Ok(()),
             Err(errno) => Err(errno.into()),
         }
+    }
+
+    /// Maps all of a memory from [`create`], which may be of another process, by a descriptor that stays the caller's.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidData`] or [`io::ErrorKind::InvalidInput`] if it is no memory, has no bytes, or may change its
+    /// size; otherwise when `fd` is not open or not for such access, or the process is out of descriptors or address space.
+    pub fn attach(fd: RawFd, writable: bool) -> io::Result<Self> {
+        // SAFETY: the call takes any number, and changes nothing of the caller's.
+        let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) };
+        if copy == -1 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: a new descriptor, which nobody else has been told of.
+        let copy = unsafe { OwnedFd::from_raw_fd(copy) };
+        let size = rustix::fs::fstat(&copy)?.st_size;
+        Self::map(copy, u64::try_from(size).unwrap_or(0), writable)
     }
 
     /// Its size in bytes.
@@ -211,6 +228,13 @@ impl Segment {
     fn check(&self, offset: u64, bytes: u64) {
         let fits = offset.checked_add(bytes).is_some_and(|end| end <= self.bytes);
         assert!(fits, "{bytes} bytes at {offset} leave a segment of {} bytes", self.bytes);
+    }
+}
+
+impl AsFd for Segment {
+    /// The descriptor of the memory, open for reading and writing whatever the map is for.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 
@@ -342,6 +366,37 @@ mod tests {
         }
         let error = Segment::map(create(BYTES).unwrap(), BYTES + 1, false).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn whoever_has_the_descriptor_maps_the_whole_memory() {
+        use std::os::fd::AsRawFd;
+
+        let (owner, fd) = owned();
+        owner.commit(0, BYTES).unwrap();
+        owner.write(BYTES - 3, b"end");
+        for writable in [false, true] {
+            let attached = Segment::attach(fd.as_raw_fd(), writable).unwrap();
+            assert_eq!((attached.len(), attached.is_writable()), (BYTES, writable));
+            assert_ne!(attached.as_fd().as_raw_fd(), fd.as_raw_fd());
+            assert!(rustix::io::fcntl_getfd(attached.as_fd()).unwrap().contains(rustix::io::FdFlags::CLOEXEC));
+            assert_eq!(read(attached.at(BYTES - 3), 3), b"end");
+        }
+        assert_eq!(allocated_bytes(&fd), BYTES, "it stays the caller's");
+    }
+
+    #[test]
+    fn what_is_no_sealed_memory_is_not_attached() {
+        use std::os::fd::AsRawFd;
+
+        let unsealed = rustix::fs::memfd_create("headrace", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+        rustix::fs::ftruncate(&unsealed, BYTES).unwrap();
+        let (pipe, _other_end) = rustix::pipe::pipe().unwrap();
+        for fd in [unsealed, pipe, create(0).unwrap()] {
+            let error = Segment::attach(fd.as_raw_fd(), false).unwrap_err();
+            assert!(matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput), "{error}");
+        }
+        assert_eq!(Segment::attach(-1, false).unwrap_err().raw_os_error(), Some(libc::EBADF));
     }
 
     #[test]

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use headrace_protocol::store::BlockId;
 use headrace_wire::{BLOCK_ALIGN, Citation, FILE_SEGMENTS, WRAPPED, behind_citations, citations, write_citations};
 use pyo3::exceptions::PyValueError;
-use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyList, PyString};
@@ -17,6 +16,7 @@ use pyo3::types::{PyBytes, PyList, PyString};
 use super::decode::decode_value;
 use super::encode::put_pickle;
 use super::pickle::{dumps_out_of_band, dumps_plain};
+use crate::buffer::Contiguous;
 use crate::memory::{Access, Block, Memory};
 
 /// Values up to this many bytes travel in frames.
@@ -151,45 +151,6 @@ impl Writer {
         for cited in self.cited.drain(..) {
             memory.with_blocks(|blocks| blocks.unhold(BlockId { segment: cited.segment, offset: cited.offset }));
         }
-    }
-}
-
-/// The bytes of an object with the buffer protocol, as they lie in memory.
-struct Contiguous {
-    view: Box<ffi::Py_buffer>,
-}
-
-impl Contiguous {
-    fn of(buffer: &Bound<'_, PyAny>) -> PyResult<Self> {
-        // `raw` gives one dimension of bytes whatever the order was, or refuses.
-        Self::plain(&buffer.call_method0(pyo3::intern!(buffer.py(), "raw"))?)
-    }
-
-    fn plain(object: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let mut view = Box::<ffi::Py_buffer>::new(ffi::Py_buffer::new());
-        // SAFETY: `view` is ours, at an address that stays; it is released once, when this is dropped.
-        match unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), &raw mut *view, ffi::PyBUF_SIMPLE) } {
-            0 => Ok(Contiguous { view }),
-            _ => Err(PyErr::fetch(object.py())),
-        }
-    }
-
-    fn bytes(&self) -> &[u8] {
-        let len = usize::try_from(self.view.len).unwrap_or(0);
-        if len == 0 {
-            return &[];
-        }
-        // SAFETY: the exporter keeps `len` bytes at `buf` until the view is released. Another thread that writes to them
-        // meanwhile, through the user's own object, races with the copy as with any other reader of that object.
-        unsafe { std::slice::from_raw_parts(self.view.buf.cast::<u8>(), len) }
-    }
-}
-
-impl Drop for Contiguous {
-    fn drop(&mut self) {
-        // SAFETY: it was filled by PyObject_GetBuffer, the interpreter lock is held wherever encodings are made, and it is
-        // released once.
-        unsafe { ffi::PyBuffer_Release(&raw mut *self.view) }
     }
 }
 
