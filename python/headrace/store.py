@@ -25,7 +25,8 @@ from weakref import WeakKeyDictionary
 
 from headrace._core import Segment
 from headrace.errors import ArgumentNotPicklable, ResultLost, StoreFull, UsageError
-from headrace.memory import array_in, default_store_limit
+from headrace.limits import default_store_limit
+from headrace.memory import array_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,7 @@ import pytest
 np = pytest.importorskip("numpy")
 
 import headrace as hr  # noqa: E402
-from headrace import memory, store  # noqa: E402
+from headrace import limits, store  # noqa: E402
 
 MIB = 1 << 20
 PAGE = resource.getpagesize()
@@ -182,7 +182,7 @@ def test_a_bad_limit_is_refused(limit):
 def test_the_limit_by_default_is_that_of_clients(monkeypatch):
     monkeypatch.setattr(store, "default_store_limit", lambda: 12_345)
     assert store.Store().limit == 12_345
-    assert memory.default_store_limit() > 0
+    assert limits.default_store_limit() > 0
 
 
 def test_pages_count(shared):
