@@ -24,6 +24,7 @@ mod constants;
 mod decode;
 mod encode;
 mod live;
+mod out_of_band;
 mod passed;
 mod pickle;
 mod shared;
