@@ -6,12 +6,11 @@ import operator
 
 TYPE_CHECKING = False  # without the import of typing; see headrace/__init__.py
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any, TypeVar
 
     import numpy
 
-    from headrace._core import Block
+    from headrace._core import Worker
 
     T = TypeVar("T")
 
@@ -40,32 +39,40 @@ def empty(shape: int | tuple[int, ...], dtype: Any = float) -> numpy.ndarray[Any
     import numpy
 
     item = numpy.dtype(dtype)
-    if _allocate is None or item.hasobject:
+    if _worker is None or item.hasobject:
         return numpy.empty(shape, dtype)
     lengths = [operator.index(length) for length in (shape if isinstance(shape, tuple | list) else (shape,))]
     size = math.prod(lengths) * item.itemsize
     if size <= 0:
         return numpy.empty(shape, dtype)
-    return numpy.ndarray(lengths, item, memoryview(_allocate(size)))
+    return numpy.ndarray(lengths, item, memoryview(_worker.allocate(size)))
 
 
 def copy(value: T) -> T:
     """Copy a value that is a read-only view of a result, so that it can be changed.
 
-    As `copy.deepcopy`; arrays and frames in it are writable afterwards.
+    As `copy.deepcopy`; arrays and frames in it are writable afterwards. The option `writable` of a task copies less.
     """
     from copy import deepcopy
 
     return deepcopy(value)
 
 
-def set_allocator(allocate: Callable[[int], Block] | None) -> None:
-    """Make `empty` use shared memory, or not. For worker processes, and the children of their tasks."""
-    global _allocate
-    _allocate = allocate
+def make_writable(value: T) -> T:
+    """Give a value that can be changed while nobody else sees it.
+
+    In a worker process only those pages of shared memory are copied that are written to; elsewhere it is `copy`.
+    """
+    return copy(value) if _worker is None else _worker.make_writable(value)
 
 
-_allocate: Callable[[int], Block] | None = None
+def set_worker(worker: Worker | None) -> None:
+    """Use the shared memory of a worker, or none. For worker processes, and the children of their tasks."""
+    global _worker
+    _worker = worker
+
+
+_worker: Worker | None = None
 
 
 def default_store_limit() -> int:

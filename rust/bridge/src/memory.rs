@@ -2,7 +2,8 @@
 //!
 //! A `Block` keeps its map alive, and counts as a reference to the block of memory until it is collected; whatever was made
 //! from it (an array, a view of an array) keeps it alive in turn. So bytes are used again only when nobody can see them (S1),
-//! and a view may outlive run, client and broker.
+//! and a view may outlive run, client and broker. A private map shows the block wherever it was not written to, so it counts
+//! as well.
 use std::collections::BTreeMap;
 use std::ffi::{c_int, c_void};
 use std::ptr;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use headrace_protocol::store::{Allocated, BlockId, Blocks};
 use headrace_runtime::segments::{Answer, Segments};
-use headrace_sys::segment::Segment;
+use headrace_sys::segment::{CowMap, Segment};
 use headrace_wire::Citation;
 use pyo3::exceptions::{PyBufferError, PyMemoryError};
 use pyo3::ffi;
@@ -193,11 +194,27 @@ impl Memory {
             return Err(pyo3::exceptions::PyValueError::new_err("damaged value: bytes outside its block"));
         }
         let id = BlockId { segment: cited.segment, offset: cited.offset };
-        let at = cited.offset + start;
+        let at = (cited.offset + start) as usize;
+        Ok(self.object(id, cited.bytes, Map::Shared(segment, access), at, bytes as usize))
+    }
+
+    /// An object for bytes of a private map of a block of `size` bytes. It takes a reference as any other does: pages that
+    /// nobody has written to show the block.
+    pub(crate) fn export_private(
+        self: &Arc<Self>,
+        id: BlockId,
+        size: u64,
+        map: Arc<CowMap>,
+        at: usize,
+        bytes: usize,
+    ) -> Block {
+        self.object(id, size, Map::Private(map), at, bytes)
+    }
+
+    fn object(self: &Arc<Self>, id: BlockId, size: u64, map: Map, at: usize, bytes: usize) -> Block {
         self.with_blocks(|blocks| blocks.hold(id));
-        self.exports().entry(id).or_insert((cited.bytes, 0)).1 += 1;
-        let writable = access == Access::Owner;
-        Ok(Block { memory: Arc::clone(self), id, segment, at, bytes: bytes as usize, writable })
+        self.exports().entry(id).or_insert((size, 0)).1 += 1;
+        Block { memory: Arc::clone(self), id, map, at, bytes }
     }
 
     fn unexport(&self, id: BlockId) {
@@ -226,16 +243,23 @@ pub(crate) enum Access {
     Owner,
 }
 
+/// Where an object sees a block.
+enum Map {
+    /// In the map of its segment.
+    Shared(Arc<Segment>, Access),
+    /// In a map of its own, whose bytes it may write: nobody else sees that.
+    Private(Arc<CowMap>),
+}
+
 /// Bytes of a block of shared memory; it has the buffer protocol and nothing else.
 #[pyclass(frozen, module = "headrace._core")]
 pub(crate) struct Block {
     memory: Arc<Memory>,
     id: BlockId,
-    /// Where it lies.
-    segment: Arc<Segment>,
-    at: u64,
+    map: Map,
+    /// Where they start in the map.
+    at: usize,
     bytes: usize,
-    writable: bool,
 }
 
 #[pymethods]
@@ -248,7 +272,11 @@ impl Block {
     /// As the buffer protocol has it: `view` is the caller's.
     unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
         let this = slf.get();
-        if !this.writable && flags & ffi::PyBUF_WRITABLE == ffi::PyBUF_WRITABLE {
+        let (start, writable) = match &this.map {
+            Map::Shared(segment, access) => (segment.at(this.at as u64), *access == Access::Owner),
+            Map::Private(map) => (map.at(this.at), true),
+        };
+        if !writable && flags & ffi::PyBUF_WRITABLE == ffi::PyBUF_WRITABLE {
             return Err(PyBufferError::new_err("this is a read-only view of a result in shared memory"));
         }
         // SAFETY: the caller gives a good `view`. The bytes lie in a map that `slf` keeps alive (a part of it that has pages,
@@ -257,9 +285,9 @@ impl Block {
             ffi::PyBuffer_FillInfo(
                 view,
                 slf.as_ptr(),
-                this.segment.at(this.at).as_ptr().cast::<c_void>(),
+                start.as_ptr().cast::<c_void>(),
                 this.bytes as ffi::Py_ssize_t,
-                c_int::from(!this.writable),
+                c_int::from(!writable),
                 flags,
             )
         };

@@ -46,6 +46,13 @@ pub(super) fn dumps_out_of_band<'py>(value: &Bound<'py, PyAny>) -> PyResult<Spli
     split(value, OUT_OF_BAND, PyDict::new(py))
 }
 
+/// The same with what `private` gives in the places of the buffers of arrays.
+pub(super) fn dumps_private<'py>(value: &Bound<'py, PyAny>, private: &Bound<'py, PyAny>) -> PyResult<Split<'py>> {
+    let keywords = PyDict::new(value.py());
+    keywords.set_item(intern!(value.py(), "private"), private)?;
+    split(value, OUT_OF_BAND, keywords)
+}
+
 fn split<'py>(value: &Bound<'py, PyAny>, first: &'static str, keywords: Bound<'py, PyDict>) -> PyResult<Split<'py>> {
     let py = value.py();
     let buffers = PyList::empty(py);

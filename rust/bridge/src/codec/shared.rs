@@ -154,12 +154,12 @@ impl Writer {
 }
 
 /// The bytes of an object with the buffer protocol, as they lie in memory.
-struct Contiguous {
+pub(super) struct Contiguous {
     view: Box<ffi::Py_buffer>,
 }
 
 impl Contiguous {
-    fn of(buffer: &Bound<'_, PyAny>) -> PyResult<Self> {
+    pub(super) fn of(buffer: &Bound<'_, PyAny>) -> PyResult<Self> {
         // `raw` gives one dimension of bytes whatever the order was, or refuses.
         Self::plain(&buffer.call_method0(pyo3::intern!(buffer.py(), "raw"))?)
     }
@@ -173,7 +173,11 @@ impl Contiguous {
         }
     }
 
-    fn bytes(&self) -> &[u8] {
+    pub(super) fn is_read_only(&self) -> bool {
+        self.view.readonly != 0
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
         let len = usize::try_from(self.view.len).unwrap_or(0);
         if len == 0 {
             return &[];
