@@ -478,6 +478,9 @@ class Worker:
     def allocate(self, size: int) -> Block:
         """Give a writable object with so many bytes of shared memory."""
 
+    def make_writable(self, value: _T) -> _T:
+        """Give the value with buffers that may be written to, which nobody else sees."""
+
     def prepare_fork(self) -> None:
         """To be called before a fork."""
 

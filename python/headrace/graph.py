@@ -65,9 +65,14 @@ class Graph(_core.Graph):
         from headrace.steps import Fold, constant
         from headrace.task import Task
 
-        options = fn._options if isinstance(fn, Task) else {}
-        plain = fn.__wrapped__ if isinstance(fn, Task) else fn
+        options = dict(fn._options) if isinstance(fn, Task) else {}
+        plain: Any = fn.__wrapped__ if isinstance(fn, Task) else fn
         step: Any = fn
+        # The names are parameters of the function, and not of what calls it.
+        if names := options.pop("writable", ()):
+            from headrace.writable import WritableArguments
+
+            plain = WritableArguments(plain, names)
         if arity > 2 and callable(plain):
             step = Task(Fold(plain), options)
         if not isinstance(nodes, (_core.Nodes, _core.Node)):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy
     from typing_extensions import Buffer
 
-    from headrace._core import Block
+    from headrace._core import Worker
 
     T = TypeVar("T")
 
@@ -38,9 +38,9 @@ def empty(shape: int | tuple[int, ...], dtype: Any = float) -> numpy.ndarray[Any
     """
     import numpy
 
-    if _allocate is None:
+    if _worker is None:
         return numpy.empty(shape, dtype)
-    return array_in(_allocate, shape, dtype)
+    return array_in(_worker.allocate, shape, dtype)
 
 
 def array_in(allocate: Callable[[int], Buffer], shape: Any, dtype: Any) -> numpy.ndarray[Any, Any]:
@@ -62,17 +62,25 @@ def array_in(allocate: Callable[[int], Buffer], shape: Any, dtype: Any) -> numpy
 def copy(value: T) -> T:
     """Copy a value that is a read-only view of a result, so that it can be changed.
 
-    As `copy.deepcopy`; arrays and frames in it are writable afterwards.
+    As `copy.deepcopy`; arrays and frames in it are writable afterwards. The option `writable` of a task copies less.
     """
     from copy import deepcopy
 
     return deepcopy(value)
 
 
-def set_allocator(allocate: Callable[[int], Block] | None) -> None:
-    """Make `empty` use shared memory, or not. For worker processes, and the children of their tasks."""
-    global _allocate
-    _allocate = allocate
+def make_writable(value: T) -> T:
+    """Give a value that can be changed while nobody else sees it.
+
+    In a worker process only those pages of shared memory are copied that are written to; elsewhere it is `copy`.
+    """
+    return copy(value) if _worker is None else _worker.make_writable(value)
 
 
-_allocate: Callable[[int], Block] | None = None
+def set_worker(worker: Worker | None) -> None:
+    """Use the shared memory of a worker, or none. For worker processes, and the children of their tasks."""
+    global _worker
+    _worker = worker
+
+
+_worker: Worker | None = None

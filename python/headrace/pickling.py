@@ -99,6 +99,10 @@ def describe(
     inner = getattr(fn, "__func__", fn)  # what a bound method calls
     options = inner._options if isinstance(inner, Task) else {}
     plain = fn.__wrapped__ if isinstance(fn, Task) else fn
+    if options.get("writable"):
+        from headrace.writable import WritableArguments
+
+        fn = plain = WritableArguments(plain, options["writable"])
     blob = b"" if by_reference else dump_function(fn, verb)
     priority = options.get("priority", 0)
     return plain, name, blob, options.get("key"), priority, options.get("worker"), options.get("nout")

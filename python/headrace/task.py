@@ -23,7 +23,7 @@ else:
 
 
 #: Options that are foreseen and not there yet.
-LATER = ("retries", "retry_on", "backoff", "timeout_s", "queue_timeout_s", "resources", "tags", "writable")
+LATER = ("retries", "retry_on", "backoff", "timeout_s", "queue_timeout_s", "resources", "tags")
 
 #: Most items that a result can be split into.
 NOUT_MAX = 65_535
@@ -50,12 +50,19 @@ def _check_int(name: str, value: object, lowest: int, highest: int) -> None:
         raise UsageError(f"option {name} must be an int from {lowest:,} to {highest:,}, not {value!r}")
 
 
+def _check_names(name: str, value: object) -> None:
+    names = (value,) if isinstance(value, str) else value
+    if not isinstance(names, (tuple, list)) or not all(isinstance(part, str) for part in names):
+        raise UsageError(f"option {name} must be the name of a parameter, or a tuple of names, not {value!r}")
+
+
 #: Every option with the check of its value.
 KNOWN: dict[str, Callable[[object], None]] = {
     "key": _check_key,
     "priority": lambda value: _check_int("priority", value, -(2**31), 2**31 - 1),
     "worker": lambda value: _check_int("worker", value, 0, 65_535),
     "nout": lambda value: _check_int("nout", value, 1, NOUT_MAX),
+    "writable": lambda value: _check_names("writable", value),
 }
 
 
@@ -83,6 +90,10 @@ class Task(Generic[P, R]):
         from functools import update_wrapper
 
         check_options(options)
+        if "writable" in options:
+            from headrace.writable import checked_names
+
+            options = {**options, "writable": checked_names(fn, options["writable"])}
         update_wrapper(self, fn)
         if not hasattr(self, "__name__"):  # a partial, or an instance with `__call__`
             self.__name__ = type(fn).__name__
@@ -97,9 +108,11 @@ class Task(Generic[P, R]):
                 priority: tasks with a higher one run first; by default 0.
                 worker: number of the worker that must run it; by default any may.
                 nout: number of items into which unpacking its node splits the result.
+                writable: name of a parameter, or a tuple of names. The task may write to what it gets there, in place,
+                    and nobody else sees it; of shared memory only the pages that it writes to are copied.
 
         Raises:
-            UsageError: an option is unknown or has a value that it cannot have.
+            UsageError: an option is unknown or has a value that it cannot have, such as a name that is no parameter.
         """
         return Task(self.__wrapped__, {**self._options, **options})
 

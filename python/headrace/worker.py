@@ -15,7 +15,7 @@ import sys
 
 from headrace import _core
 from headrace.current import Current, set_process_source
-from headrace.memory import set_allocator
+from headrace.memory import set_worker
 
 TYPE_CHECKING = False  # without the import of typing; see headrace/__init__.py
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def work(arguments: Sequence[str]) -> int:
         prepare_for_tasks(worker)
         boot(read_boot_record(int(boot_fd)))
         # Not before: the broker must not hear of this process until it can take tasks.
-        set_allocator(worker.allocate)
+        set_worker(worker)
     except BaseException as error:  # also SystemExit of a preloaded module
         report_boot_failure(worker, error)
         return EXIT_BOOT_FAILED
@@ -91,7 +91,7 @@ def prepare_for_tasks(worker: _core.Worker) -> None:
     set_process_source(current_task)
 
     def enter_child() -> None:
-        set_allocator(None)
+        set_worker(None)
         worker.note_fork()
 
     os.register_at_fork(before=worker.prepare_fork, after_in_child=enter_child)
@@ -167,8 +167,8 @@ def recorders(worker: int) -> tuple[Callable[..., bytes], Callable[..., bytes], 
 
 #: What to do about an argument that must not be written to.
 READ_ONLY = (
-    "headrace: large arguments are read-only views of results in shared memory; "
-    "headrace.copy(x) makes a copy that can be changed"
+    "headrace: large arguments are read-only views of results in shared memory. A task with the option "
+    '.options(writable=("x",)) may write to its argument x; headrace.copy(x) makes a copy that can be changed'
 )
 
 

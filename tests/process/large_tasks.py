@@ -164,6 +164,29 @@ def owner(array):
     return array
 
 
+def map_at(address):
+    """The map of memory that has an address: what it maps and may do, and the bytes of the kernel's account of it."""
+    with open("/proc/self/smaps") as lines:
+        found = {}
+        for line in lines:
+            words = line.split()
+            if not words[0].endswith(":"):
+                if found:
+                    break
+                start, end = (int(number, 16) for number in words[0].split("-"))
+                if start <= address < end:
+                    found = {"permissions": words[1], "path": words[5] if len(words) > 5 else ""}
+            elif found and words[-1] == "kB":
+                found[words[0][:-1]] = int(words[1]) << 10
+    return found
+
+
+def is_shared(address):
+    """Whether the byte at an address lies in a segment, not to be written to here."""
+    found = map_at(address)
+    return (found["path"], found["permissions"]) in {("/memfd:headrace", "r--s"), ("/memfd:headrace", "rw-s")}
+
+
 def lies_in_block(array):
     return type(owner(array)).__name__ == "Block"
 

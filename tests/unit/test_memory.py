@@ -29,11 +29,12 @@ def allocated(monkeypatch):
     """Sizes that were asked for, as in a worker; memory of this process stands for shared memory."""
     sizes = []
 
-    def allocate(size):
-        sizes.append(size)
-        return bytearray(size)
+    class Worker:
+        def allocate(self, size):
+            sizes.append(size)
+            return bytearray(size)
 
-    monkeypatch.setattr(memory, "_allocate", allocate)
+    monkeypatch.setattr(memory, "_worker", Worker())
     return sizes
 
 

@@ -49,7 +49,7 @@ def test_options_are_kept_on_top_of_each_other():
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"retires": 3}, r"unknown option 'retires'; known options: key, priority, worker, nout"),
+        ({"retires": 3}, r"unknown option 'retires'; known options: key, priority, worker, nout, writable"),
         *[
             ({name: 1}, f"option {name} comes with a later version; known options: key")
             for name in (
@@ -60,7 +60,6 @@ def test_options_are_kept_on_top_of_each_other():
                 "queue_timeout_s",
                 "resources",
                 "tags",
-                "writable",
             )
         ],
         ({"key": ""}, "option key must be a text that is not empty, not ''"),
@@ -71,6 +70,8 @@ def test_options_are_kept_on_top_of_each_other():
         ({"worker": -1}, "option worker must be an int from 0"),
         ({"worker": "0"}, "option worker"),
         ({"nout": 0}, "option nout must be an int from 1"),
+        ({"writable": 3}, "option writable must be the name of a parameter, or a tuple of names, not 3"),
+        ({"writable": ("x", 3)}, "option writable must be the name of a parameter"),
     ],
 )
 def test_options_are_checked_when_given(give, options, text):

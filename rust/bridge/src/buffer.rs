@@ -69,6 +69,10 @@ impl Contiguous {
         }
     }
 
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.view.readonly != 0
+    }
+
     pub(crate) fn bytes(&self) -> &[u8] {
         let len = usize::try_from(self.view.len).unwrap_or(0);
         if len == 0 {

@@ -24,9 +24,11 @@ mod constants;
 mod decode;
 mod encode;
 mod live;
+mod out_of_band;
 mod passed;
 mod pickle;
 mod shared;
+mod writable;
 
 pub(crate) use citations::{Citations, External, ExternalId};
 pub(crate) use constants::{Constant, ConstantValue};
@@ -35,6 +37,7 @@ pub(crate) use encode::{Encoder, encode_value, is_atom, put_int};
 pub(crate) use live::LiveObjects;
 pub(crate) use passed::{Keywords, Passed};
 pub(crate) use pickle::{_dep, cite, loads, reduce_node, reduce_nodes, try_pickle};
+pub(crate) use writable::make_writable;
 
 use encode::put_atom;
 

@@ -2,7 +2,8 @@
 //!
 //! A `Block` keeps its map alive, and counts as a reference to the block of memory until it is collected; whatever was made
 //! from it (an array, a view of an array) keeps it alive in turn. So bytes are used again only when nobody can see them (S1),
-//! and a view may outlive run, client and broker.
+//! and a view may outlive run, client and broker. A private map shows the block wherever it was not written to, so it counts
+//! as well.
 use std::collections::BTreeMap;
 use std::ffi::c_int;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use headrace_protocol::store::{Allocated, BlockId, Blocks};
 use headrace_runtime::segments::{Answer, Segments};
-use headrace_sys::segment::Segment;
+use headrace_sys::segment::{CowMap, Segment};
 use headrace_wire::Citation;
 use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::ffi;
@@ -203,11 +204,27 @@ impl Memory {
     ) -> PyResult<Block> {
         check_within(&segment, cited, start, bytes)?;
         let id = BlockId { segment: cited.segment, offset: cited.offset };
-        let at = cited.offset + start;
+        let at = (cited.offset + start) as usize;
+        Ok(self.object(id, cited.bytes, Map::Shared(segment, access), at, bytes as usize))
+    }
+
+    /// An object for bytes of a private map of a block of `size` bytes. It takes a reference as any other does: pages that
+    /// nobody has written to show the block.
+    pub(crate) fn export_private(
+        self: &Arc<Self>,
+        id: BlockId,
+        size: u64,
+        map: Arc<CowMap>,
+        at: usize,
+        bytes: usize,
+    ) -> Block {
+        self.object(id, size, Map::Private(map), at, bytes)
+    }
+
+    fn object(self: &Arc<Self>, id: BlockId, size: u64, map: Map, at: usize, bytes: usize) -> Block {
         self.with_blocks(|blocks| blocks.hold(id));
-        self.exports().entry(id).or_insert((cited.bytes, 0)).1 += 1;
-        let writable = access == Access::Owner;
-        Ok(Block { memory: Arc::clone(self), id, segment, at, bytes: bytes as usize, writable })
+        self.exports().entry(id).or_insert((size, 0)).1 += 1;
+        Block { memory: Arc::clone(self), id, map, at, bytes }
     }
 
     fn unexport(&self, id: BlockId) {
@@ -242,16 +259,23 @@ pub(crate) enum Access {
     Owner,
 }
 
+/// Where an object sees a block.
+enum Map {
+    /// In the map of its segment.
+    Shared(Arc<Segment>, Access),
+    /// In a map of its own, whose bytes it may write: nobody else sees that.
+    Private(Arc<CowMap>),
+}
+
 /// Bytes of a block of shared memory; it has the buffer protocol and nothing else.
 #[pyclass(frozen, module = "headrace._core")]
 pub(crate) struct Block {
     memory: Arc<Memory>,
     id: BlockId,
-    /// Where it lies.
-    segment: Arc<Segment>,
-    at: u64,
+    map: Map,
+    /// Where they start in the map.
+    at: usize,
     bytes: usize,
-    writable: bool,
 }
 
 #[pymethods]
@@ -264,7 +288,11 @@ impl Block {
     /// As the buffer protocol has it: `view` is the caller's.
     unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
         let this = slf.get();
-        let exported = Exported { start: this.segment.at(this.at), bytes: this.bytes, writable: this.writable };
+        let (start, writable) = match &this.map {
+            Map::Shared(segment, access) => (segment.at(this.at as u64), *access == Access::Owner),
+            Map::Private(map) => (map.at(this.at), true),
+        };
+        let exported = Exported { start, bytes: this.bytes, writable };
         // SAFETY: `view` is good. The bytes lie in a map that `slf` keeps alive, in a part of it that has pages, because it
         // belongs to a block.
         unsafe { exported.fill(&slf, view, flags) }

@@ -18,7 +18,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use rustc_hash::FxHashMap;
 
-use crate::codec::{decode_args, decode_value, encode_value, is_atom};
+use crate::codec::{decode_args, decode_value, encode_value, is_atom, make_writable};
 use crate::memory::{Block, Memory, Seat};
 
 /// What the process gives its last frames to leave, before it ends.
@@ -148,6 +148,11 @@ impl Worker {
     /// A writable object with so many bytes of shared memory.
     fn allocate(&self, py: Python<'_>, size: u64) -> PyResult<Block> {
         self.memory.allocate_object(py, size)
+    }
+
+    /// The value with buffers that may be written to, which nobody else sees.
+    fn make_writable<'py>(&self, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        make_writable(value, &self.memory)
     }
 
     /// To be called before a fork: what Python sees of shared memory now, a child may see for ever.

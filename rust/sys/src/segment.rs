@@ -247,11 +247,15 @@ pub struct CowMap {
 }
 
 impl CowMap {
-    /// The first byte of the range: valid to read and to write while the map lives.
+    /// Where the byte at `offset` of the range lies: valid to read and to write while the map lives.
+    ///
+    /// # Panics
+    /// If it lies behind the end; the end itself is allowed.
     #[must_use]
-    pub fn start(&self) -> NonNull<u8> {
-        // SAFETY: `before` bytes of the map lie before the range.
-        unsafe { self.map.start.add(self.before) }
+    pub fn at(&self, offset: usize) -> NonNull<u8> {
+        assert!(offset <= self.bytes, "byte {offset} leaves a map of {} bytes", self.bytes);
+        // SAFETY: `before` bytes of the map lie before the range, and `offset` is at most the range's size.
+        unsafe { self.map.start.add(self.before + offset) }
     }
 
     /// The size of the range in bytes.
@@ -473,11 +477,13 @@ mod tests {
         for segment in [&owner, &reader] {
             let cow = segment.copy_on_write(offset, 6).unwrap();
             assert_eq!(permissions(cow.map.start), "rw-p");
-            assert_eq!((read(cow.start(), 6), cow.len()), (b"shared".to_vec(), 6));
+            assert_eq!((read(cow.at(0), 6), cow.len()), (b"shared".to_vec(), 6));
             // SAFETY: the range is writable and nothing else uses it.
-            unsafe { ptr::copy_nonoverlapping(b"SHARED".as_ptr(), cow.start().as_ptr(), 6) };
-            assert_eq!(read(cow.start(), 6), b"SHARED");
+            unsafe { ptr::copy_nonoverlapping(b"SHARED".as_ptr(), cow.at(0).as_ptr(), 6) };
+            assert_eq!(read(cow.at(0), 6), b"SHARED");
+            assert_eq!(read(cow.at(2), 4), b"ARED");
             assert_eq!(read(segment.at(offset), 6), b"shared");
+            assert!(std::panic::catch_unwind(|| cow.at(7)).is_err());
         }
         assert!(owner.copy_on_write(BYTES, 0).unwrap().is_empty());
     }

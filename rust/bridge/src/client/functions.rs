@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyCFunction, PyFunction, PyModule, PyType};
 use rustc_hash::FxHashMap;
 
@@ -65,8 +66,14 @@ impl Callees {
 
 /// Describes something that was given to `call`, and says whether it means the same at each call.
 pub(crate) fn describe_callee(callable: &Bound<'_, PyAny>) -> PyResult<(Callee, bool)> {
-    let Described { function, options, key, callable: plain } = describe(callable, "call", false)?;
-    Ok((Callee { function, options, key }, is_stateless(plain.bind(callable.py()))))
+    static TASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = callable.py();
+    let Described { function, options, key, .. } = describe(callable, "call", false)?;
+    let is_stateless = match callable.is_instance(TASK.import(py, "headrace.task", "Task")?)? {
+        true => is_stateless(&callable.getattr(intern!(py, "__wrapped__"))?),
+        false => is_stateless(callable),
+    };
+    Ok((Callee { function, options, key }, is_stateless))
 }
 
 /// Whether a plain callable means the same at each call. A bound method, or an object with `__call__`, has a state that may

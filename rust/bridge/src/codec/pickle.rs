@@ -5,6 +5,7 @@
 use std::cell::RefCell;
 
 use pyo3::exceptions::{PyException, PyLookupError};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyList};
@@ -47,28 +48,29 @@ fn with_citing<R>(state: Option<Citing>, run: impl FnOnce() -> R) -> (R, Option<
     (answer, state)
 }
 
+/// Whose `dumps` comes first: the C pickler's, or one that keeps all arrays out of band.
+pub(super) const PLAIN: &str = "_pickle";
+pub(super) const OUT_OF_BAND: &str = "headrace.out_of_band";
 /// Whose `dumps` pickles arguments by value, and results.
 const ARGUMENTS_BY_VALUE: &str = "cloudpickle";
 const RESULTS_BY_VALUE: &str = "headrace.by_value";
 
-/// Pickles `value`, by the module `by_value` if the C pickler fails or if the pickle names something of `__main__`, which
+/// Pickles `value` by the module `first`, or by `by_value` if that fails or if its pickle names something of `__main__`, which
 /// does not exist elsewhere.
-fn dumps<'py>(value: &Bound<'py, PyAny>, by_value: &str, restart: impl Fn()) -> PyResult<Bound<'py, PyBytes>> {
-    dumps_with(value, by_value, None, restart)
-}
-
-fn dumps_with<'py>(
+fn dumps<'py>(
     value: &Bound<'py, PyAny>,
-    by_value: &str,
+    (first, by_value): (&'static str, &str),
     keywords: Option<&Bound<'py, PyDict>>,
     restart: impl Fn(),
 ) -> PyResult<Bound<'py, PyBytes>> {
-    static DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static PLAIN_DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static OUT_OF_BAND_DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = value.py();
-    match DUMPS.import(py, "_pickle", "dumps")?.call((value, 5), keywords) {
+    let place = if first == PLAIN { &PLAIN_DUMPS } else { &OUT_OF_BAND_DUMPS };
+    match place.import(py, first, "dumps")?.call((value, 5), keywords) {
         Ok(pickle) => {
             let pickle = pickle.cast_into::<PyBytes>()?;
-            if !pickle.contains(pyo3::intern!(py, "__main__").call_method0("encode")?)? {
+            if !pickle.contains(intern!(py, "__main__").call_method0("encode")?)? {
                 return Ok(pickle);
             }
         }
@@ -76,25 +78,23 @@ fn dumps_with<'py>(
         Err(_) => {}
     }
     restart();
-    let dumps = py.import(by_value)?.getattr(pyo3::intern!(py, "dumps"))?;
+    let dumps = py.import(by_value)?.getattr(intern!(py, "dumps"))?;
     Ok(dumps.call((value, 5), keywords)?.cast_into::<PyBytes>()?)
 }
 
-/// Pickles a result: a node in it is an error.
-pub(super) fn dumps_plain<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
-    with_citing(None, || dumps(value, RESULTS_BY_VALUE, || {})).0
+/// Pickles a result, by the module `first` if that can: a node in it is an error.
+pub(super) fn dumps_result<'py>(
+    value: &Bound<'py, PyAny>,
+    first: &'static str,
+    keywords: Option<&Bound<'py, PyDict>>,
+    restart: impl Fn(),
+) -> PyResult<Bound<'py, PyBytes>> {
+    with_citing(None, || dumps(value, (first, RESULTS_BY_VALUE), keywords, restart)).0
 }
 
-/// Pickles a result with its buffers out of band: the pickle, and a list of `pickle.PickleBuffer`.
-pub(super) fn dumps_out_of_band<'py>(value: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyBytes>, Bound<'py, PyList>)> {
-    let py = value.py();
-    let buffers = PyList::empty(py);
-    let keywords = PyDict::new(py);
-    // `list.append` gives None, which says: out of band.
-    keywords.set_item(pyo3::intern!(py, "buffer_callback"), buffers.getattr(pyo3::intern!(py, "append"))?)?;
-    let restart = || drop(buffers.call_method0(pyo3::intern!(py, "clear")));
-    let pickle = with_citing(None, || dumps_with(value, RESULTS_BY_VALUE, Some(&keywords), restart)).0?;
-    Ok((pickle, buffers))
+/// Pickles a result in one piece.
+pub(super) fn dumps_plain<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+    dumps_result(value, PLAIN, None, || {})
 }
 
 /// Pickles an argument; what it cites is entered in `cited`. The answer has the numbers that this pickle cites.
@@ -113,7 +113,7 @@ pub(super) fn dumps_citing<'py>(
             }
         })
     };
-    let (pickle, state) = with_citing(Some(state), || dumps(value, ARGUMENTS_BY_VALUE, restart));
+    let (pickle, state) = with_citing(Some(state), || dumps(value, (PLAIN, ARGUMENTS_BY_VALUE), None, restart));
     let mut used = Vec::new();
     if let Some(state) = state {
         *cited = state.cited;
@@ -204,9 +204,9 @@ pub(super) fn is_external(value: &Bound<'_, PyAny>) -> bool {
 fn read_external(value: &Bound<'_, PyAny>) -> PyResult<External> {
     let py = value.py();
     let id = ExternalId {
-        session: value.getattr(pyo3::intern!(py, "session"))?.extract()?,
-        run: value.getattr(pyo3::intern!(py, "run"))?.extract()?,
-        index: value.getattr(pyo3::intern!(py, "index"))?.extract()?,
+        session: value.getattr(intern!(py, "session"))?.extract()?,
+        run: value.getattr(intern!(py, "run"))?.extract()?,
+        index: value.getattr(intern!(py, "index"))?.extract()?,
     };
     Ok(External { id, object: value.clone().unbind() })
 }
@@ -243,6 +243,6 @@ pub(crate) fn cite<'py>(reference: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Py
 #[pyfunction]
 pub(crate) fn try_pickle(value: &Bound<'_, PyAny>) -> Option<Py<PyAny>> {
     let state = Citing { home: 0, cited: Citations::default(), used: Vec::new(), lenient: true };
-    let (pickle, _) = with_citing(Some(state), || dumps(value, ARGUMENTS_BY_VALUE, || {}));
+    let (pickle, _) = with_citing(Some(state), || dumps(value, (PLAIN, ARGUMENTS_BY_VALUE), None, || {}));
     pickle.err().map(|error| error.into_value(value.py()).into_any())
 }

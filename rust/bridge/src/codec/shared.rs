@@ -10,12 +10,12 @@ use headrace_protocol::store::BlockId;
 use headrace_wire::{BLOCK_ALIGN, Citation, FILE_SEGMENTS, WRAPPED, behind_citations, citations, write_citations};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyList, PyString};
 
 use super::decode::decode_value;
 use super::encode::put_pickle;
-use super::pickle::{dumps_out_of_band, dumps_plain};
+use super::out_of_band::{dumps_out_of_band, loads_with_buffers};
+use super::pickle::dumps_plain;
 use crate::buffer::Contiguous;
 use crate::memory::{Access, Block, Memory};
 
@@ -187,10 +187,7 @@ pub(super) fn decode_shared(py: Python<'_>, value: &[u8], memory: &Arc<Memory>) 
                 Some(bytes) => PyBytes::new(py, bytes).into_any().unbind(),
                 None => first.object(py, memory, &cited)?,
             };
-            static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-            let keywords = pyo3::types::PyDict::new(py);
-            keywords.set_item(pyo3::intern!(py, "buffers"), buffers)?;
-            Ok(LOADS.import(py, "_pickle", "loads")?.call((pickle,), Some(&keywords))?.unbind())
+            Ok(loads_with_buffers(pickle.bind(py), &buffers)?.unbind())
         }
         _ => Err(damaged()),
     }

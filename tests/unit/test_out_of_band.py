@@ -1,0 +1,130 @@
+"""Pickles of arrays that numpy gives no buffer for."""
+
+import pickle
+
+import pytest
+
+np = pytest.importorskip("numpy")
+
+from headrace import by_value, out_of_band  # noqa: E402
+
+SECONDS = np.arange(12, dtype="i8").view("M8[s]")
+
+
+def split(value, dumps=out_of_band.dumps):
+    buffers = []
+    return dumps(value, 5, buffers.append), buffers
+
+
+def joined(blob, buffers):
+    return pickle.loads(blob, buffers=[buffer.raw() for buffer in buffers])
+
+
+@pytest.mark.parametrize("dumps", [out_of_band.dumps, by_value.dumps])
+@pytest.mark.parametrize(
+    "array",
+    [
+        SECONDS,
+        SECONDS - SECONDS[3],
+        SECONDS.astype(">M8[ns]"),
+        SECONDS.astype("M8[25us]"),
+        SECONDS.reshape(3, 4),
+        np.asfortranarray(SECONDS.reshape(3, 4)),
+        SECONDS.reshape(3, 2, 2),
+        np.array("NaT", dtype="M8[D]"),
+        np.zeros(3, dtype=[("when", "M8[s]"), ("what", "f4")]),
+        np.zeros((2, 3), dtype=[("a", [("when", "m8[s]", (2,))]), ("b", "u1")]),
+        np.zeros(3, dtype=np.dtype([("a", "u1"), ("when", "M8[s]")], align=True)),
+        np.arange(5.0),
+        np.zeros(3, dtype="V7"),
+        np.zeros(3, dtype=[("a", "i4"), ("b", "S3")]),
+    ],
+    ids=lambda array: f"{array.dtype} {array.shape}"[:60],
+)
+def test_contiguous_arrays_go_out_of_band(array, dumps):
+    blob, buffers = split(array, dumps)
+    assert sum(buffer.raw().nbytes for buffer in buffers) == array.nbytes
+    again = joined(blob, buffers)
+    assert type(again) is np.ndarray
+    assert (again.dtype, again.shape, again.strides) == (array.dtype, array.shape, array.strides)
+    assert again.tobytes() == array.tobytes()
+    assert np.shares_memory(again, array)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        SECONDS[::2],
+        SECONDS[::-1],
+        SECONDS.reshape(3, 4)[:, 1:3],
+        np.broadcast_to(SECONDS, (3, 12)),
+        np.ma.masked_array(SECONDS, SECONDS[4] > SECONDS),
+        np.zeros(3, dtype=[("when", "M8[s]"), ("what", "f4")]).view(np.recarray),
+        np.array([SECONDS[0], None], dtype=object),
+        np.zeros(2, dtype=[("when", "M8[s]"), ("what", "O")]),
+        np.zeros(3, dtype="V0"),
+        SECONDS[:0],
+        SECONDS[:0].reshape(0, 3),
+    ],
+    ids=["strided", "backwards", "columns", "broadcast", "masked", "records", "objects", "mixed", "V0", "0", "0x3"],
+)
+def test_other_arrays_arrive_right(array):
+    blob, buffers = split(array)
+    again = joined(blob, buffers)
+    assert type(again) is type(array)
+    assert (again.dtype, again.shape) == (array.dtype, array.shape)
+    assert again.tolist() == array.tolist()
+    assert not any(buffer.raw().nbytes for buffer in buffers)
+
+
+def test_one_array_in_two_places_stays_one():
+    first, second = joined(*split([SECONDS, {"again": SECONDS}]))
+    assert first is second["again"]
+
+
+def test_the_reducers_of_others_hold(monkeypatch):
+    import copyreg
+
+    class Own:
+        pass
+
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        split(Own())
+    monkeypatch.setitem(copyreg.dispatch_table, Own, lambda own: (int, (7,)))
+    for dumps in (out_of_band.dumps, by_value.dumps):
+        assert joined(*split(Own(), dumps)) == 7
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        memoryview(b"some bytes"),
+        memoryview(bytearray(b"some bytes")),
+        memoryview(np.arange(5.0)),
+        memoryview(np.arange(12, dtype="i4").reshape(3, 4)),
+        memoryview(np.array(3.5)),
+        memoryview(np.array([True, False])),
+        memoryview(b"some bytes")[2:7],
+    ],
+    ids=lambda view: f"{view.format} {view.shape}",
+)
+def test_memoryviews_arrive_as_such(view):
+    blob, buffers = split(view, by_value.dumps)
+    again = joined(blob, buffers)
+    assert (again.format, again.shape, again.tolist()) == (view.format, view.shape, view.tolist())
+    assert sum(buffer.raw().nbytes for buffer in buffers) == view.nbytes
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        memoryview(b"some bytes")[::2],
+        memoryview(np.arange(5, dtype=">i4")),
+        memoryview(np.asfortranarray(np.arange(12, dtype="i4").reshape(3, 4))),
+        memoryview(np.zeros((0, 3))),
+        memoryview(b""),
+    ],
+    ids=lambda view: f"{view.format} {view.shape}",
+)
+def test_other_memoryviews_arrive_as_bytes(view):
+    assert joined(*split(view, by_value.dumps)) == view.tobytes()
