@@ -95,6 +95,11 @@ pub(crate) enum Said {
     GiveBack {
         peer: PeerId,
     },
+    /// Index and new encoding of each result.
+    Moved {
+        run: u32,
+        values: Vec<(u32, Vec<u8>)>,
+    },
     Other,
 }
 
@@ -126,14 +131,19 @@ impl Story {
         Self::with_store(workers, 1 << 30)
     }
 
-    /// The same, with a budget of shared memory.
+    /// The same, with a budget of memory.
     pub(crate) fn with_store(workers: u32, store_limit: u64) -> Self {
+        Self::with_disk(workers, store_limit, 0)
+    }
+
+    /// The same, with a budget of disk.
+    pub(crate) fn with_disk(workers: u32, store_limit: u64, spill_limit: u64) -> Self {
         let config = Config {
             workers,
             crash_limit: 3,
             result_bytes_max: 1 << 20,
             store_limit,
-            spill_limit: 0,
+            spill_limit,
             version: "0.1.0".into(),
             python: "3.11.7".into(),
             grace_ns: 1_000_000_000,
@@ -426,6 +436,10 @@ impl Story {
                 Said::Release { peer, blocks: blocks.collect() }
             }
             Message::GiveBack(_) => Said::GiveBack { peer },
+            Message::Moved(moved) => {
+                let values = moved.index.iter().zip(moved.values.iter().map(<[u8]>::to_vec)).collect();
+                Said::Moved { run: moved.run, values }
+            }
             Message::Goodbye(goodbye) => Said::Goodbye { peer, reason: goodbye.reason, text: goodbye.text.into() },
             Message::Log(log) => Said::Log { text: log.text.to_vec() },
             Message::State(state) => {
