@@ -122,20 +122,22 @@ impl Run {
     /// Enters other encodings of results that nobody has taken yet.
     pub(super) fn handle_moved(&mut self, frame: &SharedFrame, moved: &Moved<'_>) {
         let name = self.frames.len() as u32 + 1;
+        self.frames.push(HeldFrame { frame: Some(SharedFrame::clone(frame)), endings: 0 });
         let mut offset = offset_in(frame, moved.values.bytes) as u32;
-        let mut endings = 0;
         for (index, len) in moved.index.iter().zip(moved.values.lens.iter()) {
             let task = index as usize;
             let old = self.frame_of.get(task).copied().unwrap_or(PENDING);
             if !matches!(old, PENDING | TAKEN) && self.outcome[task] == Outcome::Done as u8 {
-                self.forget_in(old);
+                if old != name {
+                    self.forget_in(old);
+                    self.frames[name as usize - 1].endings += 1;
+                }
                 (self.frame_of[task], self.offset[task], self.len[task]) = (name, offset, len);
-                endings += 1;
             }
             offset += len;
         }
-        if endings > 0 {
-            self.frames.push(HeldFrame { frame: Some(SharedFrame::clone(frame)), endings });
+        if self.frames[name as usize - 1].endings == 0 {
+            self.frames.pop();
         }
     }
 

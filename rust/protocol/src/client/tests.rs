@@ -393,19 +393,28 @@ fn log_lines_wait_in_order_and_the_oldest_go_first() {
     assert_eq!(client.poll_log(), None);
 }
 
+fn moved(run: u32, results: &[(u32, Vec<u8>)]) -> Vec<u8> {
+    let index: Vec<u32> = results.iter().map(|(index, _)| *index).collect();
+    let mut values = BlobsBuf::default();
+    results.iter().for_each(|(_, value)| values.push(value));
+    encoded(&Message::Moved(Moved { run, index: (&index).into(), values: values.as_blobs() }))
+}
+
 proptest! {
-    /// Any endings in any frames, taken or not: the table says what a plain map says.
+    /// Any endings in any frames, taken or not, and moved or not: the table says what a plain map says.
     #[test]
     fn the_table_agrees_with_a_plain_map(
         frames in prop::collection::vec(
             prop::collection::vec((0..40_u32, prop::collection::vec(any::<u8>(), 0..30), any::<bool>()), 0..12), 0..12),
+        moves in prop::collection::vec(
+            prop::collection::vec((0..44_u32, prop::collection::vec(any::<u8>(), 0..30)), 0..12), 12),
     ) {
         let mut client = open_client();
         client.open_run(1, 40);
         (0..40).for_each(|call| assert_eq!(client.open_call(), Some(call)));
         let mut model: BTreeMap<u32, Option<&[u8]>> = BTreeMap::new();
         let mut order = Vec::new();
-        for frame in &frames {
+        for (frame, moves) in frames.iter().zip(&moves) {
             let endings: Vec<(u32, Outcome, &[u8])> =
                 frame.iter().map(|(index, blob, _)| (*index, Outcome::Done, &blob[..])).collect();
             client.handle_frame(results(1, &endings, 0, false)).unwrap();
@@ -415,6 +424,13 @@ proptest! {
                     order.push(index);
                     Some(blob)
                 });
+            }
+            client.handle_frame(moved(1, moves)).unwrap();
+            client.handle_frame(moved(CALLS, moves)).unwrap();
+            for (index, blob) in moves {
+                if let Some(held @ Some(_)) = model.get_mut(index) {
+                    *held = Some(blob);
+                }
             }
             for (index, ..) in frame.iter().filter(|ending| ending.2) {
                 let expected = model.insert(*index, None).flatten();
