@@ -17,6 +17,7 @@ from headrace.errors import (
     NoSuitableWorker,
     PoisonTask,
     ResultReleased,
+    StoreFull,
     TaskError,
     UpstreamFailed,
     VersionMismatch,
@@ -126,6 +127,8 @@ def refused(key: str, text: str) -> HeadraceError:
     word, colon, rest = text.partition(": ")
     if colon and word == "NoSuitableWorker":
         return NoSuitableWorker(f"task {key!r} cannot run: {rest}", key=key)
+    if colon and word == "StoreFull":
+        return StoreFull(f"task {key!r} has no result: {rest}")
     if "released" in text:
         return ResultReleased(f"task {key!r} cannot run: {text}")
     return GraphError(f"task {key!r} cannot run: {text}")
