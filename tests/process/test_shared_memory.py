@@ -16,6 +16,7 @@ import sys
 import textwrap
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -589,12 +590,25 @@ def test_a_view_passes_through_multiprocessing(client, method):
         assert np.array_equal(pool.apply_async(plus_one, (view,)).get(TIMEOUT_S), view + 1)
 
 
+def test_a_run_keeps_results_and_not_views(client):
+    run = client.submit(graph := hr.Graph(), keep=[graph.add(filled, 3.0, ITEMS), graph.add(filled, 4.0, 10)])
+    first, small = run.results()
+    assert run.result("filled-0") is first, "as long as somebody has it"
+    assert run.result("filled-1") is small
+    before = weakref.ref(first)
+    del first
+    gc.collect()
+    assert before() is None
+    assert (run.result("filled-0") == 3.0).all()
+
+
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_child_of_the_client_keeps_what_it_saw(client):
     view = value_of(client, filled, 6.0, ITEMS)
     run = client.submit(graph := hr.Graph(), keep=[graph.add(filled, 7.0, ITEMS)])
     assert run.wait(TIMEOUT_S)
-    assert run.result()[0] == 7.0
+    result = run.result()
+    assert result[0] == 7.0
     may_go, go = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -602,14 +616,14 @@ def test_a_child_of_the_client_keeps_what_it_saw(client):
         try:
             os.close(go)
             os.read(may_go, 1)
-            right = (view == 6.0).all() and (run.result() == 7.0).all()
-            del view
+            right = (view == 6.0).all() and (result == 7.0).all()
+            del view, result
             gc.collect()
             code = 0 if right else 2
         finally:
             os._exit(code)
     os.close(may_go)
-    del view, run
+    del view, result, run
     flush(client)
     churn(client)
     os.close(go)

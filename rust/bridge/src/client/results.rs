@@ -1,10 +1,12 @@
-//! The kept results of one run that were read, by position in its keep set. The first reader's object is everybody's.
+//! The kept results of one run that were read, by position in its keep set. The first reader's object is everybody's; where it
+//! lies in shared memory, only for as long as somebody has it, because the memory could not be used for anything else.
 //!
 //! The lock is held for moments, and Python never runs meanwhile: what is thrown out is dropped outside.
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
+use pyo3::types::PyWeakrefReference;
 
 use super::failures::Outcome;
 
@@ -14,6 +16,8 @@ pub(crate) enum Slot {
     Unread,
     /// What the task returned.
     Value(Py<PyAny>),
+    /// A weak reference to it: it is read again if it is gone.
+    Weak(Py<PyWeakrefReference>),
     /// The exception to raise for it.
     Error(Py<PyAny>),
     /// It was let go of.
@@ -25,6 +29,7 @@ impl Slot {
         match self {
             Slot::Unread => Slot::Unread,
             Slot::Value(value) => Slot::Value(value.clone_ref(py)),
+            Slot::Weak(value) => Slot::Weak(value.clone_ref(py)),
             Slot::Error(error) => Slot::Error(error.clone_ref(py)),
             Slot::Released => Slot::Released,
         }
@@ -33,7 +38,7 @@ impl Slot {
     fn object(&self) -> Option<&Py<PyAny>> {
         match self {
             Slot::Value(object) | Slot::Error(object) => Some(object),
-            Slot::Unread | Slot::Released => None,
+            Slot::Unread | Slot::Weak(_) | Slot::Released => None,
         }
     }
 }
@@ -51,9 +56,13 @@ impl Results {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One of them.
+    /// One of them; never [`Slot::Weak`].
     pub(crate) fn get(&self, py: Python<'_>, position: usize) -> Slot {
-        self.lock()[position].clone_ref(py)
+        let slot = self.lock()[position].clone_ref(py);
+        match slot {
+            Slot::Weak(value) => value.bind(py).upgrade().map_or(Slot::Unread, |value| Slot::Value(value.unbind())),
+            slot => slot,
+        }
     }
 
     /// The value at a position, if one was read.
@@ -80,7 +89,7 @@ impl Results {
 
     /// Whether it was read, or let go of.
     pub(crate) fn is_read(&self, position: usize) -> bool {
-        !matches!(self.lock()[position], Slot::Unread)
+        !matches!(self.lock()[position], Slot::Unread | Slot::Weak(_))
     }
 
     /// Whether it was let go of.
@@ -95,6 +104,18 @@ impl Results {
             Err(error) => Slot::Error(error),
         };
         let late = enter(&mut self.lock()[position], slot);
+        drop(late);
+    }
+
+    /// Remembers a value for as long as somebody has it, unless it was let go of, or its type does not allow that.
+    pub(crate) fn put_weakly(&self, position: usize, value: &Bound<'_, PyAny>) {
+        let Ok(weak) = PyWeakrefReference::new(value) else { return };
+        let mut slots = self.lock();
+        let late = match &mut slots[position] {
+            place @ (Slot::Unread | Slot::Weak(_)) => std::mem::replace(place, Slot::Weak(weak.unbind())),
+            _ => Slot::Weak(weak.unbind()),
+        };
+        drop(slots);
         drop(late);
     }
 

@@ -9,7 +9,7 @@ use pyo3::types::PyList;
 use smallvec::SmallVec;
 
 use super::ClientCore;
-use super::failures::{self, error};
+use super::failures::{self, Outcome, error};
 use super::keep::Keep;
 use super::reference::root_of;
 use super::results::{Results, Slot};
@@ -94,11 +94,11 @@ impl RunCore {
     fn results<'py>(slf: &Bound<'py, Self>, timeout: Option<f64>) -> PyResult<Bound<'py, PyList>> {
         let (py, this) = (slf.py(), slf.get());
         this.wait_for_all(py, timeout)?;
-        this.read_all(py)?;
-        match this.results.values(py) {
-            Ok(values) => PyList::new(py, values),
-            Err(position) => Err(this.value(py, position).expect_err("it has no value")),
+        if let Ok(values) = this.results.values(py) {
+            return PyList::new(py, values);
         }
+        let values = (0..this.keep.len()).map(|position| this.value(py, position)).collect::<PyResult<Vec<_>>>()?;
+        PyList::new(py, values)
     }
 
     /// Whether every task has ended.
@@ -144,11 +144,9 @@ impl RunCore {
     /// What a kept task left, as (value, None) or (None, exception); it has ended.
     fn _outcome(&self, py: Python<'_>, index: u32) -> PyResult<super::Left> {
         let position = self.position_of(py, index)?;
-        self.fill(py, position)?;
-        match self.results.get(py, position) {
-            Slot::Value(value) => Ok((Some(value), None)),
-            Slot::Error(error) => Ok((None, Some(error))),
-            Slot::Unread | Slot::Released => Err(self.released(py, &self.key(position))),
+        match self.read(py, position)? {
+            Ok(value) => Ok((Some(value), None)),
+            Err(error) => Ok((None, Some(error))),
         }
     }
 
@@ -294,7 +292,7 @@ impl RunCore {
             (state.tables.has_ended(run, index) || state.tables.is_over()).then_some(())
         })?;
         match found {
-            Some(()) => self.fill(py, position),
+            Some(()) => Ok(()),
             None => {
                 let text = format!("'{}' has not ended within {} s", self.key(position), timeout.unwrap_or_default());
                 Err(PyTimeoutError::new_err(text))
@@ -331,14 +329,14 @@ impl RunCore {
         }
     }
 
-    /// Reads what a kept task left, if nobody has.
-    fn fill(&self, py: Python<'_>, position: usize) -> PyResult<()> {
-        if self.results.is_read(position) {
-            return Ok(());
+    /// What a kept task left, which has ended; an error if it was let go of.
+    fn read(&self, py: Python<'_>, position: usize) -> PyResult<Outcome> {
+        if let Some(outcome) = self.read_before(py, position)? {
+            return Ok(outcome);
         }
         self.read_ahead(py, position);
-        if self.results.is_read(position) {
-            return Ok(());
+        if let Some(outcome) = self.read_before(py, position)? {
+            return Ok(outcome);
         }
         let index = self.keep.at(position);
         let ending = self.session.peek(py, self.run, index);
@@ -351,16 +349,34 @@ impl RunCore {
                 |run, root| self.root(py, run, root),
             )?,
             // Another thread has read it just now, or it will never come.
-            None if self.results.is_read(position) => return Ok(()),
-            None => Err(failures::lost(py, &self.session, self.key(position))?),
+            None => match self.read_before(py, position)? {
+                Some(outcome) => return Ok(outcome),
+                None => Err(failures::lost(py, &self.session, self.key(position))?),
+            },
         };
-        // Why a task failed stays in the table: it may be the cause of failures in other runs.
-        if outcome.is_ok() {
-            self.session.lock().tables.forget_value(self.run, index);
+        match (&outcome, &ending) {
+            (Ok(value), Some(ending)) if ending.is_large() => self.results.put_weakly(position, value.bind(py)),
+            // Why a task failed stays in the table: it may be the cause of failures in other runs.
+            (Err(error), _) => self.results.put(position, Err(error.clone_ref(py))),
+            (Ok(value), _) => {
+                self.session.lock().tables.forget_value(self.run, index);
+                self.results.put(position, Ok(value.clone_ref(py)));
+                self.session.drop_discarded();
+                // The first reader's object is everybody's.
+                return Ok(self.read_before(py, position)?.unwrap_or(outcome));
+            }
         }
-        self.results.put(position, outcome);
-        self.session.drop_discarded();
-        Ok(())
+        Ok(outcome)
+    }
+
+    /// The same, if it was read before.
+    fn read_before(&self, py: Python<'_>, position: usize) -> PyResult<Option<Outcome>> {
+        match self.results.get(py, position) {
+            Slot::Value(value) => Ok(Some(Ok(value))),
+            Slot::Error(error) => Ok(Some(Err(error))),
+            Slot::Unread | Slot::Weak(_) => Ok(None),
+            Slot::Released => Err(self.released(py, &self.key(position))),
+        }
     }
 
     /// Reads the row of small atoms from a position on, under one lock instead of several for each: whoever asks for one
@@ -377,17 +393,9 @@ impl RunCore {
         self.results.put_row(position, values);
     }
 
-    fn read_all(&self, py: Python<'_>) -> PyResult<()> {
-        (0..self.keep.len()).try_for_each(|position| self.fill(py, position))
-    }
-
-    /// The value at a position that was read, or its error.
+    /// The value at a position, or its error.
     fn value(&self, py: Python<'_>, position: usize) -> PyResult<Py<PyAny>> {
-        match self.results.get(py, position) {
-            Slot::Value(value) => Ok(value),
-            Slot::Error(error) => Err(PyErr::from_value(error.into_bound(py))),
-            Slot::Unread | Slot::Released => Err(self.released(py, &self.key(position))),
-        }
+        self.read(py, position)?.map_err(|error| PyErr::from_value(error.into_bound(py)))
     }
 
     /// Key and exception of a task that was the cause of another's ending, as far as they are known.
@@ -396,8 +404,7 @@ impl RunCore {
             return root_of(py, &self.session, run, root);
         }
         if let Some(position) = self.keep.position(root) {
-            self.fill(py, position)?;
-            if let Slot::Error(error) = self.results.get(py, position) {
+            if let Err(error) = self.read(py, position)? {
                 return Ok((Some(self.graph.get().key_of(root)), Some(error)));
             }
         }

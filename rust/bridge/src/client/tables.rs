@@ -17,6 +17,16 @@ pub(crate) enum Ending {
     Live(LiveEnding),
 }
 
+impl Ending {
+    /// Whether it is a value whose parts lie in shared memory.
+    pub(crate) fn is_large(&self) -> bool {
+        match self {
+            Ending::Told(told) => headrace_wire::cites(told.bytes()),
+            Ending::Live(_) => false,
+        }
+    }
+}
+
 /// The tables of one session.
 pub(crate) struct Tables {
     source: Source,

@@ -25,6 +25,10 @@ const DOUBLINGS_MAX: u32 = 5;
 /// while others run tasks whose end may let something die.
 const DYING_PATIENCE_NS: u64 = 1_000_000_000;
 const BUSY_PATIENCE_NS: u64 = 5_000_000_000;
+const LOOK_NS: u64 = 100_000_000;
+/// Inline results may exceed the budget by this part of it before some move to disk; and the pause after a look in vain.
+const INLINE_SLACKS_A_BUDGET: u64 = 16;
+const INLINE_PAUSE_NS: u64 = 50_000_000;
 /// How long unused segments stay warm, in steps of a heartbeat.
 const WARM_NS: u64 = 5_000_000_000;
 /// How many results an error and the statistics name.
@@ -39,6 +43,8 @@ pub(super) struct Wanted {
     asked: bool,
     /// When it came, or something last made room.
     since_ns: u64,
+    /// When to look again even if nothing happens.
+    due_ns: u64,
 }
 
 impl Store {
@@ -56,21 +62,19 @@ impl Store {
 impl Broker {
     pub(super) fn handle_want(&mut self, peer: PeerId, bytes: u64, now_ns: u64) {
         self.store.used = true;
-        self.store.wants.push_back(Wanted { peer, bytes, asked: false, since_ns: now_ns });
+        self.store.wants.push_back(Wanted { peer, bytes, asked: false, since_ns: now_ns, due_ns: now_ns });
         self.serve_wants(now_ns);
     }
 
-    /// When somebody who waits for room may have waited long enough.
+    /// When it is time to see again whether somebody who waits for room has waited long enough.
     pub(super) fn wants_due_ns(&self) -> Option<u64> {
-        let wanted = self.store.wants.front().filter(|_| !self.is_spilling())?;
-        let patience_ns = if self.others_work() { BUSY_PATIENCE_NS } else { DYING_PATIENCE_NS };
-        Some(wanted.since_ns + patience_ns)
+        self.store.wants.front().map(|wanted| wanted.due_ns)
     }
 
     /// Gives room to those who wait for it, first come, first served, and sees to it that there is some; if that fails, the
     /// answer is no.
     pub(super) fn serve_wants(&mut self, now_ns: u64) {
-        while let Some(&Wanted { peer, bytes, asked, since_ns }) = self.store.wants.front() {
+        while let Some(&Wanted { peer, bytes, asked, since_ns, .. }) = self.store.wants.front() {
             if let Some(size) = self.store.size_for(peer, bytes, self.ledger.results_bytes()) {
                 self.store.wants.pop_front();
                 self.grant(peer, size);
@@ -83,6 +87,7 @@ impl Broker {
                 continue;
             }
             if is_possible && self.waits_on(bytes, since_ns, now_ns) {
+                self.store.wants[0].due_ns = now_ns + LOOK_NS;
                 return;
             }
             self.store.wants.pop_front();
@@ -99,7 +104,7 @@ impl Broker {
             return true;
         }
         let room = self.store.limit.saturating_sub(self.store.granted + self.ledger.results_bytes());
-        let dying = if in_time(DYING_PATIENCE_NS) { self.store.dying_bytes() } else { 0 };
+        let dying = self.store.dying_bytes((now_ns + 1).saturating_sub(DYING_PATIENCE_NS));
         if room + dying < bytes && self.spill(bytes - room - dying, now_ns) {
             return true;
         }
@@ -127,11 +132,15 @@ impl Broker {
         self.consuming > 0 && results > self.store.limit / 5 * 4
     }
 
-    /// Moves inline results to disk when the budget is exceeded, which nobody asks for beforehand.
+    /// Moves results to disk when inline ones, for which nobody asks beforehand, exceed the budget noticeably.
     pub(super) fn keep_budget(&mut self, now_ns: u64) {
         let taken = self.store.granted + self.ledger.results_bytes();
-        if taken > self.store.limit && self.ledger.results_bytes() > 0 && !self.is_spilling() {
-            self.spill(taken - self.store.limit + self.store.limit / 16, now_ns);
+        let slack = self.store.limit / INLINE_SLACKS_A_BUDGET;
+        if taken > self.store.limit + slack && self.ledger.results_bytes() > slack && now_ns >= self.store.inline_due_ns
+        {
+            // A look at all results, so not in every turn if it finds nothing.
+            self.store.inline_due_ns =
+                if self.spill(taken - self.store.limit, now_ns) { 0 } else { now_ns + INLINE_PAUSE_NS };
         }
     }
 

@@ -228,7 +228,7 @@ impl Broker {
     /// Gives out work and news after everything that arrived was handled.
     pub fn finish_turn(&mut self, now_ns: u64) {
         self.settle_cascades(now_ns);
-        self.settle_store();
+        self.settle_store(now_ns);
         self.keep_budget(now_ns);
         self.dispatch(now_ns);
         self.recall_for_idle_workers(now_ns);

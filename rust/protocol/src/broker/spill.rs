@@ -282,7 +282,7 @@ impl Broker {
     pub fn handle_spilled(&mut self, number: u64, outcome: Result<(), String>, now_ns: u64) {
         let Some(job) = self.store.disk.job.take_if(|job| job.number == number) else { return };
         match outcome {
-            Ok(()) => self.move_results(&job),
+            Ok(()) => self.move_results(&job, now_ns),
             Err(text) => {
                 let places = job.blocks.iter().map(|block| block.to).chain(job.values.iter().map(|value| value.to));
                 places.for_each(|to| self.free_in(job.file, to));
@@ -293,9 +293,9 @@ impl Broker {
         self.note_room(now_ns);
     }
 
-    fn move_results(&mut self, job: &Job) {
+    fn move_results(&mut self, job: &Job, now_ns: u64) {
         // What clients are still to be told has the old encodings, and must not come after RELEASE.
-        self.tell_news(0);
+        self.tell_news(now_ns);
         let mut places: FxHashMap<(u32, u64), Citation> = FxHashMap::default();
         for &MovingBlock { id, born, bytes, to } in &job.blocks {
             match self.store.blocks.get(&id) {
@@ -330,7 +330,7 @@ impl Broker {
         self.tell_moved(&moved);
         self.forget_copies(&moved);
         // Blocks that are cited in no other way than by what has moved; and places of which nothing came.
-        self.settle_store();
+        self.settle_store(now_ns);
         self.drop_orphans();
     }
 

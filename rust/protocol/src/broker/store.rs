@@ -33,6 +33,8 @@ pub(super) struct Store {
     /// Whether a value or a wish came since the last look of [`Broker::cool_store`], and when unused segments go.
     pub(super) used: bool,
     pub(super) cool_ns: u64,
+    /// When it is worth while to look for inline results that can move.
+    pub(super) inline_due_ns: u64,
     /// Counts uses of blocks, in place of a clock.
     uses: u64,
     pub(super) disk: Disk,
@@ -62,9 +64,11 @@ pub(super) struct Block {
     from_owner: u32,
     /// Others than the owner that were sent a citation and have not let go.
     holders: SmallVec<[Holder; 4]>,
-    /// When it was entered: another block may lie there later. And when it was last used.
+    /// When it was entered: another block may lie there later. And when it was last used. Both in uses.
     pub(super) born: u64,
     pub(super) used: u64,
+    /// When its holders were last asked to let go of it.
+    asked_ns: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -156,7 +160,7 @@ impl Store {
         if let Some(segment) = self.segments.get_mut(&id.0) {
             segment.blocks += 1;
             let holders = SmallVec::new();
-            self.blocks.insert(id, Block { bytes, live: 0, from_owner: 0, holders, born, used: born });
+            self.blocks.insert(id, Block { bytes, live: 0, from_owner: 0, holders, born, used: born, asked_ns: 0 });
         }
     }
 
@@ -228,9 +232,11 @@ impl Store {
         segment.owner.map(|owner| (owner, block.from_owner))
     }
 
-    /// Bytes of blocks in memory that are dead and that somebody has not let go of yet.
-    pub(super) fn dying_bytes(&self) -> u64 {
-        let dying = self.blocks.iter().filter(|((segment, _), block)| block.live == 0 && *segment < FILE_SEGMENTS);
+    /// Bytes of blocks in memory that are dead and that somebody will soon let go of. Who has a view may keep it for ever, so
+    /// only those count of which holders have heard since a time.
+    pub(super) fn dying_bytes(&self, since_ns: u64) -> u64 {
+        let in_memory = self.blocks.iter().filter(|((segment, _), _)| *segment < FILE_SEGMENTS);
+        let dying = in_memory.filter(|(_, block)| block.live == 0 && block.asked_ns >= since_ns);
         dying.map(|(_, block)| block.bytes).sum()
     }
 
@@ -254,7 +260,7 @@ impl Broker {
                 self.store.loose.push(id);
             }
         }
-        self.settle_store();
+        self.settle_store(now_ns);
         // Bytes of the owner are free now: it may have segments or pages to return.
         self.note_room(now_ns);
     }
@@ -274,7 +280,7 @@ impl Broker {
     }
 
     /// Tells those concerned of blocks that died in this turn, or that their holders have let go of.
-    pub(super) fn settle_store(&mut self) {
+    pub(super) fn settle_store(&mut self, now_ns: u64) {
         for value in self.ledger.take_dropped() {
             self.store.uncite(value.bytes());
         }
@@ -289,6 +295,7 @@ impl Broker {
             }
             for holder in block.holders.iter_mut().filter(|holder| !holder.asked) {
                 holder.asked = true;
+                block.asked_ns = now_ns;
                 told.entry(holder.peer).or_default().push((id.0, id.1, 0));
             }
             if block.holders.is_empty()
@@ -327,7 +334,7 @@ impl Broker {
             }
         }
         store.loose.sort_unstable();
-        self.settle_store();
+        self.settle_store(now_ns);
         self.drop_orphans();
         self.serve_wants(now_ns);
     }
