@@ -18,6 +18,7 @@ from large_tasks import (  # noqa: E402
     Measurement,
     address,
     address_and_total,
+    arrays_in,
     filled,
     lies_in_block,
     look,
@@ -291,6 +292,32 @@ def test_a_frame_and_a_table_are_views(own_client):
         graph.add(lambda table: (table.num_rows, table["number"][-1].as_py()), table)
     assert results_of(own_client, graph) == [(True, 2 * (ITEMS - 1)), (ITEMS, ITEMS - 1)] * 10
     assert shared_bytes() - before <= 3 * ARRAY_BYTES + SLACK_BYTES
+
+
+def test_dates_and_shapes_are_views(own_client):
+    dates = np.arange(ITEMS).astype("datetime64[s]")
+    graph, before = hr.Graph(), shared_bytes()
+    for value in (dates, [dates, {1}], {"dates": dates.reshape(-1, 4).T}):
+        graph.add(lambda value: (look(value), arrays_in(value)[0].astype(int).sum()), value)
+    assert results_of(own_client, graph) == [([(False, True)], sum(range(ITEMS)))] * 3
+    assert shared_bytes() - before <= ARRAY_BYTES + SLACK_BYTES
+
+
+@pytest.mark.parametrize("mode", ["processes", "threads", "sync"])
+def test_a_task_may_write_to_what_it_asks_to_write_to(mode):
+    @hr.task(writable="array")
+    def add_and_sum(array, number):
+        array += number
+        return float(array.sum())
+
+    array, graph = np.zeros(200_000), hr.Graph()
+    sums = [graph.add(add_and_sum, array, number) for number in range(6)]
+    constant = graph.map(lambda number, array: add_and_sum(hr.copy(array), number), range(3), array=array)
+    with hr.Client(workers=2, mode=mode) as client:
+        assert results_of(client, graph, sums) == [200_000.0 * number for number in range(6)]
+        assert results_of(client, graph, constant) == [200_000.0 * number for number in range(3)]
+        assert value_of(client, add_and_sum, array.copy(), 2) == 400_000.0
+    assert not array.any()
 
 
 def test_graphs_look_as_they_did():
