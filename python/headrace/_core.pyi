@@ -100,7 +100,8 @@ class Graph:
             GraphError: a node belongs to another graph, or the key is taken.
             UsageError: `fn` cannot be called, or is async.
 
-        Cost: 0.1 to 0.2 microseconds for small arguments; a pickle for what has no short form.
+        Cost: 0.1 to 0.2 microseconds for small arguments; a pickle for what has no short form. Buffers of 1 MiB or
+        more, as of arrays, are held and not copied: they must not change until the graph was submitted.
         """
 
     def map(self, fn: Callable[..., _T], /, *iterables: Iterable[Any], **constants: Any) -> Nodes[_T]:
@@ -110,7 +111,7 @@ class Graph:
             fn: the function, or a task object with options.
             *iterables: stepped through together, and equally long; what they yield are the positional arguments.
             **constants: keyword arguments that every task gets. One longer than 64 KiB becomes a task of its own, so
-                that it travels once.
+                that it travels once; one of 1 MiB or more goes into shared memory by itself.
 
         Raises:
             ArgumentNotPicklable: the function or an argument cannot travel; the text names the attribute at fault.

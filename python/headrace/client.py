@@ -125,9 +125,11 @@ class Client:
 
         Raises:
             GraphError: something in `keep` is not of this graph.
+            StoreFull: the large arguments find no room in shared memory. Nothing was submitted.
             UsageError: the client is closed, or it is not the one of a future or ref among the arguments.
 
-        Cost: one copy of the graph's arguments; the interpreter is free meanwhile.
+        Cost: one copy of the graph's arguments, of those of 1 MiB or more one for all tasks that take the same object;
+        the interpreter is free meanwhile.
         """
         self._check_open()
         return self._engine.submit(self, graph, keep)
@@ -142,8 +144,12 @@ class Client:
         when the client first calls it: what it closes over, or reads from the globals of `__main__`, stays what it was
         then. Pass as an argument what changes.
 
+        An argument of 1 MiB or more is written into shared memory for each call anew, as it may have changed; a ref of
+        `put` saves that.
+
         Raises:
             ArgumentNotPicklable: an argument, or the function, cannot travel.
+            StoreFull: the large arguments find no room in shared memory.
             UsageError: the client is closed, or it is not the one of a future or ref among the arguments.
         """
         self._check_open()

@@ -29,7 +29,8 @@ class Graph(_core.Graph):
     """A graph of tasks: a value that grows by `add`, `map` and `reduce`, and is submitted as often as wanted.
 
     A task's arguments are captured when it is added, a function when the graph first sees it: changing them later
-    changes nothing. Nodes of earlier tasks may stand anywhere in the arguments; the function gets their results.
+    changes nothing. Buffers of 1 MiB or more, as of arrays, are captured by `submit`, and must not change before.
+    Nodes of earlier tasks may stand anywhere in the arguments; the function gets their results.
 
     Args:
         by_reference: keep arguments as the objects that they are instead of copying them. Such a graph runs in the

@@ -11,7 +11,7 @@ import headrace as hr
 
 def test_the_collector_sees_the_same_while_a_graph_is_submitted():
     large = hr.Graph()
-    megabyte = bytes(1 << 20)
+    megabyte = bytes((1 << 20) - 1)
     for _ in range(50):
         large.add(client_tasks.touch, os.devnull, megabyte)
     with hr.Client(workers=1) as client:

@@ -75,19 +75,19 @@ def test_a_batch_of_long_arguments_travels_in_several_frames():
         graph.map(length, [b""] * 1000)
         client.submit(graph).results(timeout=TIMEOUT_S)  # the estimate is low from here on
         graph = hr.Graph()
-        graph.map(length, [bytes(8 << 20)] * 12)
-        assert client.submit(graph).results(timeout=TIMEOUT_S) == [[8 << 20]] * 12
+        graph.map(length, [bytes(1 << 19)] * 200)
+        assert client.submit(graph).results(timeout=TIMEOUT_S) == [[1 << 19]] * 200
 
 
 @pytest.mark.slow
 def test_arguments_that_no_frame_can_hold_are_refused_and_the_client_works_on():
     with hr.Client(workers=1) as client:
-        too_long = bytes((512 << 20) + 1)
-        with pytest.raises(hr.UsageError, match="a call of 'length' has arguments of 5368"):
-            client.call(length, too_long)
+        too_long = [bytes(1 << 19)] * 1025
+        with pytest.raises(hr.UsageError, match="a call of 'length' has arguments of 537"):
+            client.call(length, *too_long)
         graph = hr.Graph()
-        graph.add(hr.task(length, key="long one"), too_long)
-        with pytest.raises(hr.UsageError, match=r"task 'long one' has arguments of 5368\d+ bytes"):
+        graph.add(hr.task(length, key="long one"), *too_long)
+        with pytest.raises(hr.UsageError, match=r"task 'long one' has arguments of 537\d+ bytes"):
             client.submit(graph)
         assert client.call(length, b"1").result(timeout=TIMEOUT_S) == [1]
 

@@ -3,6 +3,7 @@ mod failures;
 mod functions;
 mod keep;
 mod live;
+mod parts;
 mod reference;
 mod results;
 mod run;

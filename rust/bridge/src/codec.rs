@@ -14,15 +14,19 @@
 //! | 7 | str: u32 length, UTF-8 | | 15 | live object i of a by-reference graph: u32 i |
 //! | 8 | bytes: u32 length, bytes | | 16 | pickle that cites predecessors: u32 n, n × u32 k, then as 12 |
 //!
-//! A result is one value (never tags 13 to 16), or begins with 17: then parts of it lie in shared memory (`shared.rs`). Arguments are a head byte, then values: head 0 … 253 is the number of
-//! positional arguments, 254 says that a u32 with that number follows; then a u8 with the number of keyword arguments,
-//! the positional values, and for each keyword its name (as tag 7) and its value. Head 255 says that one value follows,
-//! the pickle of `(args, kwargs)`, written when two arguments could share an object, so that they still do on arrival;
-//! then the u8 and the keywords as above.
+//! 18 is a pickle that has not got its large buffers (`large.rs`): u32 n, n × u32 k, the predecessors that are the buffers; u32 n,
+//! n × u32 k, the predecessors that the pickle cites; then the pickle, as 8 or 13.
+//!
+//! A result is one value (never tags 13 to 16, or 18), or begins with 17: then parts of it lie in shared memory (`shared.rs`).
+//! Arguments are a head byte, then values: head 0 … 253 is the number of positional arguments, 254 says that a u32 with that
+//! number follows; then a u8 with the number of keyword arguments, the positional values, and for each keyword its name (as
+//! tag 7) and its value. Head 255 says that one value follows, the pickle of `(args, kwargs)`, written when two arguments could
+//! share an object, so that they still do on arrival; then the u8 and the keywords as above.
 mod citations;
 mod constants;
 mod decode;
 mod encode;
+mod large;
 mod live;
 mod out_of_band;
 mod passed;
@@ -34,12 +38,11 @@ pub(crate) use citations::{Citations, External, ExternalId};
 pub(crate) use constants::{Constant, ConstantValue};
 pub(crate) use decode::{decode_args, decode_args_live, decode_value};
 pub(crate) use encode::{Encoder, encode_value, is_atom, put_int};
+pub(crate) use large::{LargeId, LargeKind, encode_large, large_input};
 pub(crate) use live::LiveObjects;
 pub(crate) use passed::{Keywords, Passed};
-pub(crate) use pickle::{_dep, cite, loads, reduce_node, reduce_nodes, try_pickle};
+pub(crate) use pickle::{_dep, cite, reduce_node, reduce_nodes, try_pickle};
 pub(crate) use writable::make_writable;
-
-use encode::put_atom;
 
 const NONE: u8 = 0;
 const TRUE: u8 = 1;
@@ -58,6 +61,7 @@ const DEP: u8 = 13;
 const DEP_RANGE: u8 = 14;
 const OBJECT: u8 = 15;
 const CITING_PICKLE: u8 = 16;
+const LARGE_PICKLE: u8 = 18;
 
 /// Head byte: a u32 with the number of positional arguments follows.
 const HEAD_LONG: u8 = 254;

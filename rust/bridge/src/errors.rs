@@ -39,3 +39,9 @@ pub(crate) fn is_usage_error(py: Python<'_>, error: &PyErr) -> bool {
     static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     CLASS.import(py, "headrace.errors", "UsageError").is_ok_and(|class| error.is_instance(py, class))
 }
+
+/// Adds a note to an exception; without one it is as good.
+#[cold]
+pub(crate) fn note(py: Python<'_>, error: &PyErr, text: &str) {
+    let _ = error.value(py).call_method1(pyo3::intern!(py, "add_note"), (text,));
+}

@@ -8,6 +8,7 @@ mod columns;
 mod functions;
 mod held;
 mod keys;
+mod large;
 mod map;
 mod mapping;
 mod reduce;
@@ -26,7 +27,7 @@ use pyo3::types::{PyDict, PyIterator, PyList, PyTuple};
 
 use headrace_wire::EXTERNAL;
 
-use crate::codec::{Encoder, External, ExternalId, Keywords, LiveObjects, Passed, decode_args_live};
+use crate::codec::{Encoder, External, ExternalId, Keywords, LargeId, LiveObjects, Passed, decode_args_live};
 use crate::errors::{graph_error, is_usage_error, usage_error};
 use crate::fastcall::FastMethod;
 use crate::node::Node;
@@ -73,11 +74,11 @@ thread_local! {
 /// Lends this thread's encoder, empty, to `run`.
 fn with_encoder<R>(home: usize, run: impl FnOnce(&mut Encoder) -> R) -> R {
     let mut encoder = ENCODER.take().unwrap_or_else(|| Box::new(Encoder::new(home)));
-    encoder.clear(home);
+    encoder.reset(home);
     let answer = run(&mut encoder);
     if encoder.holds_objects() {
-        // It came to an error.
-        encoder.clear(home);
+        // It came to an error, or every task of several had them.
+        encoder.reset(home);
     }
     if encoder.out.capacity() <= ENCODER_BYTES_KEPT {
         ENCODER.set(Some(encoder));
@@ -190,7 +191,8 @@ Raises:
     GraphError: a node belongs to another graph, or the key is taken.
     UsageError: `fn` cannot be called, or is async.
 
-Cost: 0.1 to 0.2 microseconds for small arguments; a pickle for what has no short form.";
+Cost: 0.1 to 0.2 microseconds for small arguments; a pickle for what has no short form. Buffers of 1 MiB or
+more, as of arrays, are held and not copied: they must not change until the graph was submitted.";
 
     #[inline]
     fn call<'py>(slf: &Bound<'py, Graph>, passed: Passed<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
@@ -251,7 +253,7 @@ impl Graph {
     ///     fn: the function, or a task object with options.
     ///     *iterables: stepped through together, and equally long; what they yield are the positional arguments.
     ///     **constants: keyword arguments that every task gets. One longer than 64 KiB becomes a task of its own, so
-    ///         that it travels once.
+    ///         that it travels once; one of 1 MiB or more goes into shared memory by itself.
     ///
     /// Raises:
     ///     ArgumentNotPicklable: the function or an argument cannot travel; the text names the attribute at fault.
@@ -291,8 +293,8 @@ impl Graph {
     fn _cull<'py>(slf: &Bound<'py, Self>, graph: &Bound<'py, Graph>, nodes: &Bound<'py, PyAny>) -> PyResult<()> {
         let wanted = Graph::select(graph, nodes, "subgraph()")?;
         let py = slf.py();
-        let culled = graph.get().lock().subgraph(&wanted);
-        let objects = graph.get().held.lock(py).share(py);
+        let (culled, externals) = graph.get().lock().subgraph(&wanted);
+        let objects = graph.get().held.lock(py).share(py, &externals);
         let _empty = std::mem::replace(&mut *slf.get().held.lock(py), objects);
         let _empty = std::mem::replace(&mut *slf.get().lock(), culled);
         Ok(())
@@ -349,7 +351,8 @@ impl Graph {
     fn _counts(&self) -> (usize, usize, usize, usize) {
         let data = self.lock();
         let columns = &data.columns;
-        (columns.len(), columns.deps.len(), columns.function_count(), columns.sinks().len())
+        let (_, edges) = data.edges(columns.len());
+        (columns.len(), edges.len(), columns.function_count(), columns.sinks().len())
     }
 
     /// Indices of the tasks named by `keep` (nodes, keys, sequences of them), each once in their order; the sinks if
@@ -378,17 +381,21 @@ impl Graph {
         Ok(self.key_of(index))
     }
 
-    /// What a task cites, in that order: an index of this graph, or the future or ref.
+    /// The results that a task cites, in that order: an index of this graph, or the future or ref.
     fn _inputs<'py>(&self, py: Python<'py>, index: u32) -> PyResult<Bound<'py, PyList>> {
         self.check(index)?;
         let inputs = {
             let mut data = self.lock();
             let held = self.held.lock(py);
-            let cited = |dep: u32| match dep & EXTERNAL {
-                0 => Ok(dep),
-                _ => Err(held.externals[(dep & !EXTERNAL) as usize].clone_ref(py)),
+            let GraphData { columns, externals, .. } = &mut *data;
+            let cited = |&dep: &u32| match dep & EXTERNAL {
+                0 => Some(Ok(dep)),
+                _ => match externals[(dep & !EXTERNAL) as usize] {
+                    ExternalId::Result { .. } => Some(Err(held.externals[(dep & !EXTERNAL) as usize].clone_ref(py))),
+                    ExternalId::Large(_) => None,
+                },
             };
-            data.columns.deps_of(index).iter().copied().map(cited).collect::<Vec<_>>()
+            columns.deps_of(index).iter().filter_map(cited).collect::<Vec<_>>()
         };
         let list = PyList::empty(py);
         for input in inputs {
@@ -416,6 +423,7 @@ impl Graph {
             let function = data.columns.task_function[index as usize] as usize;
             (data.columns.args_of(index).to_vec(), self.held.lock(py).callables[function].clone_ref(py))
         };
+        let inputs = self.with_large(py, index, inputs)?;
         let mut dep = |k: u32| match inputs.get(k as usize) {
             Some(input) => Ok(input.clone_ref(py)),
             None => Err(graph_error(py, &format!("task {index} cites {} results", k + 1))),

@@ -8,6 +8,7 @@ use headrace_kernel::{
 use headrace_wire::ANY_WORKER;
 use pyo3::prelude::*;
 
+use crate::codec::ExternalId;
 use crate::errors::graph_error;
 use crate::graph::Graph;
 
@@ -43,7 +44,11 @@ impl Kernel {
 
     /// (run, index) of the results that a graph cites from outside, in its order.
     fn externals(&self, graph: &Graph) -> Vec<(u32, u32)> {
-        graph.lock().externals.iter().map(|external| (external.run, external.index)).collect()
+        let place = |external: &ExternalId| match *external {
+            ExternalId::Result { run, index, .. } => Some((run, index)),
+            ExternalId::Large(_) => None,
+        };
+        graph.lock().externals.iter().filter_map(place).collect()
     }
 
     /// Adds the first `count` tasks of a graph and holds the kept ones. `externals` are the slots of the results that it
@@ -67,11 +72,10 @@ impl Kernel {
                 .map(|options| (class_of(options.worker), options.priority))
                 .unzip(),
         };
-        let dep_counts = &columns.dep_counts[..count];
-        let edges = dep_counts.iter().map(|&count| count as usize).sum();
+        let (dep_counts, deps) = data.edges(count);
         let chunk = Chunk {
-            dep_counts,
-            deps: &columns.deps[..edges],
+            dep_counts: &dep_counts,
+            deps: &deps,
             external: &external,
             class: if class.is_empty() { Classes::One(ANY_CLASS) } else { Classes::Each(&class) },
             priority: if priority.is_empty() { Priorities::One(0) } else { Priorities::Each(&priority) },

@@ -19,6 +19,7 @@ use pyo3::types::PyBytes;
 use rustc_hash::FxHashMap;
 
 use crate::codec::{decode_args, decode_value, encode_value, is_atom, make_writable};
+use crate::errors::note;
 use crate::memory::{Block, Memory, Seat};
 
 /// What the process gives its last frames to leave, before it ends.
@@ -336,12 +337,6 @@ impl Bench<'_> {
             note(py, error, &format!("raised while headrace loaded function {name:?} in the worker"))
         })
     }
-}
-
-/// Adds a note to an exception; without one it is as good.
-#[cold]
-fn note(py: Python<'_>, error: &PyErr, text: &str) {
-    let _ = error.value(py).call_method1(pyo3::intern!(py, "add_note"), (text,));
 }
 
 /// The results that one attempt's arguments cite.

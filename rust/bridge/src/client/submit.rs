@@ -14,9 +14,10 @@ use rustc_hash::{FxHashSet, FxHasher};
 
 use super::failures::error;
 use super::functions::{Callee, Callees, Numbers, describe_callee};
+use super::parts::{Parts, Put};
 use super::session::Session;
-use crate::codec::ExternalId;
-use crate::errors::usage_error;
+use crate::codec::{External, ExternalId};
+use crate::errors::{note, usage_error};
 use crate::graph::{EncodedCall, Function, FunctionColumns, Graph, GraphData, Options, encode_call};
 
 /// What one submission leaves to the next. It is locked from the numbering of functions until the frame has left, so that
@@ -67,11 +68,14 @@ enum Refusal {
     TooLong { what: String, bytes: usize },
     /// A graph is longer than one frame and cannot be cut.
     TooLarge { what: &'static str, remedy: &'static str },
+    /// There are no numbers left for what is put.
+    TooManyCalls,
 }
 
 /// Submits a graph; the answer is the number of its run and of its tasks.
 ///
-/// The frames are encoded without the interpreter lock, in one pass over the graph's columns.
+/// Large parts of arguments are written into shared memory first. The frames are encoded without the interpreter lock, in one
+/// pass over the graph's columns.
 pub(crate) fn submit_graph(
     py: Python<'_>,
     session: &Session,
@@ -80,26 +84,69 @@ pub(crate) fn submit_graph(
     graph: &Graph,
     keep: &[u32],
 ) -> PyResult<(u32, u32)> {
-    let submitted = py.detach(|| {
-        let mut submitting = submitting.lock().unwrap_or_else(PoisonError::into_inner);
-        let data = graph.lock();
-        check(&data, session, workers)?;
-        check_size(&data)?;
-        let tasks = data.columns.len() as u32;
-        let columns = data.submission_columns();
-        let mut functions = FunctionColumns::default();
-        submitting.numbers.enter(data.functions.table.iter(), &mut functions);
-        let run = session.lock().tables.open_run(tasks);
-        let submit = data.submission(run, &columns, &functions, keep);
-        let mut frames = Vec::new();
-        match submit.args.bytes.len() > CHUNK_BYTES && is_ordered(0, submit.dep_counts, submit.deps) {
-            true => encode_chunks(&submit, CHUNK_BYTES, &mut frames),
-            false => encode_chunks(&submit, COLUMN_BYTES_MAX, &mut frames),
+    let mut parts = Parts::new(session.memory());
+    loop {
+        write_parts(py, session, workers, graph, &mut parts)?;
+        let submitted = py.detach(|| send_graph(session, submitting, workers, graph, keep, &mut parts));
+        if let Some(run_and_tasks) = submitted.map_err(|refusal| explain_refusal(py, refusal, workers))? {
+            return Ok(run_and_tasks);
         }
-        session.send(&mut session.lock(), frames);
-        Ok((run, tasks))
-    });
-    submitted.map_err(|refusal| explain_refusal(py, refusal, workers))
+    }
+}
+
+/// Writes the large parts of a graph that can be submitted.
+fn write_parts(py: Python<'_>, session: &Session, workers: u32, graph: &Graph, parts: &mut Parts<'_>) -> PyResult<()> {
+    let large = graph.large(py);
+    if large.is_empty() {
+        return Ok(());
+    }
+    let checked = {
+        let data = graph.lock();
+        check(&data, session, workers).and_then(|()| check_size(&data))
+    };
+    checked.map_err(|refusal| explain_refusal(py, refusal, workers))?;
+    for (id, object) in large {
+        parts.write(id, object.bind(py)).inspect_err(|error| {
+            let taker = graph.lock().key_of_taker(&id);
+            if let Some(key) = taker {
+                note(py, error, &format!("while an argument of task '{key}' was written into shared memory"));
+            }
+        })?;
+    }
+    Ok(())
+}
+
+/// Sends a graph, the large parts of its arguments first; `None` if it has got more of them meanwhile.
+fn send_graph(
+    session: &Session,
+    submitting: &Mutex<Submitting>,
+    workers: u32,
+    graph: &Graph,
+    keep: &[u32],
+    parts: &mut Parts<'_>,
+) -> Result<Option<(u32, u32)>, Refusal> {
+    let mut submitting = submitting.lock().unwrap_or_else(PoisonError::into_inner);
+    let data = graph.lock();
+    check(&data, session, workers)?;
+    check_size(&data)?;
+    if !data.large().all(|id| parts.has(id)) {
+        return Ok(None);
+    }
+    let tasks = data.columns.len() as u32;
+    let put = session.command(|tables| parts.put(tables)).ok_or(Refusal::TooManyCalls)?;
+    let columns = data.submission_columns(|id| put.place(id));
+    let mut functions = FunctionColumns::default();
+    submitting.numbers.enter(data.functions.table.iter(), &mut functions);
+    let run = session.lock().tables.open_run(tasks);
+    let submit = data.submission(run, &columns, &functions, keep);
+    let mut frames = Vec::new();
+    match submit.args.bytes.len() > CHUNK_BYTES && is_ordered(0, submit.dep_counts, submit.deps) {
+        true => encode_chunks(&submit, CHUNK_BYTES, &mut frames),
+        false => encode_chunks(&submit, COLUMN_BYTES_MAX, &mut frames),
+    }
+    session.send(&mut session.lock(), frames);
+    session.command(|tables| put.release(tables));
+    Ok(Some((run, tasks)))
 }
 
 /// Opens a run of a local session, whose engine takes the graph from there.
@@ -151,14 +198,23 @@ pub(crate) fn submit_call<'py>(
     if is_one_off {
         (function, encoded) = as_argument(&function, args, kwargs)?;
     }
+    let mut parts = Parts::new(session.memory());
+    for External { id, object } in &encoded.externals {
+        if let ExternalId::Large(id) = id {
+            parts.write(*id, object.bind(py))?;
+        }
+    }
     let mut submitting = lock_attached(py, submitting);
     let mut functions = FunctionColumns::default();
     submitting.numbers.enter([&function].into_iter(), &mut functions);
     session
         .command(|tables| {
             let (index, name) = tables.open_call(&function.name, key.as_deref())?;
-            let call = Call { encoded: &encoded, functions: &functions, options, key: key.as_deref(), index };
+            let put = parts.put(tables)?;
+            let key = key.as_deref();
+            let call = Call { encoded: &encoded, functions: &functions, options, key, index, put: &put };
             call.submit(|submit| tables.machine().expect("only a session with a broker submits").submit(submit));
+            put.release(tables);
             Some((index, name))
         })
         .ok_or_else(|| error(py, "UsageError", TOO_MANY_CALLS))
@@ -193,13 +249,14 @@ struct Call<'a> {
     options: Options,
     key: Option<&'a str>,
     index: u32,
+    put: &'a Put<'a>,
 }
 
 impl Call<'_> {
     fn submit(&self, send: impl FnOnce(&Submit<'_>)) {
         let EncodedCall { args, deps, externals } = self.encoded;
-        let external_run: Vec<u32> = externals.iter().map(|external| external.id.run).collect();
-        let external_index: Vec<u32> = externals.iter().map(|external| external.id.index).collect();
+        let place = |external: &External| external.id.place(|id| self.put.place(id));
+        let (external_run, external_index): (Vec<u32>, Vec<u32>) = externals.iter().map(place).unzip();
         let arg_lens = [args.len() as u32];
         let mut keys = BlobsBuf::default();
         self.key.iter().for_each(|key| keys.push(key.as_bytes()));
@@ -290,10 +347,11 @@ fn check_function(function: &Function) -> Result<(), Refusal> {
 }
 
 fn check_external(external: &ExternalId, session: &Session) -> Result<(), Refusal> {
-    if external.session == session.number {
-        Ok(())
-    } else {
-        Err(Refusal::OtherClient { run: external.run, index: external.index })
+    match *external {
+        ExternalId::Result { session: other, run, index } if other != session.number => {
+            Err(Refusal::OtherClient { run, index })
+        }
+        _ => Ok(()),
     }
 }
 
@@ -327,6 +385,7 @@ fn explain_refusal(py: Python<'_>, refusal: Refusal, workers: u32) -> PyErr {
         Refusal::TooLarge { what, remedy } => {
             usage_error(py, &format!("the graph cannot be submitted at once: {what}; {remedy}"))
         }
+        Refusal::TooManyCalls => usage_error(py, TOO_MANY_CALLS),
         Refusal::NoSuchWorker { key, worker } => {
             let text = format!(
                 "task '{key}' is pinned to worker {worker}; this client has {workers}, numbered from 0 to {}",

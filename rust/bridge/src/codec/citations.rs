@@ -4,22 +4,45 @@ use rustc_hash::FxHashMap;
 
 use headrace_wire::EXTERNAL;
 
-/// Names a result outside the graph.
+use super::LargeId;
+
+/// Names what stands outside the graph.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ExternalId {
-    /// Session of the client that knows the result.
-    pub(crate) session: u64,
-    /// Run of the result.
-    pub(crate) run: u32,
-    /// Index within that run.
-    pub(crate) index: u32,
+pub(crate) enum ExternalId {
+    /// A result.
+    Result {
+        /// Session of the client that knows it.
+        session: u64,
+        /// Its run.
+        run: u32,
+        /// Its index within that run.
+        index: u32,
+    },
+    /// A large part of an argument, which is no result before somebody submits the graph.
+    Large(LargeId),
 }
 
-/// A result outside the graph that an argument cites: a future, or a ref.
+/// What an argument cites from outside the graph.
 pub(crate) struct External {
     pub(crate) id: ExternalId,
-    /// The future or ref itself: it holds the result alive until the graph is submitted.
+    /// The future or ref, which holds the result alive until the graph is submitted; or the part itself.
     pub(crate) object: Py<PyAny>,
+}
+
+impl ExternalId {
+    /// Run and index of a result; `place` gives those of a large part.
+    pub(crate) fn place(&self, place: impl Fn(&LargeId) -> (u32, u32)) -> (u32, u32) {
+        match self {
+            ExternalId::Result { run, index, .. } => (*run, *index),
+            ExternalId::Large(id) => place(id),
+        }
+    }
+}
+
+impl External {
+    fn clone_ref(&self, py: Python<'_>) -> Self {
+        Self { id: self.id, object: self.object.clone_ref(py) }
+    }
 }
 
 /// Number of citations up to which a look-up walks the list instead of a map.
@@ -34,6 +57,8 @@ pub(crate) struct Citations {
     positions: FxHashMap<u32, u32>,
     mapped: usize,
     externals: Vec<External>,
+    /// So many of the first deps and externals, which are the same ones, are those of every task.
+    shared: usize,
 }
 
 impl Citations {
@@ -41,23 +66,53 @@ impl Citations {
         &self.deps
     }
 
-    pub(crate) fn externals(&self) -> &[External] {
-        &self.externals
+    /// Whether any objects are kept alive.
+    pub(crate) fn has_externals(&self) -> bool {
+        !self.externals.is_empty()
     }
 
+    /// Takes the externals behind those of every task.
     pub(crate) fn take_externals(&mut self) -> Vec<External> {
-        std::mem::take(&mut self.externals)
+        self.externals.split_off(self.shared)
+    }
+
+    /// Lets every task from now on begin with what this one cites, if that is large parts alone.
+    pub(crate) fn share(&mut self) -> bool {
+        let is_large = |external: &External| matches!(external.id, ExternalId::Large(_));
+        let alone = self.deps.len() == self.externals.len() && self.externals.iter().all(is_large);
+        if alone {
+            self.shared = self.deps.len();
+        }
+        alone
+    }
+
+    /// The externals of every task.
+    pub(crate) fn shared(&self, py: Python<'_>) -> Vec<External> {
+        self.externals[..self.shared].iter().map(|external| external.clone_ref(py)).collect()
+    }
+
+    /// Whether a large part is cited from number `mark` on.
+    pub(crate) fn cites_large(&self, mark: usize) -> bool {
+        let external = |dep: &u32| (dep & EXTERNAL != 0).then(|| &self.externals[(dep & !EXTERNAL) as usize]);
+        self.deps[mark..].iter().filter_map(external).any(|external| matches!(external.id, ExternalId::Large(_)))
     }
 
     pub(crate) fn len(&self) -> usize {
         self.deps.len()
     }
 
+    /// Forgets what the last task cited, but not what every task does.
     #[inline]
     pub(crate) fn clear(&mut self) {
-        if !self.deps.is_empty() {
-            self.truncate(0);
+        if self.deps.len() > self.shared {
+            self.truncate(self.shared);
         }
+    }
+
+    /// Forgets everything.
+    pub(crate) fn reset(&mut self) {
+        self.shared = 0;
+        self.clear();
     }
 
     /// Forgets every citation from number `len` on.

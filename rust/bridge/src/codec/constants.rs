@@ -2,7 +2,7 @@
 use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
 
-use super::encode::put_str;
+use super::encode::{BLOB_BYTES_MAX, put_str};
 use super::*;
 
 /// A keyword argument that many tasks have in common.
@@ -15,7 +15,7 @@ pub(crate) struct Constant<'py> {
 
 /// How the tasks get a constant.
 pub(crate) enum ConstantValue<'py> {
-    /// Each has a copy of these bytes.
+    /// Each has a copy of these bytes. What they cite, large parts alone, every task cites first.
     Encoded(Vec<u8>),
     /// Each depends on the task with this index, which returns it.
     Task(u32),
@@ -32,14 +32,14 @@ impl Encoder {
         let mut constants = Vec::new();
         for (name, value) in passed.names.iter().zip(passed.named) {
             self.clear(self.home);
-            let name = self.encoded(|encoder| match put_str(name, &mut encoder.out) {
+            let name = self.encoded(|encoder| match put_str(name, BLOB_BYTES_MAX, &mut encoder.out) {
                 true => Ok(()),
                 false => name.extract::<&str>().map(drop),
             })?;
             let encoded = self.encoded(|encoder| encoder.constant(value))?;
-            let value = match self.cited.len() {
-                0 => ConstantValue::Encoded(encoded),
-                _ => ConstantValue::Citing(value.clone()),
+            let value = match self.cited.share() {
+                true => ConstantValue::Encoded(encoded),
+                false => ConstantValue::Citing(value.clone()),
             };
             constants.push(Constant { name, value });
         }
@@ -69,7 +69,7 @@ impl Encoder {
     }
 
     fn constant(&mut self, value: &Bound<'_, PyAny>) -> PyResult<()> {
-        if !put_atom(value, &mut self.out) {
+        if !self.atom(value) {
             // Alone it shares nothing with another argument.
             self.argument(value, Passed::positional(&[]))?;
         }

@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 use smallvec::SmallVec;
 
+use super::pickle::{loads, loads_with};
 use super::shared::decode_shared;
 use super::*;
 use crate::memory::Memory;
@@ -232,15 +233,26 @@ impl<'a> Reader<'a> {
                 live(number)?.into_bound(py)
             }
             CITING_PICKLE => {
-                let mut cited = Vec::new();
-                for _ in 0..self.count()? {
-                    let k = self.u32()?;
-                    cited.push((k, (sources.deps)(k)?));
-                }
+                let cited = self.cited(sources)?;
                 loads(py, self.blob()?, cited)?
+            }
+            LARGE_PICKLE => {
+                let buffers = PyList::empty(py);
+                for (_, buffer) in self.cited(sources)? {
+                    buffers.append(buffer)?;
+                }
+                let cited = self.cited(sources)?;
+                let pickle = self.value(py, sources, depth + 1)?;
+                loads_with(&pickle, Some(&buffers), cited)?
             }
             _ => return Err(damaged("an unknown tag")),
         })
+    }
+
+    /// Numbers of predecessors, with their results.
+    fn cited(&mut self, sources: &mut Sources<'_>) -> PyResult<Vec<(u32, Py<PyAny>)>> {
+        let count = self.count()?;
+        (0..count).map(|_| self.u32().and_then(|k| Ok((k, (sources.deps)(k)?)))).collect()
     }
 
     fn items<'py>(

@@ -6,7 +6,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 use smallvec::SmallVec;
 
-use super::pickle::{as_external, dumps_citing, dumps_plain};
+use super::large::{LARGE_BYTES_MIN, large_atom, large_pickle};
+use super::pickle::{Pickled, as_external, dumps_citing, dumps_plain};
 use super::shared::{INLINE_BYTES_MAX, encode_long_atom, encode_pickle};
 use super::*;
 use crate::memory::Memory;
@@ -28,7 +29,7 @@ pub(crate) fn is_atom(value: &Bound<'_, PyAny>) -> bool {
 #[inline]
 pub(crate) fn encode_value(value: &Bound<'_, PyAny>, memory: Option<&Arc<Memory>>, out: &mut Vec<u8>) -> PyResult<()> {
     let mark = out.len();
-    if !put_atom(value, out) {
+    if !put_atom(value, BLOB_BYTES_MAX, out) {
         return encode_compound(value, memory, out);
     }
     if let Some(memory) = memory
@@ -42,7 +43,7 @@ pub(crate) fn encode_value(value: &Bound<'_, PyAny>, memory: Option<&Arc<Memory>
 
 fn encode_compound(value: &Bound<'_, PyAny>, memory: Option<&Arc<Memory>>, out: &mut Vec<u8>) -> PyResult<()> {
     let mark = out.len();
-    let mut encoder = Encoder::new(Encoder::NOWHERE);
+    let mut encoder = Encoder { atom_bytes_max: BLOB_BYTES_MAX, ..Encoder::new(Encoder::NOWHERE) };
     std::mem::swap(&mut encoder.out, out);
     let by_tag = encoder.by_tag(value, 0);
     std::mem::swap(&mut encoder.out, out);
@@ -75,6 +76,10 @@ pub(crate) struct Encoder {
     /// Addresses of the containers met in this task.
     containers: SmallVec<[usize; 8]>,
     items: usize,
+    /// Longer atoms are large parts; a result has none.
+    atom_bytes_max: usize,
+    /// Bytes of the atoms in containers of this argument.
+    atom_bytes: usize,
 }
 
 impl Encoder {
@@ -89,7 +94,15 @@ impl Encoder {
             home,
             containers: SmallVec::new(),
             items: 0,
+            atom_bytes_max: LARGE_BYTES_MIN - 1,
+            atom_bytes: 0,
         }
+    }
+
+    /// Forgets everything, keeps the memory, and encodes for another home from now on.
+    pub(crate) fn reset(&mut self, home: usize) {
+        self.cited.reset();
+        self.clear(home);
     }
 
     /// Forgets the last task, keeps the memory, and encodes for another home from now on.
@@ -106,7 +119,7 @@ impl Encoder {
     /// Whether it keeps objects of the last task alive.
     #[inline]
     pub(crate) fn holds_objects(&self) -> bool {
-        !self.cited.externals().is_empty() || !self.live.is_empty()
+        self.cited.has_externals() || !self.live.is_empty()
     }
 
     /// Encodes the arguments of one task.
@@ -123,12 +136,12 @@ impl Encoder {
     pub(super) fn in_parts(&mut self, passed: Passed<'_, '_>, keyword_count: u8) -> PyResult<bool> {
         self.head(passed.positional.len(), keyword_count);
         for value in passed.positional {
-            if !put_atom(value, &mut self.out) && !self.argument(value, passed)? {
+            if !self.atom(value) && !self.argument(value, passed)? {
                 return Ok(false);
             }
         }
         for (name, value) in passed.names.iter().zip(passed.named) {
-            if !put_str(name, &mut self.out) || !(put_atom(value, &mut self.out) || self.argument(value, passed)?) {
+            if !put_str(name, BLOB_BYTES_MAX, &mut self.out) || !(self.atom(value) || self.argument(value, passed)?) {
                 return Ok(false);
             }
         }
@@ -146,10 +159,18 @@ impl Encoder {
         }
     }
 
+    /// Appends an exact atom that is not large; false if it is another value.
+    #[inline]
+    pub(super) fn atom(&mut self, value: &Bound<'_, PyAny>) -> bool {
+        put_atom(value, self.atom_bytes_max, &mut self.out)
+    }
+
     /// Encodes one argument of a task; false if it needs a pickle and could share an object with another.
     pub(super) fn argument(&mut self, value: &Bound<'_, PyAny>, passed: Passed<'_, '_>) -> PyResult<bool> {
         let (bytes_mark, cited_mark) = (self.out.len(), self.cited.len());
-        if self.by_tag(value, 0)? {
+        self.atom_bytes = 0;
+        // Of many texts that are not large in themselves, the pickle is.
+        if self.by_tag(value, 0)? && self.atom_bytes <= in_task_max(self.cited.cites_large(cited_mark)) {
             return Ok(true);
         }
         if passed.values().filter(|other| !is_flat(other)).count() > 1 {
@@ -217,7 +238,9 @@ impl Encoder {
                 return Ok(false);
             }
             let mark = self.out.len();
-            if !dict.iter().all(|(key, item)| put_atom(&key, &mut self.out) && put_atom(&item, &mut self.out)) {
+            if dict.iter().all(|(key, item)| self.atom(&key) && self.atom(&item)) {
+                self.atom_bytes += self.out.len() - mark;
+            } else {
                 self.out.truncate(mark);
                 for (key, item) in items_of(dict) {
                     if !self.item(&key, depth)? || !self.item(&item, depth)? {
@@ -231,6 +254,11 @@ impl Encoder {
         } else if let Some(external) = as_external(value)? {
             let k = self.cited.cite_external(external);
             self.put_dep(k);
+        } else if self.atom_bytes_max < LARGE_BYTES_MIN
+            && let Some(large) = large_atom(value)
+        {
+            let k = self.cited.cite_external(large);
+            self.put_dep(k);
         } else {
             return Ok(false);
         }
@@ -239,7 +267,12 @@ impl Encoder {
 
     #[inline]
     fn item(&mut self, item: &Bound<'_, PyAny>, depth: u32) -> PyResult<bool> {
-        if put_atom(item, &mut self.out) { Ok(true) } else { self.by_tag(item, depth + 1) }
+        let mark = self.out.len();
+        if !self.atom(item) {
+            return self.by_tag(item, depth + 1);
+        }
+        self.atom_bytes += self.out.len() - mark;
+        Ok(true)
     }
 
     /// Writes a container's tag and length; false if it must not be written by tag.
@@ -320,17 +353,39 @@ impl Encoder {
     }
 
     pub(super) fn pickle(&mut self, value: &Bound<'_, PyAny>) -> PyResult<()> {
-        let (pickle, mut used) = dumps_citing(value, self.home, &mut self.cited)?;
-        if used.is_empty() {
+        let Pickled { pickle, used, large } = dumps_citing(value, self.home, &mut self.cited)?;
+        let is_long = pickle.as_bytes().len() > in_task_max(!large.is_empty());
+        if is_long || !large.is_empty() {
+            self.put_count(LARGE_PICKLE, large.len());
+            for buffer in large {
+                let k = self.cited.cite_external(buffer);
+                put_u32(k, &mut self.out);
+            }
+            self.put_numbers(&used);
+            if is_long {
+                let k = self.cited.cite_external(large_pickle(&pickle));
+                self.put_dep(k);
+                return Ok(());
+            }
+            self.out.push(BYTES);
+        } else if used.is_empty() {
             self.out.push(PICKLE);
         } else {
-            used.sort_unstable();
-            used.dedup();
-            self.put_count(CITING_PICKLE, used.len());
-            used.iter().for_each(|&k| put_u32(k, &mut self.out));
+            self.out.push(CITING_PICKLE);
+            self.put_numbers(&used);
         }
         put_blob(pickle.as_bytes(), &mut self.out)
     }
+
+    fn put_numbers(&mut self, numbers: &[u32]) {
+        put_u32(numbers.len() as u32, &mut self.out);
+        numbers.iter().for_each(|&k| put_u32(k, &mut self.out));
+    }
+}
+
+/// How much of an argument travels with its task at most. Of one with large parts, only what would not be worth a block.
+fn in_task_max(has_large: bool) -> usize {
+    if has_large { INLINE_BYTES_MAX } else { LARGE_BYTES_MIN - 1 }
 }
 
 /// The items of a dict as it is now. What is done with them may change it.
@@ -343,14 +398,17 @@ fn is_flat(value: &Bound<'_, PyAny>) -> bool {
     is_atom(value) || value.cast_exact::<Node>().is_ok() || value.cast_exact::<Nodes>().is_ok()
 }
 
-/// Appends an exact atom; false if it is not one, or not one that has a tag.
+/// Longest bytes or text that a tag can hold.
+pub(super) const BLOB_BYTES_MAX: usize = u32::MAX as usize;
+
+/// Appends an exact atom; false if it is not one, or not one that has a tag, or has more than `bytes_max` bytes.
 #[inline]
-pub(super) fn put_atom(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> bool {
+pub(super) fn put_atom(value: &Bound<'_, PyAny>, bytes_max: usize, out: &mut Vec<u8>) -> bool {
     if value.is_exact_instance_of::<PyInt>() {
         let Ok(number) = value.extract::<i64>() else { return false };
         put_int(number, out);
     } else if value.is_exact_instance_of::<PyString>() {
-        return put_str(value, out);
+        return put_str(value, bytes_max, out);
     } else if let Ok(float) = value.cast_exact::<PyFloat>() {
         let word = float.value().to_le_bytes();
         out.push(FLOAT);
@@ -361,7 +419,7 @@ pub(super) fn put_atom(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> bool {
         out.push(if truth.is_true() { TRUE } else { FALSE });
     } else if let Ok(bytes) = value.cast_exact::<PyBytes>() {
         let bytes = bytes.as_bytes();
-        if bytes.len() > u32::MAX as usize {
+        if bytes.len() > bytes_max {
             return false;
         }
         out.push(BYTES);
@@ -387,10 +445,10 @@ pub(crate) fn put_int(number: i64, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends a text; false if it has no UTF-8, as one with lone surrogates.
-pub(super) fn put_str(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> bool {
+/// Appends a text; false if it has no UTF-8, as one with lone surrogates, or more than `bytes_max` bytes of it.
+pub(super) fn put_str(value: &Bound<'_, PyAny>, bytes_max: usize, out: &mut Vec<u8>) -> bool {
     let Ok(text) = value.extract::<&str>() else { return false };
-    if text.len() > u32::MAX as usize {
+    if text.len() > bytes_max {
         return false;
     }
     out.push(STR);

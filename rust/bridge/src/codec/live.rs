@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 use rustc_hash::FxHashMap;
 
-use super::encode::{items_of, put_str, put_u32};
+use super::encode::{BLOB_BYTES_MAX, items_of, put_atom, put_str, put_u32};
 use super::pickle::is_external;
 use super::*;
 use crate::node::Node;
@@ -64,7 +64,7 @@ impl Encoder {
             self.live_value(value, &mut plain, 0)?;
         }
         for (name, value) in passed.names.iter().zip(passed.named) {
-            if !put_str(name, &mut self.out) {
+            if !put_str(name, BLOB_BYTES_MAX, &mut self.out) {
                 name.extract::<&str>()?;
             }
             self.live_value(value, &mut plain, 0)?;
@@ -73,7 +73,7 @@ impl Encoder {
     }
 
     fn live_value(&mut self, value: &Bound<'_, PyAny>, plain: &mut Plain, depth: u32) -> PyResult<()> {
-        if put_atom(value, &mut self.out) {
+        if put_atom(value, BLOB_BYTES_MAX, &mut self.out) {
             return Ok(());
         }
         if !plain.cites(value, depth) {

@@ -7,7 +7,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyList};
 use rustc_hash::FxHashSet;
 
-use super::pickle::{OUT_OF_BAND, PLAIN, dumps_result};
+use super::pickle::{OUT_OF_BAND, PLAIN, dumps_result, loads_with};
 use super::shared::INLINE_BYTES_MAX;
 
 /// Types that are remembered at most.
@@ -26,14 +26,11 @@ type Split<'py> = (Bound<'py, PyBytes>, Bound<'py, PyList>);
 /// Some arrays of numpy need more for that than the C pickler, which costs two microseconds. So a value is pickled plainly
 /// first, and once more if that left much in the pickle and numpy is there; but of each type only once.
 pub(super) fn dumps_out_of_band<'py>(value: &Bound<'py, PyAny>) -> PyResult<Split<'py>> {
-    static MODULES: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = value.py();
     let kind = value.get_type().as_ptr() as usize;
     if !LONG_TYPES.with_borrow(|types| types.contains(&kind)) {
         let plain = split(value, PLAIN, PyDict::new(py))?;
-        if plain.0.as_bytes().len() <= INLINE_BYTES_MAX
-            || !MODULES.import(py, "sys", "modules")?.contains(intern!(py, "numpy"))?
-        {
+        if plain.0.as_bytes().len() <= INLINE_BYTES_MAX || !has_numpy(py)? {
             return Ok(plain);
         }
         LONG_TYPES.with_borrow_mut(|types| {
@@ -44,6 +41,12 @@ pub(super) fn dumps_out_of_band<'py>(value: &Bound<'py, PyAny>) -> PyResult<Spli
         });
     }
     split(value, OUT_OF_BAND, PyDict::new(py))
+}
+
+/// Whether there can be arrays of numpy.
+pub(super) fn has_numpy(py: Python<'_>) -> PyResult<bool> {
+    static MODULES: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    MODULES.import(py, "sys", "modules")?.contains(intern!(py, "numpy"))
 }
 
 /// The same with what `private` gives in the places of the buffers of arrays.
@@ -68,9 +71,5 @@ pub(super) fn loads_with_buffers<'py>(
     pickle: &Bound<'py, PyAny>,
     buffers: &Bound<'py, PyList>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let py = pickle.py();
-    let keywords = PyDict::new(py);
-    keywords.set_item(intern!(py, "buffers"), buffers)?;
-    LOADS.import(py, "_pickle", "loads")?.call((pickle,), Some(&keywords))
+    loads_with(pickle, Some(buffers), Vec::new())
 }

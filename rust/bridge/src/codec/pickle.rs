@@ -8,8 +8,10 @@ use pyo3::exceptions::{PyException, PyLookupError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyDict, PyList};
+use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyList};
 
+use super::large::{LARGE_BYTES_MIN, large_buffer};
+use super::out_of_band::has_numpy;
 use super::{Citations, External, ExternalId};
 use crate::client::ExternalRef;
 use crate::errors::{graph_error, is_usage_error};
@@ -23,6 +25,8 @@ struct Citing {
     cited: Citations,
     /// Numbers cited by the pickle under construction.
     used: Vec<u32>,
+    /// Buffers that stay outside it, in its order.
+    large: Vec<External>,
     /// Whether nodes of any graph pass, because the pickle is thrown away.
     lenient: bool,
 }
@@ -97,33 +101,89 @@ pub(super) fn dumps_plain<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py,
     dumps_result(value, PLAIN, None, || {})
 }
 
-/// Pickles an argument; what it cites is entered in `cited`. The answer has the numbers that this pickle cites.
+/// A pickled argument.
+pub(super) struct Pickled<'py> {
+    pub(super) pickle: Bound<'py, PyBytes>,
+    /// The numbers of what it cites, each once.
+    pub(super) used: Vec<u32>,
+    /// The large buffers that it has not got, in the order in which it asks for them.
+    pub(super) large: Vec<External>,
+}
+
+/// Pickles an argument, without its large buffers; what it cites is entered in `cited`. A long pickle is made once more where
+/// some arrays of numpy may lie in it that only our own reducers leave out.
 pub(super) fn dumps_citing<'py>(
     value: &Bound<'py, PyAny>,
     home: usize,
     cited: &mut Citations,
-) -> PyResult<(Bound<'py, PyBytes>, Vec<u32>)> {
+) -> PyResult<Pickled<'py>> {
     let mark = cited.len();
-    let state = Citing { home, cited: std::mem::take(cited), used: Vec::new(), lenient: false };
+    let cited_before = std::mem::take(cited);
+    let state = Citing { home, cited: cited_before, used: Vec::new(), large: Vec::new(), lenient: false };
     let restart = || {
         CITING.with(|place| {
             if let Some(citing) = place.borrow_mut().as_mut() {
                 citing.cited.truncate(mark);
                 citing.used.clear();
+                std::mem::take(&mut citing.large)
+            } else {
+                Vec::new()
             }
-        })
+        });
     };
-    let (pickle, state) = with_citing(Some(state), || dumps(value, (PLAIN, ARGUMENTS_BY_VALUE), None, restart));
-    let mut used = Vec::new();
+    let keywords = Some(argument_keywords(value.py())?);
+    let pickled = || {
+        let plain = dumps(value, (PLAIN, ARGUMENTS_BY_VALUE), keywords, restart)?;
+        if plain.as_bytes().len() < LARGE_BYTES_MIN || !has_numpy(value.py())? {
+            return Ok(plain);
+        }
+        restart();
+        dumps(value, (OUT_OF_BAND, ARGUMENTS_BY_VALUE), keywords, restart)
+    };
+    let (pickle, state) = with_citing(Some(state), pickled);
+    let (mut used, mut large) = (Vec::new(), Vec::new());
     if let Some(state) = state {
         *cited = state.cited;
-        used = state.used;
+        (used, large) = (state.used, state.large);
     }
-    Ok((pickle?, used))
+    used.sort_unstable();
+    used.dedup();
+    Ok(Pickled { pickle: pickle?, used, large })
+}
+
+/// Keywords that leave the large buffers out of a pickle.
+fn argument_keywords(py: Python<'_>) -> PyResult<&Bound<'_, PyDict>> {
+    static KEYWORDS: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
+    let keywords = KEYWORDS.get_or_try_init(py, || {
+        let keywords = PyDict::new(py);
+        keywords.set_item(intern!(py, "buffer_callback"), wrap_pyfunction!(stays_in_pickle, py)?)?;
+        PyResult::Ok(keywords.unbind())
+    })?;
+    Ok(keywords.bind(py))
+}
+
+/// Whether a buffer that the pickler of an argument has come upon stays in the pickle. One that does not is noted.
+#[pyfunction]
+fn stays_in_pickle(buffer: &Bound<'_, PyAny>) -> bool {
+    let Some(large) = large_buffer(buffer) else { return true };
+    CITING.with(|place| match place.borrow_mut().as_mut() {
+        Some(citing) if !citing.lenient => citing.large.push(large),
+        _ => {}
+    });
+    false
 }
 
 /// Loads a pickle that may ask for the results in `cited`, by their numbers.
-pub(crate) fn loads<'py>(py: Python<'py>, pickle: &[u8], cited: Vec<(u32, Py<PyAny>)>) -> PyResult<Bound<'py, PyAny>> {
+pub(super) fn loads<'py>(py: Python<'py>, pickle: &[u8], cited: Vec<(u32, Py<PyAny>)>) -> PyResult<Bound<'py, PyAny>> {
+    loads_with(PyBytes::new(py, pickle).as_any(), None, cited)
+}
+
+/// Loads a pickle whose buffers are beside it.
+pub(super) fn loads_with<'py>(
+    pickle: &Bound<'py, PyAny>,
+    buffers: Option<&Bound<'py, PyList>>,
+    cited: Vec<(u32, Py<PyAny>)>,
+) -> PyResult<Bound<'py, PyAny>> {
     static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     struct Restore(Vec<(u32, Py<PyAny>)>);
     impl Drop for Restore {
@@ -132,10 +192,14 @@ pub(crate) fn loads<'py>(py: Python<'py>, pickle: &[u8], cited: Vec<(u32, Py<PyA
             drop(inner);
         }
     }
+    let py = pickle.py();
     let loads = LOADS.import(py, "_pickle", "loads")?;
-    let bytes = PyBytes::new(py, pickle);
+    let keywords = match buffers {
+        None => None,
+        Some(buffers) => Some([(intern!(py, "buffers"), buffers)].into_py_dict(py)?),
+    };
     let _restore = Restore(CITED.with(|place| place.replace(cited)));
-    loads.call1((bytes,))
+    loads.call((pickle,), keywords.as_ref())
 }
 
 /// Stands for the result of predecessor `k` inside a pickled argument.
@@ -203,7 +267,7 @@ pub(super) fn is_external(value: &Bound<'_, PyAny>) -> bool {
 
 fn read_external(value: &Bound<'_, PyAny>) -> PyResult<External> {
     let py = value.py();
-    let id = ExternalId {
+    let id = ExternalId::Result {
         session: value.getattr(intern!(py, "session"))?.extract()?,
         run: value.getattr(intern!(py, "run"))?.extract()?,
         index: value.getattr(intern!(py, "index"))?.extract()?,
@@ -242,7 +306,9 @@ pub(crate) fn cite<'py>(reference: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Py
 /// Pickles `value` as an argument would be and throws the pickle away; the answer is the error, if there is one.
 #[pyfunction]
 pub(crate) fn try_pickle(value: &Bound<'_, PyAny>) -> Option<Py<PyAny>> {
-    let state = Citing { home: 0, cited: Citations::default(), used: Vec::new(), lenient: true };
-    let (pickle, _) = with_citing(Some(state), || dumps(value, (PLAIN, ARGUMENTS_BY_VALUE), None, || {}));
+    let cited = Citations::default();
+    let state = Citing { home: 0, cited, used: Vec::new(), large: Vec::new(), lenient: true };
+    let keywords = argument_keywords(value.py()).ok();
+    let (pickle, _) = with_citing(Some(state), || dumps(value, (PLAIN, ARGUMENTS_BY_VALUE), keywords, || {}));
     pickle.err().map(|error| error.into_value(value.py()).into_any())
 }

@@ -16,20 +16,21 @@ pub(crate) struct Objects {
     pub(super) callables: Vec<Py<PyAny>>,
     /// Everything that was ever given to `add`, kept alive so that addresses stay unique.
     pub(super) seen: Vec<Py<PyAny>>,
-    /// The futures and refs that tasks cite, beside the externals of the columns: they hold the results alive.
+    /// What tasks cite from outside, beside the externals of the columns: futures and refs, which hold the results alive,
+    /// and large parts of arguments.
     pub(super) externals: Vec<Py<PyAny>>,
     /// The arguments of a by-reference graph that have no tag.
     pub(super) live: Vec<Py<PyAny>>,
 }
 
 impl Objects {
-    /// The same for another graph.
-    pub(super) fn share(&self, py: Python<'_>) -> Self {
+    /// The same for another graph, which has these of the externals.
+    pub(super) fn share(&self, py: Python<'_>, externals: &[u32]) -> Self {
         let all = |objects: &[Py<PyAny>]| objects.iter().map(|object| object.clone_ref(py)).collect();
         Self {
             callables: all(&self.callables),
             seen: all(&self.seen),
-            externals: all(&self.externals),
+            externals: externals.iter().map(|&position| self.externals[position as usize].clone_ref(py)).collect(),
             live: all(&self.live),
         }
     }

@@ -8,7 +8,8 @@ use headrace_wire::EXTERNAL;
 use super::*;
 use crate::codec::{Constant, ConstantValue, put_int};
 
-/// A constant longer than this becomes a task of its own, so that it travels once and not with each task.
+/// A constant longer than this becomes a task of its own, so that it travels once and not with each task. One with large parts
+/// is never as long.
 const CONSTANT_BYTES_MAX: usize = 64 * 1024;
 
 /// Stands for the task of the n-th long constant while its index is not known: `CONSTANT_TASK - n`.
@@ -180,7 +181,7 @@ fn map_with<'py>(
             *value = ConstantValue::Task(CONSTANT_TASK - (long.len() as u32 - 1));
         }
     }
-    let mut batch = BatchCiting::default();
+    let mut batch = BatchCiting::sharing(encoder.cited.shared(slf.py()));
     while rows.step()? {
         encoder.clear(Graph::address(slf));
         encoder.arguments_with(&rows.row, &constants).map_err(|error| explained(error, &rows.row))?;

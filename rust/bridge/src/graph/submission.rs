@@ -16,7 +16,7 @@ use super::*;
 pub(crate) struct GraphData {
     pub(crate) columns: Columns,
     pub(crate) functions: Functions,
-    /// Results of other runs that the tasks cite.
+    /// What the tasks cite from outside: results of other runs, and large parts of arguments.
     pub(crate) externals: Vec<ExternalId>,
     /// Tasks whose results were split: the first of the item tasks, and how many there are.
     pub(super) splits: FxHashMap<u32, (u32, u32)>,
@@ -106,7 +106,7 @@ impl GraphData {
     }
 
     fn append_batch(&mut self, py: Python<'_>, held: &Held, entry: Entry, citing: BatchCiting) -> u32 {
-        let BatchCiting { mut batch, externals, mut live } = citing;
+        let BatchCiting { mut batch, externals, mut live, .. } = citing;
         if batch.len() == 0 {
             return self.columns.len() as u32;
         }
@@ -162,14 +162,15 @@ impl GraphData {
         }
     }
 
-    /// The columns of a SUBMIT that have to be made.
-    pub(crate) fn submission_columns(&self) -> SubmissionColumns {
+    /// The columns of a SUBMIT that have to be made. `place` says where each large part was put, as (run, index).
+    pub(crate) fn submission_columns(&self, place: impl Fn(&LargeId) -> (u32, u32)) -> SubmissionColumns {
+        let (external_run, external_index) = self.externals.iter().map(|external| external.place(&place)).unzip();
         let options = if self.columns.task_options.is_empty() { &[][..] } else { &self.columns.options[..] };
         SubmissionColumns {
             priority: options.iter().map(|options| options.priority as u32).collect(),
             worker: options.iter().map(|options| options.worker).collect(),
-            external_run: self.externals.iter().map(|external| external.run).collect(),
-            external_index: self.externals.iter().map(|external| external.index).collect(),
+            external_run,
+            external_index,
         }
     }
 
@@ -206,8 +207,9 @@ impl GraphData {
         }
     }
 
-    /// Some tasks and all that they need, as a graph of their own; keys stay what they were.
-    pub(super) fn subgraph(&mut self, wanted: &[u32]) -> GraphData {
+    /// Some tasks and all that they need, as a graph of their own; keys stay what they were. Besides, which of the externals
+    /// it has.
+    pub(super) fn subgraph(&mut self, wanted: &[u32]) -> (GraphData, Vec<u32>) {
         let kept = self.columns.ancestors(wanted.iter().copied());
         let mut number = vec![u32::MAX; self.columns.len()];
         for (new, &old) in kept.iter().enumerate() {
@@ -216,11 +218,22 @@ impl GraphData {
         let next_number = self.columns.len() as u32 + self.key_shift;
         let mut culled = GraphData { functions: self.functions.clone(), ..GraphData::default() };
         culled.key_shift = next_number - kept.len() as u32;
-        culled.externals = self.externals.clone();
+        let mut externals = Vec::new();
+        let mut external_number = vec![u32::MAX; self.externals.len()];
         culled.columns.options = self.columns.options.clone();
         for &old in &kept {
-            let moved = |&dep: &u32| if dep & EXTERNAL == 0 { number[dep as usize] } else { dep };
-            let deps: Vec<u32> = self.columns.deps_of(old).iter().map(moved).collect();
+            let mut moved = |&dep: &u32| {
+                if dep & EXTERNAL == 0 {
+                    return number[dep as usize];
+                }
+                let number = &mut external_number[(dep & !EXTERNAL) as usize];
+                if *number == u32::MAX {
+                    *number = externals.len() as u32;
+                    externals.push(dep & !EXTERNAL);
+                }
+                EXTERNAL | *number
+            };
+            let deps: Vec<u32> = self.columns.deps_of(old).iter().map(&mut moved).collect();
             let row = self.columns.task_options.get(old as usize).copied().unwrap_or(0);
             let function = self.columns.task_function[old as usize];
             let new = culled.columns.push(function, row, &deps, self.columns.args_of(old));
@@ -228,7 +241,8 @@ impl GraphData {
                 culled.name(new, &self.key_of(old));
             }
         }
-        culled
+        culled.externals = externals.iter().map(|&position| self.externals[position as usize]).collect();
+        (culled, externals)
     }
 }
 

@@ -91,7 +91,6 @@ impl Broker {
                 return;
             }
             self.store.wants.pop_front();
-            self.store.asked.clear();
             let text = self.full(bytes, now_ns);
             self.tell_of_segment(peer, SegmentNews::Refused { text });
         }
@@ -183,7 +182,7 @@ impl Broker {
         for &owner in &owners {
             self.send(owner, &Message::GiveBack(GiveBack::default()));
         }
-        self.store.asked = owners;
+        self.store.asked.extend(owners);
     }
 
     pub(super) fn handle_give_back(&mut self, peer: PeerId, given: &GiveBack<'_>, now_ns: u64) {
@@ -200,7 +199,10 @@ impl Broker {
                 self.store.granted -= bytes;
             }
         }
-        self.store.asked.retain(|asked| *asked != peer);
+        // The answer to the first question: whoever was asked again meanwhile may have more to return since.
+        if let Some(place) = self.store.asked.iter().position(|asked| *asked == peer) {
+            self.store.asked.remove(place);
+        }
         self.serve_wants(now_ns);
     }
 

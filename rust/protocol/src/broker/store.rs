@@ -28,7 +28,7 @@ pub(super) struct Store {
     /// Blocks whose last citation may have gone in this turn.
     pub(super) loose: Vec<(u32, u64)>,
     pub(super) wants: VecDeque<Wanted>,
-    /// Who was asked to return what it does not use and has not answered.
+    /// Who was asked to return what it does not use and has not answered; once for each question.
     pub(super) asked: Vec<PeerId>,
     /// Whether a value or a wish came since the last look of [`Broker::cool_store`], and when unused segments go.
     pub(super) used: bool,

@@ -90,6 +90,29 @@ fn a_client_that_does_not_listen_keeps_nobody_waiting_for_long() {
 }
 
 #[test]
+fn an_answer_to_an_earlier_question_does_not_say_that_nothing_is_left() {
+    let mut story = Story::with_store(1, 1 << 20);
+    let (segment, _) = granted(&mut story, None, 900_000);
+    story.send(CLIENT, &Message::Put(Put { index: 0, value: &citing(&[(segment, 0)]) }));
+    story.submit_with(1, &[&[headrace_wire::EXTERNAL]], &[], &[(0, 0)], &[]);
+    let said = story.turn();
+    let Some(Said::Lease { leases, .. }) = said.last() else { panic!("{said:?}") };
+    story.hold(0, &[], &[0], false);
+    story.report(0, &[(leases[0], Verdict::Done, b"")]);
+    story.turn();
+    let said = want(&mut story, CLIENT, 900_000);
+    assert_eq!(said.last(), Some(&Said::GiveBack { peer: CLIENT }), "the worker sees the block still");
+    released(&mut story, 0, &[(segment, 0)]);
+    let blocks = vec![(segment, 0, 1)];
+    assert_eq!(story.turn(), [Said::Release { peer: CLIENT, blocks }, Said::GiveBack { peer: CLIENT }]);
+    story.send(CLIENT, &Message::GiveBack(GiveBack::default()));
+    assert_eq!(story.turn(), [], "it was asked again, now that the block is free");
+    story.send(CLIENT, &Message::GiveBack(GiveBack { segment: [segment][..].into(), pages: [0][..].into() }));
+    let said = story.turn();
+    assert!(matches!(said.last(), Some(Said::Segment { worker: None, news: SegmentNews::Granted { .. } })), "{said:?}");
+}
+
+#[test]
 fn a_block_is_free_once_its_result_is_dead_and_its_holders_have_answered() {
     let mut story = Story::new(2);
     let (segment, _) = granted(&mut story, Some(0), 4_096);
