@@ -15,7 +15,7 @@ use crate::buffer::Contiguous;
 use crate::memory::Memory;
 
 /// An argument of so many bytes, or a part of it, does not travel with its task.
-pub(crate) const LARGE_BYTES_MIN: usize = 1 << 20;
+pub(super) const LARGE_BYTES_MIN: usize = 1 << 20;
 
 /// What a part is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -33,7 +33,7 @@ pub(crate) enum LargeKind {
 pub(crate) struct LargeId {
     pub(crate) kind: LargeKind,
     address: usize,
-    pub(crate) bytes: usize,
+    bytes: usize,
 }
 
 /// The part that is an exact `bytes` or `str`, if that is large.
