@@ -74,7 +74,7 @@ def test_a_worker_killed_from_outside_is_replaced_and_its_task_runs_again(client
 
 def test_a_result_above_the_limit_fails_its_task():
     with hr.Client(workers=1, store_limit=1 << 20) as client:
-        with pytest.raises(hr.StoreFull, match=r"2097\d+ bytes of shared memory.* of 1048576") as caught:
+        with pytest.raises(hr.StoreFull, match=r"2097\d+ bytes of memory.* of 1048576") as caught:
             client.call(big, 2 << 20).result(timeout=TIMEOUT_S)
         assert "'big-0'" in caught.value.__notes__[0]
         assert len(client.call(big, 1 << 19).result(timeout=TIMEOUT_S)) == 1 << 19

@@ -822,7 +822,7 @@ def finds_room(client, items):
 
 
 def test_a_full_store_fails_the_task_that_needs_more_and_no_other():
-    with hr.Client(workers=2, store_limit=64 * MIB) as client:
+    with hr.Client(workers=2, store_limit=64 * MIB, spill_limit=0) as client:
         graph = hr.Graph()
         nodes = [graph.add(filled, float(number), 2 * MIB) for number in range(8)]
         small = graph.map(total, nodes)
