@@ -18,6 +18,8 @@ pub enum Role {
     Client = 1,
     /// Runs tasks.
     Worker = 2,
+    /// Asks how things stand, and changes nothing.
+    Observer = 3,
 }
 
 /// How a task ended, in [`Results`].
@@ -81,13 +83,14 @@ pub struct Hello<'a> {
     pub role: Role,
     /// Version of headrace, such as `0.1.0`.
     pub version: &'a str,
-    /// Version of Python, such as `3.11.7`; the first two numbers must agree, because functions travel as byte code.
+    /// Version of Python, such as `3.11.7`; the first two numbers must agree, because functions travel as byte code
+    /// (an observer's need not).
     pub python: &'a str,
     /// Feature bits; none is defined yet.
     pub features: u64,
-    /// The worker number given at its start; 0 for clients.
+    /// The worker number given at its start; 0 for others.
     pub worker: u32,
-    /// The incarnation token given at the worker's start; 0 for clients.
+    /// The incarnation token given at the worker's start; 0 for others.
     pub incarnation: u64,
     /// Process id of the sender.
     pub pid: u32,
@@ -234,16 +237,17 @@ pub struct Cancel<'a> {
     pub index: U32s<'a>,
 }
 
-/// Asks for the state of a run (client to broker).
+/// Asks for the state of a run (client to broker), or of all runs of all clients together (observer to broker).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Query {
-    /// The run.
+    /// The run; an observer's is not looked at.
     pub run: u32,
     /// Number of the question, echoed in [`State`].
     pub number: u64,
 }
 
-/// The state of a run and of the workers (broker to client).
+/// The state of a run and of the workers (broker to client). Where an observer asked, it is that of all runs since the
+/// broker's start, and both times are 0.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct State<'a> {
     /// The run.

@@ -27,7 +27,7 @@ macro_rules! numbered {
     };
 }
 
-numbered!(Role { Client, Worker });
+numbered!(Role { Client, Worker, Observer });
 numbered!(Outcome { Done, Failed, Skipped, Cancelled, Died, Refused });
 numbered!(CancelReason { User, ParentCancelled, ClientClosed, BrokerShutdown });
 numbered!(Verdict { Done, DoneHeld, Failed, Returned, Cancelled, Value, Lost });

@@ -89,6 +89,7 @@ fn a_field_of_the_wrong_kind_is_named() {
 fn numbers_of_enums_are_known_or_named() {
     assert_eq!(Outcome::try_from(5), Ok(Outcome::Refused));
     assert_eq!(Outcome::try_from(6).unwrap_err().to_string(), "6 is not the number of a Outcome");
+    assert_eq!([1, 2, 3].map(Role::try_from), [Role::Client, Role::Worker, Role::Observer].map(Ok));
     assert_eq!(Role::try_from(0), Err(UnknownNumber { kind: "Role", number: 0 }));
 }
 

@@ -56,7 +56,7 @@ pub(crate) fn message() -> BoxedStrategy<Message<'static>> {
 }
 
 fn hello() -> impl Strategy<Value = Hello<'static>> {
-    let role = prop_oneof![Just(Role::Client), Just(Role::Worker)];
+    let role = prop_oneof![Just(Role::Client), Just(Role::Worker), Just(Role::Observer)];
     (role, text(), text(), any::<(u32, u64, u32, u64, u32)>()).prop_map(|(role, version, python, numbers)| {
         let (protocol, features, worker, incarnation, pid) = numbers;
         Hello { protocol, role, version, python, features, worker, incarnation, pid }
