@@ -92,7 +92,7 @@ pub enum Action {
         /// Worker number.
         worker: u32,
     },
-    /// Forget a peer: its process has ended, and nothing comes from it any more.
+    /// Forget a peer: it has ended or left, and what still comes from it is a stranger's.
     Forget {
         /// The peer.
         peer: PeerId,

@@ -18,6 +18,7 @@ mod budget;
 mod dispatch;
 mod functions;
 mod ledger;
+mod observers;
 mod payload;
 mod peers;
 mod processes;
@@ -46,7 +47,7 @@ use headrace_kernel::{ClassId, Kernel, Leased, WorkerId};
 use headrace_wire::{DecodeError, Message};
 use ledger::Ledger;
 use peers::Peer;
-use runs::Run;
+use runs::{Counts, Run};
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, VecDeque};
 use store::Store;
@@ -104,6 +105,8 @@ pub struct Broker {
     functions: Functions,
     runs: Vec<Option<Run>>,
     free_runs: Vec<u32>,
+    /// The tasks of runs of which nothing is left.
+    past: Counts,
     /// Runs with something to tell.
     news: Vec<u32>,
     /// Whether their rest is to come in now: a turn has given out what is in already.
@@ -145,6 +148,7 @@ impl Broker {
             functions: Functions::default(),
             runs: Vec::new(),
             free_runs: Vec::new(),
+            past: Counts::default(),
             news: Vec::new(),
             rest_due: false,
             rest: VecDeque::new(),
@@ -172,12 +176,16 @@ impl Broker {
         if matches!(self.peers.get(&peer), Some(Peer::Client(_))) {
             self.admit_rest(now_ns);
         }
-        let known = self.peers.get(&peer);
-        match known {
-            Some(Peer::Cut) => return,
-            Some(&Peer::Worker(worker)) => self.workers[worker as usize].unanswered = 0,
-            _ => {}
+        match self.peers.get_mut(&peer) {
+            Some(Peer::Cut { heard_ns }) => {
+                *heard_ns = now_ns;
+                return;
+            }
+            Some(Peer::Observer { heard_ns }) => *heard_ns = now_ns,
+            Some(Peer::Worker(worker)) => self.workers[*worker as usize].unanswered = 0,
+            Some(Peer::Client(_)) | None => {}
         }
+        let known = self.peers.get(&peer);
         let message = match Message::decode((**frame).as_ref()) {
             Ok(message) => message,
             Err(DecodeError::UnknownType(_)) if known.is_some() => {
@@ -192,11 +200,13 @@ impl Broker {
             (Some(Peer::Client(_)), Message::Submit(submit)) => self.handle_submit(peer, frame, &submit, now_ns),
             (Some(Peer::Client(_)), Message::Hold(hold)) => self.handle_hold(peer, &hold),
             (Some(Peer::Client(_)), Message::Cancel(cancel)) => self.handle_cancel(peer, &cancel, now_ns),
-            (Some(Peer::Client(_)), Message::Query(query)) => self.handle_query(peer, &query, now_ns),
+            (Some(Peer::Client(_) | Peer::Observer { .. }), Message::Query(query)) => {
+                self.handle_query(peer, &query, now_ns);
+            }
             (Some(&Peer::Worker(worker)), Message::Report(report)) => {
                 self.handle_report(worker, frame, &report, now_ns);
             }
-            (Some(Peer::Worker(_) | Peer::Client(_)), Message::Heartbeat(_)) => {}
+            (Some(_), Message::Heartbeat(_)) => {}
             (Some(Peer::Client(_)), Message::Put(put)) => self.handle_put(peer, frame, &put, now_ns),
             (Some(Peer::Worker(_) | Peer::Client(_)), Message::Want(want)) => {
                 self.handle_want(peer, want.bytes, now_ns)

@@ -14,8 +14,16 @@ pub(super) enum Peer {
     Client(Session),
     /// It is this worker.
     Worker(u32),
+    /// It asks how things stand.
+    Observer {
+        /// When it last said something.
+        heard_ns: u64,
+    },
     /// It broke the protocol; its frames are dropped undecoded.
-    Cut,
+    Cut {
+        /// When the last of them came.
+        heard_ns: u64,
+    },
 }
 
 /// A client's session.
@@ -51,6 +59,9 @@ impl Broker {
                 self.kernel.add_worker(worker_id(hello.worker));
                 self.peers.insert(peer, Peer::Worker(hello.worker));
             }
+            Role::Observer => {
+                self.peers.insert(peer, Peer::Observer { heard_ns: now_ns });
+            }
         }
         let session = self.next_session;
         self.next_session += 1;
@@ -68,7 +79,7 @@ impl Broker {
                 self.config.version, hello.version, hello.protocol
             ));
         }
-        if minor(hello.python) != minor(&self.config.python) {
+        if hello.role != Role::Observer && minor(hello.python) != minor(&self.config.python) {
             return Some(format!(
                 "the broker's side runs Python {}, the peer runs Python {}: functions travel as byte code, so the \
                  first two numbers must agree",
@@ -90,7 +101,8 @@ impl Broker {
                     process.start_failures += 1;
                 }
             }
-            Some(Peer::Cut) | None => {}
+            Some(Peer::Observer { .. }) => self.forget_peer(peer),
+            Some(Peer::Cut { .. }) | None => {}
         }
     }
 
@@ -128,15 +140,15 @@ impl Broker {
 
     pub(super) fn cut(&mut self, peer: PeerId, reason: GoodbyeReason, text: &str, now_ns: u64) {
         self.send(peer, &Message::Goodbye(Goodbye { reason: reason as u8, text }));
-        match self.peers.insert(peer, Peer::Cut) {
+        match self.peers.insert(peer, Peer::Cut { heard_ns: now_ns }) {
             // A worker that talks nonsense is of no use; its death brings its tasks back.
             Some(Peer::Worker(worker)) => self.actions.push_back(Action::Kill { worker }),
             Some(Peer::Client(session)) => {
                 self.peers.insert(peer, Peer::Client(session));
                 self.handle_disconnect(peer, now_ns);
-                self.peers.insert(peer, Peer::Cut);
+                self.peers.insert(peer, Peer::Cut { heard_ns: now_ns });
             }
-            Some(Peer::Cut) | None => {}
+            Some(Peer::Observer { .. } | Peer::Cut { .. }) | None => {}
         }
         self.actions.push_back(Action::Cut { peer });
     }
@@ -145,7 +157,7 @@ impl Broker {
     pub fn shut_down(&mut self) {
         self.shutting_down = true;
         let peers: Vec<PeerId> =
-            self.peers.iter().filter(|(_, peer)| !matches!(peer, Peer::Cut)).map(|(peer, _)| *peer).collect();
+            self.peers.iter().filter(|(_, peer)| !matches!(peer, Peer::Cut { .. })).map(|(peer, _)| *peer).collect();
         for peer in peers {
             let text = "the broker shuts down";
             self.send(peer, &Message::Goodbye(Goodbye { reason: GoodbyeReason::Shutdown as u8, text }));
@@ -183,6 +195,7 @@ impl Broker {
             if let Some(Peer::Client(session)) = self.peers.get_mut(&run.peer) {
                 session.runs.remove(&run.number);
             }
+            self.past = self.past.and(run.counts);
             self.free_runs.push(position);
         }
     }

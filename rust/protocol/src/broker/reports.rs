@@ -154,6 +154,7 @@ impl Broker {
         }
         run.counts.done += 1;
         run.finished_by[number as usize] += 1;
+        self.workers[number as usize].finished += 1;
         let holder = slot.held_by_worker.then_some(number);
         if self.kernel.result_alive(TaskIndex(task)) {
             let payload = (verdict == Verdict::Done).then_some(value);

@@ -1,6 +1,7 @@
 //! What clients are told and what they hold: RESULTS, HOLD, CANCEL, QUERY.
 
 use super::ledger::NONE;
+use super::peers::Peer;
 use super::runs::{CALLS, Slots};
 use super::workers::Life;
 use super::{Action, Broker, PeerId, Wake};
@@ -132,12 +133,16 @@ impl Broker {
             ..State::default()
         };
         // A run of which nothing is left has ended; the client has its own counts.
-        if let Some(position) = self.find_run(peer, query.run) {
-            let ready = self.count_ready(position);
-            let run = self.run(position);
-            let counts = run.counts;
+        let position = self.find_run(peer, query.run);
+        let counted = match self.peers.get(&peer) {
+            Some(Peer::Observer { .. }) => {
+                finished_by = self.workers.iter().map(|worker| worker.finished).collect();
+                Some((self.count_all(), self.kernel.statistics().ready))
+            }
+            _ => position.map(|position| (self.run(position).counts, self.count_ready(position))),
+        };
+        if let Some((counts, ready)) = counted {
             let open = counts.total - counts.ended() - counts.leased;
-            finished_by.clone_from(&run.finished_by);
             state.waiting = open.saturating_sub(ready);
             state.ready = ready.min(open);
             state.leased = counts.leased;
@@ -145,6 +150,9 @@ impl Broker {
             state.failed = counts.failed;
             state.skipped = counts.skipped;
             state.cancelled = counts.cancelled;
+        }
+        if let Some(run) = position.map(|position| self.run(position)) {
+            finished_by.clone_from(&run.finished_by);
             state.first_lease_ns = run.first_lease_ns.map_or(0, |first_ns| (first_ns - run.submitted_ns).max(1));
             state.elapsed_ns = run.ended_ns.unwrap_or(now_ns) - run.submitted_ns;
         }

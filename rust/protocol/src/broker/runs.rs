@@ -52,6 +52,18 @@ impl Counts {
     pub(crate) fn ended(&self) -> u64 {
         self.done + self.failed + self.skipped + self.cancelled
     }
+
+    /// The tasks of both.
+    pub(crate) fn and(self, other: Counts) -> Counts {
+        Counts {
+            total: self.total + other.total,
+            leased: self.leased + other.leased,
+            done: self.done + other.done,
+            failed: self.failed + other.failed,
+            skipped: self.skipped + other.skipped,
+            cancelled: self.cancelled + other.cancelled,
+        }
+    }
 }
 
 /// One run of one client.

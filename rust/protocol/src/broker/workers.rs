@@ -110,6 +110,8 @@ pub(crate) struct Worker {
     /// What it said as it left; mostly it has written the same to standard error.
     pub(crate) farewell: String,
     pub(crate) busy_ns: u64,
+    /// Tasks of all runs that it finished.
+    pub(crate) finished: u32,
 }
 
 impl Worker {
@@ -136,6 +138,7 @@ impl Worker {
             stderr: VecDeque::new(),
             farewell: String::new(),
             busy_ns: 0,
+            finished: 0,
         }
     }
 

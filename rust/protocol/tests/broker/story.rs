@@ -116,13 +116,14 @@ pub(crate) struct Story {
 }
 
 /// Counts of a STATE message.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Counts {
     pub(crate) number: u64,
     pub(crate) waiting: u64,
     pub(crate) ready: u64,
     pub(crate) leased: u64,
     pub(crate) done: u64,
+    pub(crate) worker_finished: Vec<u32>,
 }
 
 impl Story {
@@ -312,7 +313,7 @@ impl Story {
     /// The counts in the latest STATE.
     pub(crate) fn last_state(&mut self) -> Counts {
         self.collect();
-        self.state.expect("a query was answered")
+        self.state.clone().expect("a query was answered")
     }
 
     /// Reports endings of leases: (lease, verdict, blob).
@@ -449,6 +450,7 @@ impl Story {
                     ready: state.ready,
                     leased: state.leased,
                     done: state.done,
+                    worker_finished: state.worker_finished.to_vec(),
                 });
                 Said::Other
             }

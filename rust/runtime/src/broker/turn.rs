@@ -240,9 +240,9 @@ impl Loop {
                 Action::Cut { peer: CLIENT } => self.client_gone = true,
                 Action::Forget { peer } => {
                     self.backlog.remove(&peer);
-                    if let Some(route) = self.routes.remove(&peer) {
-                        self.peers.remove(&route);
-                    }
+                    self.routes.remove(&peer);
+                    // By its number: one that was cut has no route any more.
+                    self.peers.retain(|_, known| *known != peer);
                 }
                 Action::Cut { peer } => {
                     // The name stays known, so that the machine drops what still comes from it.
