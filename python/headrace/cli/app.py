@@ -15,6 +15,7 @@ from headrace.errors import HeadraceError, InfraError, UsageError
 _COMMANDS = {
     "demo": "headrace.cli.demo",
     "run": "headrace.cli.workflow",
+    "top": "headrace.cli.top",
 }
 
 

@@ -12,6 +12,7 @@ import click
 from headrace import Client, Graph
 from headrace.cli.app import ExitCode
 from headrace.cli.host import describe_host, host_line, start_workers
+from headrace.cli.options import finite
 from headrace.formats.wfformat import Workflow, build, read, stand_in
 
 if TYPE_CHECKING:
@@ -19,12 +20,6 @@ if TYPE_CHECKING:
     from headrace.statistics import RunStatistics
 
 _WRONG_SHOWN_MAX = 10
-
-
-def _finite(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
-    if math.isfinite(value):
-        return value
-    raise click.BadParameter("it must be a finite number")
 
 
 @click.command("run")
@@ -35,7 +30,7 @@ def _finite(_context: click.Context, _parameter: click.Parameter, value: float) 
     type=click.FloatRange(0),
     default=0.0,
     show_default=True,
-    callback=_finite,
+    callback=finite,
     help="A task takes this times its recorded runtime; 0 is as fast as possible.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
