@@ -182,14 +182,12 @@ class _Link:
     def describe(self) -> Seen | None:
         """Give what is known of the broker; None if there is none any more."""
         state, self._state = self._state, None
-        problem = self._refusal
-        if state is None and not problem:
-            if _is_stopped(self._pid):
-                problem = f"process {self._pid} is stopped"
-            elif _listener(f"{self._directory}/broker") is None:
-                self._gone = True
-            else:
-                problem = "it does not answer"
+        problem = ""
+        if state is None and _is_stopped(self._pid):
+            problem = f"process {self._pid} is stopped"
+        elif state is None:
+            problem = self._refusal or "it does not answer"
+            self._gone |= _listener(f"{self._directory}/broker") is None
         return None if self._gone else Seen(self._directory, self._pid, self._command, state, problem)
 
     def is_forgotten(self) -> bool:
