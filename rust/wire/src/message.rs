@@ -383,9 +383,9 @@ pub struct Report<'a> {
     pub values: Blobs<'a>,
     /// Measured durations: broker-wide function numbers, one entry per unbroken row of calls.
     pub timed_function: U32s<'a>,
-    /// Calls in each row.
+    /// Calls in each row; 0 where the row that follows goes on.
     pub timed_calls: U32s<'a>,
-    /// Nanoseconds of each row together, saturating.
+    /// Nanoseconds of each row together.
     pub timed_ns: U32s<'a>,
 }
 

@@ -403,10 +403,10 @@ impl RunCore {
         if run != self.run {
             return root_of(py, &self.session, run, root);
         }
-        if let Some(position) = self.keep.position(root) {
-            if let Err(error) = self.read(py, position)? {
-                return Ok((Some(self.graph.get().key_of(root)), Some(error)));
-            }
+        if let Some(position) = self.keep.position(root)
+            && let Err(error) = self.read(py, position)?
+        {
+            return Ok((Some(self.graph.get().key_of(root)), Some(error)));
         }
         root_of(py, &self.session, run, root)
     }

@@ -13,9 +13,13 @@ impl Broker {
     pub(super) fn handle_report(&mut self, number: u32, frame: &Frame, report: &Report<'_>, now_ns: u64) {
         self.statistics.report_frames += 1;
         let timed = report.timed_calls.iter().zip(report.timed_ns.iter());
-        for (function, (calls, total_ns)) in report.timed_function.iter().zip(timed) {
-            self.functions.learn(function, calls, u64::from(total_ns));
-            self.workers[number as usize].busy_ns += u64::from(total_ns);
+        let mut ahead_ns = 0;
+        for (function, (calls, ns)) in report.timed_function.iter().zip(timed) {
+            self.workers[number as usize].busy_ns += u64::from(ns);
+            ahead_ns += u64::from(ns);
+            if calls > 0 {
+                self.functions.learn(function, calls, std::mem::take(&mut ahead_ns));
+            }
         }
         let entries =
             report.task.iter().zip(report.attempt.iter()).zip(report.verdict.iter().zip(report.values.iter()));

@@ -63,10 +63,18 @@ impl Reporting {
     pub(super) fn end_row(&mut self, now_ns: u64) {
         let Some(row) = &mut self.row else { return };
         if row.calls > 0 {
-            let spent_ns = now_ns.saturating_sub(row.since_ns);
-            self.timed_function.push(row.function);
-            self.timed_calls.push(row.calls);
-            self.timed_ns.push(u32::try_from(spent_ns).unwrap_or(u32::MAX));
+            let (function, mut spent_ns) = (row.function, now_ns.saturating_sub(row.since_ns));
+            let mut push = |calls, ns| {
+                self.timed_function.push(function);
+                self.timed_calls.push(calls);
+                self.timed_ns.push(ns);
+            };
+            // What has no place in a row goes ahead in rows without calls.
+            while spent_ns > u64::from(u32::MAX) {
+                push(0, u32::MAX);
+                spent_ns -= u64::from(u32::MAX);
+            }
+            push(row.calls, spent_ns as u32);
             (row.calls, row.since_ns) = (0, now_ns);
         }
         if !row.calling {

@@ -379,6 +379,17 @@ fn a_flush_under_a_running_call_splits_its_row() {
 }
 
 #[test]
+fn a_call_of_minutes_is_counted_whole() {
+    let mut story = Story::new();
+    story.hear(&Batch::knowing(&[F]).lease(1, F, LEASE_REPORT, &[]).frame());
+    story.starts();
+    assert_eq!(
+        story.returns(b"", 10_000_000_000).flush().says().timed,
+        [(F, 0, u32::MAX), (F, 0, u32::MAX), (F, 1, (10_000_000_000 % u64::from(u32::MAX)) as u32)]
+    );
+}
+
+#[test]
 fn many_bytes_leave_before_the_end_of_the_frame() {
     let mut story = Story::new();
     story.hear(&Batch::knowing(&[F]).lease(1, F, LEASE_REPORT, &[]).lease(2, F, LEASE_REPORT, &[]).frame());
