@@ -10,6 +10,7 @@ use super::peers::Peer;
 use super::runs::Run;
 use super::spill::INLINE_BYTES_MIN;
 use super::store::{Segment, Store};
+use super::workers::Worker;
 use super::{Action, Broker, Payload, PeerId};
 use headrace_wire::{BLOCK_ALIGN, FILE_SEGMENTS, GiveBack, Message, PAGE_BYTES, citations};
 use smallvec::SmallVec;
@@ -74,6 +75,12 @@ impl Broker {
     /// Gives room to those who wait for it, first come, first served, and sees to it that there is some; if that fails, the
     /// answer is no.
     pub(super) fn serve_wants(&mut self, now_ns: u64) {
+        if std::mem::take(&mut self.store.freed)
+            && let Some(wanted) = self.store.wants.front_mut()
+        {
+            (wanted.asked, wanted.since_ns) = (false, now_ns);
+        }
+        self.forget_old_copies();
         while let Some(&Wanted { peer, bytes, asked, since_ns, .. }) = self.store.wants.front() {
             if let Some(size) = self.store.size_for(peer, bytes, self.ledger.results_bytes()) {
                 self.store.wants.pop_front();
@@ -81,8 +88,9 @@ impl Broker {
                 continue;
             }
             let is_possible = bytes <= self.store.limit.min(SEGMENT_BYTES_MAX);
-            if is_possible && !asked {
-                self.store.wants[0].asked = true;
+            if is_possible && (!asked || self.has_dead_to_tell()) {
+                let wanted = &mut self.store.wants[0];
+                (wanted.asked, wanted.since_ns) = (true, if asked { now_ns } else { since_ns });
                 self.ask_for_segments();
                 continue;
             }
@@ -91,7 +99,6 @@ impl Broker {
                 return;
             }
             self.store.wants.pop_front();
-            self.store.asked.clear();
             let text = self.full(bytes, now_ns);
             self.tell_of_segment(peer, SegmentNews::Refused { text });
         }
@@ -105,16 +112,39 @@ impl Broker {
         }
         let room = self.store.limit.saturating_sub(self.store.granted + self.ledger.results_bytes());
         let dying = self.store.dying_bytes((now_ns + 1).saturating_sub(DYING_PATIENCE_NS));
-        if room + dying < bytes && self.spill(bytes - room - dying, now_ns) {
-            return true;
+        if room + dying < bytes {
+            if self.spill(bytes - room - dying, now_ns) {
+                return true;
+            }
+            // What waiting workers have not started keeps its inputs in memory.
+            if self.can_spill(now_ns) {
+                if self.recall_from_waiting() {
+                    self.store.wants[0].since_ns = now_ns;
+                    return true;
+                }
+                if self.awaits_leases() && in_time(DYING_PATIENCE_NS) {
+                    return true;
+                }
+            }
         }
         dying > 0 || (self.others_work() && in_time(BUSY_PATIENCE_NS))
     }
 
+    /// Whether workers hold results that are dead, because nobody has told them.
+    fn has_dead_to_tell(&self) -> bool {
+        self.workers.iter().any(|worker| worker.peer().is_some() && !worker.dead.is_empty())
+    }
+
+    /// Whether a worker waits for room.
+    pub(super) fn waits_for_room(&self, worker: u32) -> bool {
+        let peer = self.workers[worker as usize].peer();
+        self.store.wants.iter().any(|wanted| Some(wanted.peer) == peer)
+    }
+
     /// Whether somebody who does not wait for room runs tasks.
     fn others_work(&self) -> bool {
-        let waits = |peer: PeerId| self.store.wants.iter().any(|wanted| wanted.peer == peer);
-        self.workers.iter().any(|worker| worker.frames_open() > 0 && worker.peer().is_some_and(|peer| !waits(peer)))
+        let runs_tasks = |worker: &&Worker| worker.frames_open() > 0 && worker.peer().is_some();
+        self.workers.iter().filter(runs_tasks).any(|worker| !self.waits_for_room(worker.number))
     }
 
     /// Something has made room, or lets others make some.
@@ -150,13 +180,13 @@ impl Broker {
     }
 
     /// Why a result cannot be kept, if it is inline and there is no room for it anywhere.
-    pub(super) fn refuse_inline(&self, value: &Payload, now_ns: u64) -> Option<String> {
+    pub(super) fn refuse_inline(&mut self, value: &Payload, now_ns: u64) -> Option<String> {
         if value.len() < INLINE_BYTES_MIN || value.cites() {
             return None;
         }
         let bytes = value.len() as u64;
         let is_full = self.ledger.results_bytes() + bytes > self.store.limit;
-        let can_move = self.is_spilling() || self.can_spill(now_ns);
+        let can_move = self.is_spilling() || (self.can_spill(now_ns) && self.has_place(bytes));
         (is_full && !can_move).then(|| format!("StoreFull: {}", self.full(bytes, now_ns)))
     }
 
@@ -183,7 +213,7 @@ impl Broker {
         for &owner in &owners {
             self.send(owner, &Message::GiveBack(GiveBack::default()));
         }
-        self.store.asked = owners;
+        self.store.asked.extend(owners);
     }
 
     pub(super) fn handle_give_back(&mut self, peer: PeerId, given: &GiveBack<'_>, now_ns: u64) {
@@ -200,7 +230,9 @@ impl Broker {
                 self.store.granted -= bytes;
             }
         }
-        self.store.asked.retain(|asked| *asked != peer);
+        if let Some(answered) = self.store.asked.iter().position(|asked| *asked == peer) {
+            self.store.asked.swap_remove(answered);
+        }
         self.serve_wants(now_ns);
     }
 
