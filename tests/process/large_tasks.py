@@ -193,3 +193,19 @@ def lies_in_block(array):
 
 def address(array):
     return array.__array_interface__["data"][0]
+
+
+def both(left, right):
+    return left + right
+
+
+def look_closely(array):
+    """What file an array lies in, whether it can be written to, and its sum."""
+    from store_watch import backing
+
+    return backing(array), array.flags.writeable, float(array.sum())
+
+
+def digits(number, size=10_240):
+    """Text of so many bytes, of which each number has another."""
+    return f"{number:010}" * (size // 10)

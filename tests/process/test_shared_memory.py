@@ -10,12 +10,8 @@ import os
 import pickle
 import random
 import select
-import signal
 import subprocess
-import sys
-import textwrap
 import threading
-import time
 import weakref
 from pathlib import Path
 
@@ -51,12 +47,21 @@ from large_tasks import (  # noqa: E402
     transposed,
     written_once,
 )
+from store_watch import (  # noqa: E402
+    MIB,
+    TIMEOUT_S,
+    eventually,
+    flush,
+    kill,
+    machine_bytes,
+    run_script,
+    script_of,
+    shared_bytes,
+    value_of,
+)
 
 import headrace as hr  # noqa: E402
 
-TIMEOUT_S = 30
-HERE = Path(__file__).parent
-MIB = 1 << 20
 #: One array of the tests that measure memory: 8 MiB of float64.
 ITEMS = MIB
 ARRAY_BYTES = 8 * ITEMS
@@ -77,45 +82,6 @@ def own_client():
         yield client
 
 
-def shared_bytes():
-    """Pages of all segments that this process has a descriptor of."""
-    segments = {}
-    for descriptor in Path("/proc/self/fd").iterdir():
-        try:
-            if os.readlink(descriptor) == "/memfd:headrace (deleted)":
-                status = descriptor.stat()
-                segments[status.st_ino] = 512 * status.st_blocks
-        except FileNotFoundError:
-            pass  # that was the descriptor of the listing, or another thread's
-    return sum(segments.values())
-
-
-def machine_bytes():
-    """Shared memory of the whole machine."""
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("Shmem:"))
-
-
-def eventually(condition):
-    """Wait until something that nobody announces is true."""
-    deadline = time.monotonic() + TIMEOUT_S
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.005)
-    return True
-
-
-def flush(client):
-    """Let the broker know which results were let go of."""
-    gc.collect()
-    client.submit(hr.Graph()).statistics()
-
-
-def value_of(client, fn, *args, worker=None):
-    return client.call(fn if worker is None else hr.task(fn, worker=worker), *args).result(timeout=TIMEOUT_S)
-
-
 def churn(client, runs=20, items=ITEMS):
     """Run graphs that use memory again wherever they may."""
     for number in range(runs):
@@ -126,26 +92,6 @@ def churn(client, runs=20, items=ITEMS):
         assert all(array[0] == array[-1] == -number for array in run.results(timeout=TIMEOUT_S))
         run.release()
         flush(client)
-
-
-def kill(pid):
-    """Kill a process and return once it is gone."""
-    descriptor = os.pidfd_open(pid)
-    try:
-        os.kill(pid, signal.SIGKILL)
-        assert select.select([descriptor], [], [], TIMEOUT_S)[0], "it does not die"
-    finally:
-        os.close(descriptor)
-
-
-def script_of(text):
-    """A program of its own, with this folder on its path."""
-    text = f"import sys; sys.path.insert(0, {str(HERE)!r})\n" + textwrap.dedent(text)
-    return [sys.executable, "-W", "error", "-c", text]
-
-
-def run_script(text):
-    return subprocess.run(script_of(text), capture_output=True, text=True, timeout=2 * TIMEOUT_S, check=False)
 
 
 def is_view(array):

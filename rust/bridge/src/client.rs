@@ -290,6 +290,8 @@ impl ClientCore {
         let handle = self.broker.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(handle) = handle {
             self.session.detach(py, || handle.join());
+            // What the broker has said of segments until its end.
+            self.session.command(|_| ());
         }
         Ok(())
     }

@@ -423,7 +423,7 @@ impl Cluster {
                                 write_citations(&[Citation { segment, offset, bytes: block.bytes }], &mut value);
                             }
                             None => {
-                                process.machine.want(3_000);
+                                process.machine.want(3_000, self.now_ns);
                                 process.wants = true;
                                 process.running = Some(start);
                                 break;

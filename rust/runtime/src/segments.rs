@@ -90,6 +90,15 @@ impl Segments {
         self.changed.notify_all();
     }
 
+    /// Forgets all maps: no result is left that cites them. Who looks at one keeps it.
+    pub fn forget(&self) {
+        let mut state = self.lock();
+        state.by_address.clear();
+        let maps = std::mem::take(&mut state.maps);
+        drop(state);
+        drop(maps);
+    }
+
     /// Gives pages of an own segment back to the system. Should that fail, they are back with the segment.
     pub fn punch(&self, segment: u32, range: Range<u64>) {
         let map = self.lock().maps.get(&segment).cloned();

@@ -271,7 +271,7 @@ impl<L: Link + 'static> WorkerLoop<L> {
 
     /// Asks for a segment with room for a block of so many bytes; the answer comes to [`WorkerLoop::segments`].
     pub fn want(&self, bytes: u64) {
-        self.post(|worker| worker.want(bytes));
+        self.post(|worker| worker.want(bytes, now_ns()));
     }
 
     /// Gives a segment back that is of no use here.

@@ -13,8 +13,8 @@ use rustix::net::{
     SendFlags,
 };
 
-/// The longest message.
-pub const MESSAGE_BYTES_MAX: usize = 256;
+/// The longest message: room for a sentence with names and a path.
+pub const MESSAGE_BYTES_MAX: usize = 4_096;
 
 /// What [`receive`] found.
 #[derive(Debug)]

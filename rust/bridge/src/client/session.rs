@@ -165,6 +165,9 @@ impl Session {
         let mut state = self.lock();
         let answer = change(&mut state.tables);
         self.flush(&mut state.tables);
+        if let (true, Some(segments)) = (state.tables.is_spent(), &state.segments) {
+            segments.forget();
+        }
         answer
     }
 

@@ -182,6 +182,17 @@ impl Tables {
         }
     }
 
+    /// Whether the session with a broker is over and no result is left to be read.
+    pub(crate) fn is_spent(&self) -> bool {
+        match &self.source {
+            Source::Broker(machine) if self.is_over() => {
+                let statistics = machine.statistics();
+                statistics.runs_open + statistics.calls_open == 0
+            }
+            _ => false,
+        }
+    }
+
     // Events
 
     /// Applies a frame. One that breaks the protocol ends the session, which is seen by [`Tables::farewell`].

@@ -10,6 +10,7 @@ use super::peers::Peer;
 use super::runs::Run;
 use super::spill::INLINE_BYTES_MIN;
 use super::store::{Segment, Store};
+use super::workers::Worker;
 use super::{Action, Broker, Payload, PeerId};
 use headrace_wire::{BLOCK_ALIGN, FILE_SEGMENTS, GiveBack, Message, PAGE_BYTES, citations};
 use smallvec::SmallVec;
@@ -74,15 +75,24 @@ impl Broker {
     /// Gives room to those who wait for it, first come, first served, and sees to it that there is some; if that fails, the
     /// answer is no.
     pub(super) fn serve_wants(&mut self, now_ns: u64) {
+        if std::mem::take(&mut self.store.freed)
+            && let Some(wanted) = self.store.wants.front_mut()
+        {
+            (wanted.asked, wanted.since_ns) = (false, now_ns);
+        }
+        if !self.store.wants.is_empty() {
+            self.forget_old_copies();
+        }
         while let Some(&Wanted { peer, bytes, asked, since_ns, .. }) = self.store.wants.front() {
             if let Some(size) = self.store.size_for(peer, bytes, self.ledger.results_bytes()) {
                 self.store.wants.pop_front();
-                self.grant(peer, size);
+                self.grant(peer, size, now_ns);
                 continue;
             }
             let is_possible = bytes <= self.store.limit.min(SEGMENT_BYTES_MAX);
-            if is_possible && !asked {
-                self.store.wants[0].asked = true;
+            if is_possible && (!asked || self.has_dead_to_tell()) {
+                let wanted = &mut self.store.wants[0];
+                (wanted.asked, wanted.since_ns) = (true, if asked { now_ns } else { since_ns });
                 self.ask_for_segments();
                 continue;
             }
@@ -104,16 +114,51 @@ impl Broker {
         }
         let room = self.store.limit.saturating_sub(self.store.granted + self.ledger.results_bytes());
         let dying = self.store.dying_bytes((now_ns + 1).saturating_sub(DYING_PATIENCE_NS));
-        if room + dying < bytes && self.spill(bytes - room - dying, now_ns) {
+        if room + dying < bytes {
+            if self.spill(bytes - room - dying, now_ns) {
+                return true;
+            }
+            // What waiting workers have not started keeps its inputs in memory.
+            if self.can_spill(now_ns) {
+                if self.recall_from_waiting() {
+                    self.store.wants[0].since_ns = now_ns;
+                    return true;
+                }
+                if self.awaits_leases() && in_time(DYING_PATIENCE_NS) {
+                    return true;
+                }
+            }
+        }
+        // Who else was granted memory a moment ago may not need it any more, and have said that it has none to return because
+        // it had not seen that yet.
+        let waiting = self.store.wants.front().map(|wanted| wanted.peer);
+        let is_fresh = |segment: &Segment| {
+            segment.blocks == 0 && segment.owner != waiting && now_ns < segment.granted_ns + DYING_PATIENCE_NS
+        };
+        if in_time(DYING_PATIENCE_NS)
+            && self.store.segments.range(..FILE_SEGMENTS).any(|(_, segment)| is_fresh(segment))
+        {
+            self.store.wants[0].asked = false;
             return true;
         }
         dying > 0 || (self.others_work() && in_time(BUSY_PATIENCE_NS))
     }
 
+    /// Whether workers hold results that are dead, because nobody has told them.
+    fn has_dead_to_tell(&self) -> bool {
+        self.workers.iter().any(|worker| worker.peer().is_some() && !worker.dead.is_empty())
+    }
+
+    /// Whether a worker waits for room.
+    pub(super) fn waits_for_room(&self, worker: u32) -> bool {
+        let peer = self.workers[worker as usize].peer();
+        self.store.wants.iter().any(|wanted| Some(wanted.peer) == peer)
+    }
+
     /// Whether somebody who does not wait for room runs tasks.
     fn others_work(&self) -> bool {
-        let waits = |peer: PeerId| self.store.wants.iter().any(|wanted| wanted.peer == peer);
-        self.workers.iter().any(|worker| worker.frames_open() > 0 && worker.peer().is_some_and(|peer| !waits(peer)))
+        let runs_tasks = |worker: &&Worker| worker.frames_open() > 0 && worker.peer().is_some();
+        self.workers.iter().filter(runs_tasks).any(|worker| !self.waits_for_room(worker.number))
     }
 
     /// Something has made room, or lets others make some.
@@ -149,23 +194,31 @@ impl Broker {
     }
 
     /// Why a result cannot be kept, if it is inline and there is no room for it anywhere.
-    pub(super) fn refuse_inline(&self, value: &Payload, now_ns: u64) -> Option<String> {
+    pub(super) fn refuse_inline(&mut self, value: &Payload, now_ns: u64) -> Option<String> {
         if value.len() < INLINE_BYTES_MIN || value.cites() {
             return None;
         }
         let bytes = value.len() as u64;
         let is_full = self.ledger.results_bytes() + bytes > self.store.limit;
-        let can_move = self.is_spilling() || self.can_spill(now_ns);
+        let can_move = self.is_spilling() || (self.can_spill(now_ns) && self.has_place(bytes));
         (is_full && !can_move).then(|| format!("StoreFull: {}", self.full(bytes, now_ns)))
     }
 
-    fn grant(&mut self, owner: PeerId, bytes: u64) {
+    fn grant(&mut self, owner: PeerId, bytes: u64, now_ns: u64) {
         let store = &mut self.store;
         store.last_segment += 1;
         let segment = store.last_segment;
         debug_assert!(segment < FILE_SEGMENTS);
         let shared_with = SmallVec::new();
-        let entry = Segment { owner: Some(owner), bytes, charged: bytes, file: None, shared_with, blocks: 0 };
+        let entry = Segment {
+            owner: Some(owner),
+            bytes,
+            charged: bytes,
+            granted_ns: now_ns,
+            file: None,
+            shared_with,
+            blocks: 0,
+        };
         store.segments.insert(segment, entry);
         store.granted += bytes;
         store.peak = store.peak.max(store.granted);
@@ -231,9 +284,13 @@ impl Broker {
         let (granted, limit) = (self.store.granted, self.store.limit);
         let named: Vec<String> =
             self.largest_results().into_iter().map(|(name, bytes)| format!("{name}: {bytes} bytes")).collect();
+        let viewed = match self.store.dead_bytes() {
+            0 => String::new(),
+            bytes => format!("; views keep {bytes} bytes of results that have gone or moved"),
+        };
         format!(
             "a result needs {bytes} bytes of memory; {} of {limit} are taken, {granted} of them shared (largest results: \
-             {}), and {}",
+             {}{viewed}), and {}",
             granted + self.ledger.results_bytes(),
             if named.is_empty() { "none".to_owned() } else { named.join(", ") },
             self.why_not_spilled(now_ns)

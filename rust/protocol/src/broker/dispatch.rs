@@ -149,7 +149,9 @@ impl Broker {
         for frames in 1..=FRAMES_MAX {
             for only_preferred in [true, false] {
                 for worker in 0..workers {
+                    // Who waits for memory runs a task, and what it got now would have to be taken back.
                     while self.workers[worker as usize].takes_work()
+                        && !self.waits_for_room(worker)
                         && self.workers[worker as usize].frames_open() < frames
                         && self.lease_frame(worker, only_preferred, now_ns)
                     {}

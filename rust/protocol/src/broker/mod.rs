@@ -229,7 +229,6 @@ impl Broker {
         }
         self.start_due_workers(now_ns);
         self.press_interrupts(now_ns);
-        self.serve_wants(now_ns);
         if now_ns >= self.heartbeat_due_ns {
             self.send_heartbeats(now_ns);
         }
@@ -239,6 +238,7 @@ impl Broker {
     pub fn finish_turn(&mut self, now_ns: u64) {
         self.settle_cascades(now_ns);
         self.settle_store(now_ns);
+        self.serve_wants(now_ns);
         self.keep_budget(now_ns);
         self.dispatch(now_ns);
         self.recall_for_idle_workers(now_ns);

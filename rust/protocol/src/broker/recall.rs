@@ -48,6 +48,37 @@ impl Broker {
         if wanted.is_empty() {
             return;
         }
+        self.send_recall(donor, wanted);
+    }
+
+    /// Asks workers that wait for memory for all that they have not started: what it takes may move to disk then. Whether
+    /// there is any.
+    pub(super) fn recall_from_waiting(&mut self) -> bool {
+        let mut is_any = false;
+        for donor in 0..self.workers.len() as u32 {
+            let open: Vec<(u32, u32)> = self.behind_a_wait(donor).collect();
+            let is_new = |(task, _): &(u32, u32)| !self.ledger.slot(*task).recalled;
+            let wanted: Vec<(u32, u32)> = open.into_iter().filter(is_new).collect();
+            if !wanted.is_empty() {
+                self.send_recall(donor, &wanted);
+                is_any = true;
+            }
+        }
+        is_any
+    }
+
+    /// Whether some of that has not come back.
+    pub(super) fn awaits_leases(&self) -> bool {
+        (0..self.workers.len() as u32).any(|donor| self.behind_a_wait(donor).next().is_some())
+    }
+
+    /// What a worker that waits for memory has not started: all but the first of its leases.
+    fn behind_a_wait(&self, worker: u32) -> impl Iterator<Item = (u32, u32)> + '_ {
+        let leases = self.waits_for_room(worker).then(|| self.kernel.leases_of(worker_id(worker)).skip(1));
+        leases.into_iter().flatten().map(|(task, attempt)| (task.0, attempt.0))
+    }
+
+    fn send_recall(&mut self, donor: u32, wanted: &[(u32, u32)]) {
         for (task, _) in wanted {
             self.ledger.slot_mut(*task).recalled = true;
         }

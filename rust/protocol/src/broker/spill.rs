@@ -46,6 +46,8 @@ pub(super) struct Disk {
     last_file: u32,
     last_job: u64,
     job: Option<Job>,
+    /// Results that have moved, and workers that keep the encodings of before for their leases.
+    old_copies: Vec<(u32, u32)>,
     /// Why the last job failed, and when the next one may start.
     failure: Option<(String, u64)>,
 }
@@ -230,28 +232,42 @@ impl Broker {
 
     /// A file with room for so many bytes, and its size if it is new.
     fn choose_file(&mut self, bytes: u64) -> Option<(u32, Option<u64>)> {
-        let files: Vec<u32> = self.store.segments.range(FILE_SEGMENTS..).map(|(file, _)| *file).collect();
-        for file in files {
-            if let Some(to) = self.place_in(file, bytes) {
-                self.free_in(file, to);
-                return Some((file, None));
-            }
+        if let Some(file) = self.file_with_room(bytes) {
+            return Some((file, None));
         }
+        let size = self.new_file_size(bytes)?;
         let disk = &mut self.store.disk;
-        let room = disk.limit - disk.granted;
-        let least = bytes.next_multiple_of(PAGE_BYTES).max(BLOCK_ALIGN);
-        let size = FILE_BYTES.min(disk.limit / FILES_A_LIMIT).next_multiple_of(PAGE_BYTES).min(room).max(least);
-        if size > room.min(SEGMENT_BYTES_MAX) {
-            return None;
-        }
         disk.granted += size;
         disk.last_file += 1;
         let file = FILE_SEGMENTS + disk.last_file;
         let shared_with = SmallVec::new();
         let arena = Some(Arena::new(size));
-        let entry = Segment { owner: None, bytes: size, charged: size, file: arena, shared_with, blocks: 0 };
+        let entry =
+            Segment { owner: None, bytes: size, charged: size, granted_ns: 0, file: arena, shared_with, blocks: 0 };
         self.store.segments.insert(file, entry);
         Some((file, Some(size)))
+    }
+
+    /// Whether there is room on disk for so many bytes.
+    pub(super) fn has_place(&mut self, bytes: u64) -> bool {
+        self.file_with_room(bytes).is_some() || self.new_file_size(bytes).is_some()
+    }
+
+    fn file_with_room(&mut self, bytes: u64) -> Option<u32> {
+        let files: Vec<u32> = self.store.segments.range(FILE_SEGMENTS..).map(|(file, _)| *file).collect();
+        files.into_iter().find(|&file| {
+            let place = self.place_in(file, bytes);
+            place.inspect(|&to| self.free_in(file, to)).is_some()
+        })
+    }
+
+    /// How large a new file for so many bytes is, if there is room for it.
+    fn new_file_size(&self, bytes: u64) -> Option<u64> {
+        let Disk { limit, granted, .. } = self.store.disk;
+        let room = limit - granted;
+        let least = bytes.next_multiple_of(PAGE_BYTES).max(BLOCK_ALIGN);
+        let size = FILE_BYTES.min(limit / FILES_A_LIMIT).next_multiple_of(PAGE_BYTES).min(room).max(least);
+        (size <= room.min(SEGMENT_BYTES_MAX)).then_some(size)
     }
 
     fn place_in(&mut self, file: u32, bytes: u64) -> Option<u64> {
@@ -368,9 +384,30 @@ impl Broker {
             let Some(value) = self.ledger.value_mut(slot) else { continue };
             let (kept, gone): (SmallVec<[u32; 4]>, SmallVec<[u32; 4]>) =
                 value.holders.iter().copied().partition(|holder| readers.contains(holder));
+            self.store.disk.old_copies.extend(kept.iter().map(|holder| (slot, *holder)));
             value.holders = kept;
             gone.into_iter().for_each(|holder| self.workers[holder as usize].dead.push(slot));
         }
         (0..self.workers.len() as u32).for_each(|worker| self.forget_dead(worker));
+    }
+
+    /// Makes workers forget encodings of before a move, which leases needed then and need no more.
+    pub(super) fn forget_old_copies(&mut self) {
+        if self.store.disk.old_copies.is_empty() {
+            return;
+        }
+        let needed = self.inputs_of_leases();
+        let is_needed = |slot, worker| needed.get(&slot).is_some_and(|readers| readers.contains(&worker));
+        let copies = std::mem::take(&mut self.store.disk.old_copies);
+        let (kept, gone) = copies.into_iter().partition(|&(slot, worker)| is_needed(slot, worker));
+        self.store.disk.old_copies = kept;
+        for (slot, worker) in gone {
+            // The slot may have another result meanwhile, which is sent once more then; but what only workers have stays.
+            let Some(value) = self.ledger.value_mut(slot).filter(|value| value.payload.is_some()) else { continue };
+            if let Some(position) = value.holders.iter().position(|holder| *holder == worker) {
+                value.holders.swap_remove(position);
+                self.workers[worker as usize].dead.push(slot);
+            }
+        }
     }
 }

@@ -28,7 +28,9 @@ pub(super) struct Store {
     /// Blocks whose last citation may have gone in this turn.
     pub(super) loose: Vec<(u32, u64)>,
     pub(super) wants: VecDeque<Wanted>,
-    /// Who was asked to return what it does not use and has not answered; once for each question.
+    /// Whether owners were told since the last look at `wants` of bytes that they may use again.
+    pub(super) freed: bool,
+    /// Who was asked to return what it does not use and has not answered, once for each question.
     pub(super) asked: Vec<PeerId>,
     /// Whether a value or a wish came since the last look of [`Broker::cool_store`], and when unused segments go.
     pub(super) used: bool,
@@ -47,6 +49,8 @@ pub(super) struct Segment {
     /// Its size, and how much of that counts: its owner may have punched some.
     pub(super) bytes: u64,
     pub(super) charged: u64,
+    /// When it was granted.
+    pub(super) granted_ns: u64,
     /// What is free in it, where it is a file; else its owner knows.
     pub(super) file: Option<Arena>,
     /// Who has a map of it, beside the owner.
@@ -232,12 +236,23 @@ impl Store {
         segment.owner.map(|owner| (owner, block.from_owner))
     }
 
-    /// Bytes of blocks in memory that are dead and that somebody will soon let go of. Who has a view may keep it for ever, so
-    /// only those count of which holders have heard since a time.
-    pub(super) fn dying_bytes(&self, since_ns: u64) -> u64 {
+    /// Blocks in memory that are dead, and that some process has not let go of.
+    fn dead(&self) -> impl Iterator<Item = &Block> + '_ {
         let in_memory = self.blocks.iter().filter(|((segment, _), _)| *segment < FILE_SEGMENTS);
-        let dying = in_memory.filter(|(_, block)| block.live == 0 && block.asked_ns >= since_ns);
-        dying.map(|(_, block)| block.bytes).sum()
+        in_memory.map(|(_, block)| block).filter(|block| block.live == 0)
+    }
+
+    /// Their bytes.
+    pub(super) fn dead_bytes(&self) -> u64 {
+        self.dead().map(|block| block.bytes).sum()
+    }
+
+    /// Bytes of those of them that somebody will soon let go of. Who has a view may keep it for ever, so only those count of
+    /// which holders have heard since a time; and who waits for room keeps what its task takes.
+    pub(super) fn dying_bytes(&self, since_ns: u64) -> u64 {
+        let waits = |holder: &Holder| self.wants.iter().any(|wanted| wanted.peer == holder.peer);
+        let dying = self.dead().filter(|block| block.asked_ns >= since_ns && !block.holders.iter().all(waits));
+        dying.map(|block| block.bytes).sum()
     }
 
     fn remove_segment(&mut self, number: u32) -> Option<Segment> {
@@ -302,6 +317,7 @@ impl Broker {
                 && let Some((owner, seen)) = self.store.forget(id)
             {
                 told.entry(owner).or_default().push((id.0, id.1, seen));
+                self.store.freed = true;
             }
         }
         for (peer, blocks) in told {

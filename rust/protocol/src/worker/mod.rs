@@ -269,8 +269,9 @@ impl Worker {
         self.post(&return_of(&[segment]));
     }
 
-    /// Asks for a segment with room for a block of so many bytes.
-    pub fn want(&mut self, bytes: u64) {
+    /// Asks for a segment with room for a block of so many bytes. What has ended is told first: it may make room.
+    pub fn want(&mut self, bytes: u64, now_ns: u64) {
+        self.flush(now_ns);
         self.post(&Message::Want(Want { bytes }));
     }
 

@@ -3,7 +3,8 @@
 use crate::story::{CLIENT, Got, Said, Story};
 use headrace_protocol::broker::{SegmentNews, SpillFrom, SpillPart};
 use headrace_wire::{
-    Citation, EXTERNAL, FILE_SEGMENTS, Message, Outcome, Released, Verdict, Want, citations, write_citations,
+    Citation, EXTERNAL, FILE_SEGMENTS, GiveBack, Message, Outcome, Put, Released, Verdict, Want, citations,
+    write_citations,
 };
 
 const FILE: u32 = FILE_SEGMENTS + 1;
@@ -51,10 +52,10 @@ fn leases(story: &mut Story) -> (Vec<(u32, Got)>, Vec<Said>) {
     (got.collect(), said)
 }
 
-/// The job that begins because the worker wants room for so many bytes.
+/// The job that begins because the client wants room for so many bytes.
 fn job(story: &mut Story, bytes: u64) -> (u64, Option<u64>, Vec<SpillPart>) {
     let peer = story.peer(0);
-    story.send(peer, &Message::Want(Want { bytes }));
+    story.send(CLIENT, &Message::Want(Want { bytes }));
     assert_eq!(story.turn(), [Said::GiveBack { peer }]);
     story.send(peer, &Message::GiveBack(Default::default()));
     match story.turn().pop() {
@@ -153,9 +154,7 @@ fn a_disk_that_fails_loses_nothing_and_is_named() {
     assert_eq!(said.last(), Some(&Said::GiveBack { peer }), "{said:?}");
     story.send(peer, &Message::GiveBack(Default::default()));
     let said = story.turn();
-    let [Said::Segment { worker: Some(0), news: SegmentNews::Refused { text } }] = &said[..] else {
-        panic!("{said:?}")
-    };
+    let [Said::Segment { worker: None, news: SegmentNews::Refused { text } }] = &said[..] else { panic!("{said:?}") };
     assert!(text.contains("No space left on device, in /data"), "{text}");
     assert!(text.contains("work-0: ") && text.contains("work-1: "), "the largest results are named: {text}");
     assert!(!said.iter().any(|said| matches!(said, Said::Release { .. })), "{said:?}");
@@ -245,6 +244,105 @@ fn without_a_disk_an_inline_result_beyond_the_budget_fails_its_task() {
         text.starts_with("StoreFull: a result needs 10000 bytes") && text.contains("work-0: 10000 bytes"),
         "{text}"
     );
+}
+
+#[test]
+fn a_disk_that_is_too_small_for_an_inline_result_is_as_none() {
+    let mut story = Story::with_disk(1, 15_000, 4_096);
+    story.submit(1, &[&[], &[]], &[0, 1]);
+    let mut outcomes = Vec::new();
+    while outcomes.len() < 2 {
+        let (got, said) = leases(&mut story);
+        for (_, got) in got {
+            story.report(0, &[(got, Verdict::Done, &[7; 10_000])]);
+        }
+        for said in said {
+            if let Said::Ended { endings: told, .. } = said {
+                outcomes.extend(told.into_iter().map(|(_, outcome, _)| outcome));
+            }
+        }
+    }
+    assert_eq!(outcomes, [Outcome::Done, Outcome::Refused]);
+}
+
+/// The same as [`filled`]; besides, the worker runs a root and holds a task that takes result 0. Gives both leases.
+fn filled_and_busy() -> (Story, u32, [Got; 2]) {
+    let (mut story, segment) = filled();
+    story.submit(2, &[&[]], &[0]);
+    story.submit_with(3, &[&[EXTERNAL]], &[0], &[(1, 0)], &[]);
+    let (got, _) = leases(&mut story);
+    let [(0, root), (0, consumer)] = got[..] else { panic!("{got:?}") };
+    (story, segment, [root, consumer])
+}
+
+#[test]
+fn what_a_waiting_worker_has_not_started_comes_back_so_that_its_input_can_move() {
+    let (mut story, segment, [_, consumer]) = filled_and_busy();
+    let owner = story.peer(0);
+    story.send(owner, &Message::Want(Want { bytes: 90_000 }));
+    assert_eq!(story.turn(), [Said::GiveBack { peer: owner }]);
+    story.send(owner, &Message::GiveBack(Default::default()));
+    let Some(Said::Spill { job, parts, .. }) = story.turn().pop() else { panic!("the other result is cold") };
+    assert_eq!(parts, [part(segment, BLOCK, 0)]);
+    story.broker.handle_spilled(job, Ok(()), story.now_ns);
+    story.turn();
+    story.send(owner, &Message::GiveBack(Default::default()));
+    let recall = Said::Recall { worker: 0, tasks: vec![consumer.task], fetch: vec![] };
+    assert_eq!(story.turn(), [recall]);
+    story.report(0, &[(consumer, Verdict::Returned, b"")]);
+    let said = story.turn();
+    let [Said::Spill { job, parts, .. }] = &said[..] else { panic!("and no lease: {said:?}") };
+    assert_eq!(parts, &[part(segment, 0, BLOCK)]);
+    story.broker.handle_spilled(*job, Ok(()), story.now_ns);
+    let said = story.turn();
+    assert!(said.iter().any(|said| matches!(said, Said::Forget { worker: 0, .. })), "its copy goes: {said:?}");
+    for offset in [0, BLOCK] {
+        released(&mut story, CLIENT, segment, offset);
+    }
+    story.turn();
+    story.send(owner, &Message::GiveBack(GiveBack { segment: [segment][..].into(), pages: [0][..].into() }));
+    let said = story.turn();
+    let granted = |said: &Said| matches!(said, Said::Segment { news: SegmentNews::Granted { .. }, .. });
+    assert!(said.iter().any(granted), "{said:?}");
+    let again = said.iter().find_map(|said| match said {
+        Said::Lease { values, .. } => Some(values),
+        _ => None,
+    });
+    assert_eq!(again, Some(&vec![citing(FILE, BLOCK)]), "it takes the result where it lies now: {said:?}");
+}
+
+#[test]
+fn a_copy_of_before_a_move_goes_once_no_lease_needs_it() {
+    let (mut story, segment) = filled();
+    let (number, _, parts) = job(&mut story, BLOCK);
+    assert_eq!(parts, [part(segment, 0, 0)]);
+    // While it is written, somebody takes it.
+    story.submit_with(2, &[&[EXTERNAL]], &[], &[(1, 0)], &[]);
+    let (got, said) = leases(&mut story);
+    let Said::Lease { deps, values, .. } = &said[0] else { panic!("{said:?}") };
+    assert_eq!(values, &vec![citing(segment, 0)]);
+    story.broker.handle_spilled(number, Ok(()), story.now_ns);
+    let forget = Said::Forget { worker: 0, dead: deps.clone() };
+    assert!(!story.turn().contains(&forget), "the lease needs it");
+    story.report(0, &[(got[0].1, Verdict::Done, b"end")]);
+    assert!(story.turn().contains(&forget));
+}
+
+#[test]
+fn an_owner_is_asked_again_when_more_of_its_bytes_are_free() {
+    let mut story = Story::with_disk(2, 100_000, 0);
+    story.send(CLIENT, &Message::Want(Want { bytes: 2 * BLOCK }));
+    let [Said::Segment { news: SegmentNews::Granted { segment, .. }, .. }] = story.turn()[..] else { panic!() };
+    story.send(CLIENT, &Message::Put(Put { index: 0, value: &citing(segment, 0) }));
+    story.submit(1, &[&[]], &[]);
+    assert_eq!(leases(&mut story).0.len(), 1);
+    story.send(story.peer(1), &Message::Want(Want { bytes: BLOCK }));
+    assert_eq!(story.turn(), [Said::GiveBack { peer: CLIENT }]);
+    story.send(CLIENT, &Message::GiveBack(Default::default()));
+    assert_eq!(story.turn(), [], "somebody works");
+    story.hold(0, &[], &[0], false);
+    let release = Said::Release { peer: CLIENT, blocks: vec![(segment, 0, 1)] };
+    assert_eq!(story.turn(), [release, Said::GiveBack { peer: CLIENT }]);
 }
 
 #[test]
