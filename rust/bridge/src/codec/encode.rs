@@ -7,8 +7,9 @@ use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyT
 use smallvec::SmallVec;
 
 use super::pickle::{as_external, dumps_citing, dumps_plain};
-use super::shared::{INLINE_BYTES_MAX, encode_long_atom, encode_pickle};
+use super::shared::{encode_long_atom, encode_pickle};
 use super::*;
+use crate::inline_limit::NO_LIMIT;
 use crate::memory::Memory;
 use crate::node::Node;
 use crate::nodes::Nodes;
@@ -32,7 +33,7 @@ pub(crate) fn encode_value(value: &Bound<'_, PyAny>, memory: Option<&Arc<Memory>
         return encode_compound(value, memory, out);
     }
     if let Some(memory) = memory
-        && out.len() - mark > INLINE_BYTES_MAX
+        && out.len() - mark > memory.inline_bytes_max
     {
         out.truncate(mark);
         return encode_long_atom(value, memory, out);
@@ -46,7 +47,8 @@ fn encode_compound(value: &Bound<'_, PyAny>, memory: Option<&Arc<Memory>>, out: 
     std::mem::swap(&mut encoder.out, out);
     let by_tag = encoder.by_tag(value, 0);
     std::mem::swap(&mut encoder.out, out);
-    if by_tag? && encoder.cited.len() == 0 && (memory.is_none() || out.len() - mark <= INLINE_BYTES_MAX) {
+    let inline_bytes_max = memory.map_or(NO_LIMIT, |memory| memory.inline_bytes_max);
+    if by_tag? && encoder.cited.len() == 0 && out.len() - mark <= inline_bytes_max {
         return Ok(());
     }
     out.truncate(mark);
