@@ -23,6 +23,7 @@ def pytest_addoption(parser):
     group.addoption("--rounds", type=int, default=9, help="pairs of turns in each comparison (default 9)")
     group.addoption("--enforce-bars", action="store_true", help="fail where a figure is below its bar")
     group.addoption("--save-figures", action="store_true", help="write the table and its samples to bench/results")
+    group.addoption("--plot", action="store_true", help="draw docs/crossover.svg from the figures of test_crossover.py")
 
 
 def pytest_configure(config):
@@ -57,6 +58,12 @@ def record(request):
             assert figure.met, f"{figure.question}: {figure.score:.4g} {figure.unit}, bar {figure.bar:g}"
 
     return record
+
+
+@pytest.fixture
+def card(request) -> dict[str, str]:
+    """What the figures are measured on."""
+    return request.config.stash[CARD]
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The functions that the benchmarks of large values run as tasks, or in this process for comparison."""
 
+import functools
 import mmap
 
 import numpy as np
@@ -48,3 +49,25 @@ def anonymous_bytes(array=None):
 def ends(array):
     """Return the first and the last item."""
     return float(array[0]), float(array[-1])
+
+
+@functools.cache
+def _bytes(size):
+    return np.zeros(size, np.uint8)
+
+
+def made_anew(size, token):
+    """Give an array of bytes that lies in this process's own memory, and has to be handed over as if it were new."""
+    array = _bytes(size)
+    array[0] = token
+    return array
+
+
+def paged(array, token):
+    """Read one byte of every page; the number behind the token."""
+    return token + 1 + int(np.add.reduce(array[:: mmap.PAGESIZE])) - int(array[0])
+
+
+def handed(array, token):
+    """Read nothing; the number behind the token."""
+    return token + 1

@@ -4,8 +4,6 @@ Arrays of 200 MB, unless a figure says otherwise. Beside each figure stands the 
 turn with it: copies and additions there go to pages that have been touched, as they are in the store's warm pool.
 """
 
-import gc
-import importlib.util
 import os
 import statistics
 import threading
@@ -17,16 +15,13 @@ import pytest
 
 import headrace
 from figures import Figure, at_most
+from large_turns import BYTES, HOPS, ITEMS, chain, check_ends, in_turn, milliseconds, settle, timed
 from large_workloads import added, added_in_place, anonymous_bytes, ends, ones, pages_read, untouched
 from workloads import inc
 
-HOPS = 10
-ITEMS = 25_000_000
-BYTES = 8 * ITEMS
 CONSUMERS = 8
 #: With less to spare, the largest figures would measure the machine's swap.
 MEMORY_NEEDED = 6 << 30
-PEERS = {"Ray": "ray", "Dask": "distributed"}
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +41,6 @@ def source(store):
     yield ref
     del ref
     settle(store)
-
-
-@pytest.mark.parametrize("peer", PEERS)
-def test_peer(peer):
-    missing = importlib.util.find_spec(PEERS[peer]) is None
-    pytest.skip(f"{peer} is {'not installed' if missing else 'installed, but nothing here drives it'}: see numbers.md")
 
 
 # -- chains ------------------------------------------------------------------------------------------------------------
@@ -75,7 +64,6 @@ def test_an_untouched_array_travels_like_a_number(store, source, rounds, record)
             bar=1.0,
             measured=f"{milliseconds(ours_s)} in all",
             reference=f"hops {milliseconds(hops_s)}; one np.copyto {milliseconds(copies_s)}",
-            detail="numbers.md: Dask 1.9 s, Ray 2.8 s",
         )
     )
 
@@ -185,7 +173,7 @@ def test_a_result_reaches_the_client_without_a_copy(store, rounds, record):
         del array, run
         settle(store)
     question = "run.result of 200 MB in the client"
-    record(at_most(question, samples_ms[1:], "ms", bar=2.0, aim=0.3, detail="numbers.md: Ray 0.9 ms, Dask 220 ms"))
+    record(at_most(question, samples_ms[1:], "ms", bar=2.0, aim=0.3))
 
 
 # -- memory ------------------------------------------------------------------------------------------------------------
@@ -258,51 +246,7 @@ def shared_bytes():
     return sum(segments.values())
 
 
-# -- how it is measured ------------------------------------------------------------------------------------------------
-
-
-def in_turn(rounds, *measures, warm_up_rounds=1):
-    """Let each measure its seconds once a round; for each, the list of them."""
-    seconds = [[] for _ in measures]
-    for number in range(warm_up_rounds + rounds):
-        for measure, into in zip(measures, seconds, strict=True):
-            gc.collect()
-            taken = measure()
-            if number >= warm_up_rounds:
-                into.append(taken)
-    return seconds
-
-
-def timed(work):
-    """Seconds that the work takes."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def chain(client, fn, first, check):
-    """Seconds of a chain of tasks pinned to two workers by turns, up to its result in the client."""
-    on = [headrace.task(fn, worker=worker) for worker in (0, 1)]
-    start = time.perf_counter()
-    graph = headrace.Graph()
-    node = first
-    for hop in range(HOPS):
-        node = graph.add(on[hop % 2], node)
-    value = client.submit(graph).result(node)
-    seconds = time.perf_counter() - start
-    assert check(value)
-    return seconds
-
-
-def settle(client):
-    """Let the broker know what was let go of."""
-    gc.collect()
-    client.submit(headrace.Graph()).statistics()
-
-
-def check_ends(value):
-    """Whether an array begins and ends with a value."""
-    return lambda array: ends(array) == (value, value)
+# -- how it is judged --------------------------------------------------------------------------------------------------
 
 
 def slower(question, ours_s, alone_s, *, bar, aim, detail=""):
@@ -329,8 +273,3 @@ def throughput(question, ours_s, name, reference_s, *, bar, aim):
         samples=samples,
         detail=f"{score / against:.2f} × {name}",
     )
-
-
-def milliseconds(seconds):
-    """The median, for people."""
-    return f"{statistics.median(seconds) * 1e3:.3g} ms"

@@ -7,6 +7,7 @@ mod codec;
 mod errors;
 mod fastcall;
 mod graph;
+mod inline_limit;
 mod kernel;
 mod memory;
 mod node;

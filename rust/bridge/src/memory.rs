@@ -19,6 +19,7 @@ use pyo3::prelude::*;
 
 use crate::buffer::Exported;
 use crate::errors::infra_error;
+use crate::inline_limit::NO_LIMIT;
 
 /// Whoever speaks with the broker for this process.
 pub(crate) trait Seat: Send + Sync {
@@ -40,6 +41,8 @@ pub(crate) struct Memory {
     exports: Mutex<BTreeMap<BlockId, (u64, u32)>>,
     /// One thread at a time asks for segments: the answers bear no names.
     growing: Mutex<()>,
+    /// Values up to this many bytes travel in frames.
+    pub(crate) inline_bytes_max: usize,
     pid: u32,
 }
 
@@ -50,14 +53,20 @@ const ARRIVAL: Duration = Duration::from_secs(10);
 const SLICE: Duration = Duration::from_millis(20);
 
 impl Memory {
-    pub(crate) fn new(seat: impl Seat + 'static, segments: Arc<Segments>) -> Self {
+    pub(crate) fn new(seat: impl Seat + 'static, segments: Arc<Segments>, inline_bytes_max: usize) -> Self {
         Self {
             seat: Box::new(seat),
             segments,
             exports: Mutex::default(),
             growing: Mutex::default(),
+            inline_bytes_max,
             pid: std::process::id(),
         }
+    }
+
+    /// This memory, if values shall lie in it.
+    pub(crate) fn for_values(self: &Arc<Self>) -> Option<&Arc<Self>> {
+        (self.inline_bytes_max != NO_LIMIT).then_some(self)
     }
 
     /// A new block of this process, with one reference, and the map that it lies in; its pages are there.

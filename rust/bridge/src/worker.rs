@@ -20,6 +20,7 @@ use rustc_hash::FxHashMap;
 
 use crate::codec::{decode_args, decode_value, encode_value, is_atom, make_writable};
 use crate::errors::note;
+use crate::inline_limit::inline_bytes_max_of_results;
 use crate::memory::{Block, Memory, Seat};
 
 /// What the process gives its last frames to leave, before it ends.
@@ -71,7 +72,8 @@ impl Worker {
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let identity = Identity { version, python, worker: number, incarnation, pid: std::process::id() };
         let tasks = WorkerLoop::new(dealer, &identity, control, page)?;
-        let memory = Arc::new(Memory::new(WorkerSeat(tasks.clone()), Arc::clone(tasks.segments())));
+        let seat = WorkerSeat(tasks.clone());
+        let memory = Arc::new(Memory::new(seat, Arc::clone(tasks.segments()), inline_bytes_max_of_results()?));
         Ok(Worker { tasks, memory, number, forked: AtomicBool::new(false) })
     }
 
@@ -270,7 +272,7 @@ impl Bench<'_> {
             .inspect_err(|error| note(py, error, "raised while headrace loaded the arguments in the worker"))?;
         drop(inputs);
         let result = args.call(&function)?;
-        if let Err(error) = encode_value(&result, Some(self.memory), &mut self.out) {
+        if let Err(error) = encode_value(&result, self.memory.for_values(), &mut self.out) {
             return Err(Failure::NotEncodable { result, error });
         }
         if self.out.len() as u64 > start.result_bytes_max && !cites(&self.out) {

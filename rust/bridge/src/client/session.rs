@@ -19,6 +19,7 @@ use super::failures::error;
 use super::tables::{Ending, Tables};
 use super::watches::Watches;
 use crate::graph::Graph;
+use crate::inline_limit::INLINE_BYTES_MAX;
 use crate::memory::{Memory, Seat};
 
 /// Longest sleep before Python gets a chance to handle signals that another thread's sleep has swallowed.
@@ -131,7 +132,7 @@ impl Session {
     pub(crate) fn open_memory(self: &Arc<Self>, segments: &Arc<Segments>) {
         self.lock().segments = Some(Arc::clone(segments));
         let seat = ClientSeat { session: Arc::downgrade(self) };
-        let _ = self.memory.set(Arc::new(Memory::new(seat, Arc::clone(segments))));
+        let _ = self.memory.set(Arc::new(Memory::new(seat, Arc::clone(segments), INLINE_BYTES_MAX)));
     }
 
     /// The shared memory of this session.

@@ -8,8 +8,9 @@ use smallvec::SmallVec;
 
 use super::large::{LARGE_BYTES_MIN, large_atom, large_pickle};
 use super::pickle::{Pickled, as_external, dumps_citing, dumps_plain};
-use super::shared::{INLINE_BYTES_MAX, encode_long_atom, encode_pickle};
+use super::shared::{encode_long_atom, encode_pickle};
 use super::*;
+use crate::inline_limit::{INLINE_BYTES_MAX, NO_LIMIT};
 use crate::memory::Memory;
 use crate::node::Node;
 use crate::nodes::Nodes;
@@ -33,7 +34,7 @@ pub(crate) fn encode_value(value: &Bound<'_, PyAny>, memory: Option<&Arc<Memory>
         return encode_compound(value, memory, out);
     }
     if let Some(memory) = memory
-        && out.len() - mark > INLINE_BYTES_MAX
+        && out.len() - mark > memory.inline_bytes_max
     {
         out.truncate(mark);
         return encode_long_atom(value, memory, out);
@@ -47,7 +48,8 @@ fn encode_compound(value: &Bound<'_, PyAny>, memory: Option<&Arc<Memory>>, out: 
     std::mem::swap(&mut encoder.out, out);
     let by_tag = encoder.by_tag(value, 0);
     std::mem::swap(&mut encoder.out, out);
-    if by_tag? && encoder.cited.len() == 0 && (memory.is_none() || out.len() - mark <= INLINE_BYTES_MAX) {
+    let inline_bytes_max = memory.map_or(NO_LIMIT, |memory| memory.inline_bytes_max);
+    if by_tag? && encoder.cited.len() == 0 && out.len() - mark <= inline_bytes_max {
         return Ok(());
     }
     out.truncate(mark);

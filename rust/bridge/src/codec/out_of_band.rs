@@ -8,7 +8,6 @@ use pyo3::types::{PyBytes, PyDict, PyList};
 use rustc_hash::FxHashSet;
 
 use super::pickle::{OUT_OF_BAND, PLAIN, dumps_result, loads_with};
-use super::shared::INLINE_BYTES_MAX;
 
 /// Types that are remembered at most.
 const LONG_TYPES_MAX: usize = 1_024;
@@ -24,13 +23,13 @@ type Split<'py> = (Bound<'py, PyBytes>, Bound<'py, PyList>);
 /// Pickles a result with its buffers out of band.
 ///
 /// Some arrays of numpy need more for that than the C pickler, which costs two microseconds. So a value is pickled plainly
-/// first, and once more if that left much in the pickle and numpy is there; but of each type only once.
-pub(super) fn dumps_out_of_band<'py>(value: &Bound<'py, PyAny>) -> PyResult<Split<'py>> {
+/// first, and once more if that left more than `inline_bytes_max` in the pickle and numpy is there; but of each type only once.
+pub(super) fn dumps_out_of_band<'py>(value: &Bound<'py, PyAny>, inline_bytes_max: usize) -> PyResult<Split<'py>> {
     let py = value.py();
     let kind = value.get_type().as_ptr() as usize;
     if !LONG_TYPES.with_borrow(|types| types.contains(&kind)) {
         let plain = split(value, PLAIN, PyDict::new(py))?;
-        if plain.0.as_bytes().len() <= INLINE_BYTES_MAX || !has_numpy(py)? {
+        if plain.0.as_bytes().len() <= inline_bytes_max || !has_numpy(py)? {
             return Ok(plain);
         }
         LONG_TYPES.with_borrow_mut(|types| {

@@ -19,9 +19,6 @@ use super::pickle::dumps_plain;
 use crate::buffer::Contiguous;
 use crate::memory::{Access, Block, Memory};
 
-/// Values up to this many bytes travel in frames.
-pub(crate) const INLINE_BYTES_MAX: usize = 64 << 10;
-
 const KIND_BYTES: u8 = 0;
 const KIND_STR: u8 = 1;
 const KIND_PICKLE: u8 = 2;
@@ -47,16 +44,16 @@ pub(super) fn encode_long_atom(value: &Bound<'_, PyAny>, memory: &Arc<Memory>, o
 /// Appends the pickle of a value. Where that is long, its large parts lie in shared memory, and the encoding has a reference to
 /// each block that it cites.
 pub(super) fn encode_pickle(value: &Bound<'_, PyAny>, memory: &Arc<Memory>, out: &mut Vec<u8>) -> PyResult<()> {
-    let py = value.py();
-    let (pickle, buffers) = dumps_out_of_band(value)?;
+    let (py, inline_bytes_max) = (value.py(), memory.inline_bytes_max);
+    let (pickle, buffers) = dumps_out_of_band(value, inline_bytes_max)?;
     let views = buffers.iter().map(|buffer| Contiguous::of(&buffer)).collect::<PyResult<Vec<_>>>()?;
     let total = pickle.as_bytes().len() + views.iter().map(|view| view.bytes().len()).sum::<usize>();
-    if total <= INLINE_BYTES_MAX {
+    if total <= inline_bytes_max {
         // Short buffers travel in the pickle, which then gives its reader objects of its own.
         return if views.is_empty() { put_pickle(&pickle, out) } else { put_pickle(&dumps_plain(value)?, out) };
     }
     let mut writer = Writer::default();
-    let long_pickle = pickle.as_bytes().len() > INLINE_BYTES_MAX;
+    let long_pickle = pickle.as_bytes().len() > inline_bytes_max;
     let parts = long_pickle.then(|| pickle.as_bytes()).into_iter().chain(views.iter().map(Contiguous::bytes));
     let pieces = writer.place(py, memory, parts)?;
     let mut pieces = pieces.into_iter();
