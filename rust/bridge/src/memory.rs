@@ -31,6 +31,9 @@ pub(crate) trait Seat: Send + Sync {
 
     /// Gives back a segment that is of no use here.
     fn return_segment(&self, segment: u32);
+
+    /// Takes in what has arrived, where nobody else does while a thread waits for memory.
+    fn listen(&self);
 }
 
 /// The shared memory of one session in this process.
@@ -49,8 +52,9 @@ pub(crate) struct Memory {
 /// Longest wait for a segment that was announced. It was sent before what cites it.
 const ARRIVAL: Duration = Duration::from_secs(10);
 
-/// How long signals may wait while a thread waits for memory.
+/// How long signals, and questions of the broker, may wait while a thread waits for memory; and at first.
 const SLICE: Duration = Duration::from_millis(20);
+const FIRST_SLICE: Duration = Duration::from_millis(1);
 
 impl Memory {
     pub(crate) fn new(seat: impl Seat + 'static, segments: Arc<Segments>, inline_bytes_max: usize) -> Self {
@@ -110,10 +114,17 @@ impl Memory {
 
     /// The answer to the last wish. An interrupt waits for it, too: the broker answers within a second or so.
     fn answer(&self, py: Python<'_>) -> PyResult<Answer> {
+        let mut slice = FIRST_SLICE;
         loop {
-            if let Some(answer) = py.detach(|| self.segments.answer(SLICE)) {
+            // What is asked of this process may be the room that it waits for.
+            let answer = py.detach(|| {
+                self.seat.listen();
+                self.segments.answer(slice)
+            });
+            if let Some(answer) = answer {
                 return Ok(answer);
             }
+            slice = SLICE.min(2 * slice);
             if let Err(interrupt) = py.check_signals() {
                 match py.detach(|| self.segments.answer(ARRIVAL)) {
                     Some(Answer::Granted { segment, bytes }) => {

@@ -185,6 +185,8 @@ impl Seat for WorkerSeat {
     fn return_segment(&self, segment: u32) {
         self.0.return_segment(segment);
     }
+
+    fn listen(&self) {} // the warden does
 }
 
 impl Worker {

@@ -388,6 +388,14 @@ impl Seat for ClientSeat {
             session.command(|tables| tables.machine().map(|machine| machine.return_segment(segment)));
         }
     }
+
+    fn listen(&self) {
+        if let Some(session) = self.session.upgrade()
+            && let Source::Broker(end) = &session.source
+        {
+            drain(end, &mut session.lock());
+        }
+    }
 }
 
 /// Applies every frame that has arrived.
