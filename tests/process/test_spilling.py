@@ -76,12 +76,17 @@ def on_disk(array, directory):
     return backing(array).startswith(f"{directory}/")
 
 
-def crowd_out(client, arrays=16):
-    """Have results made until those before are on disk; they are kept as long as the run that is given."""
+def kept_by(client, *tasks):
+    """A run that keeps the results of these tasks, each (function, arguments), once all are there and before a look."""
     graph = hr.Graph()
-    run = client.submit(graph, keep=[graph.add(filled, float(number), ITEMS) for number in range(arrays)])
+    run = client.submit(graph, keep=[graph.add(fn, *arguments) for fn, *arguments in tasks])
     assert run.wait(TIMEOUT_S)
     return run
+
+
+def crowd_out(client, arrays=16):
+    """Have so many results made that those before go to disk; they are kept as long as the run that is given."""
+    return kept_by(client, *[(filled, float(number), ITEMS) for number in range(arrays)])
 
 
 def pass_around(client, value, worker):
@@ -188,26 +193,23 @@ def most_spilled(run):
 
 
 def test_tasks_see_read_only_views_of_what_lies_on_disk(client, spill_dir):
-    made = [client.call(filled, float(number), ITEMS) for number in range(8)]
-    kept = crowd_out(client)
-    sums = set()
+    made = kept_by(client, *[(filled, float(number), ITEMS) for number in range(8)])
+    crowd = crowd_out(client)
     for worker in (0, 1):
-        for number, future in enumerate(made):
-            place, writable, its_sum = pass_around(client, future, worker)
+        for number in range(8):
+            place, writable, its_sum = pass_around(client, made.ref(f"filled-{number}"), worker)
             assert place.startswith(f"{spill_dir}/")
             assert not writable
             assert its_sum == number * ITEMS
-            sums.add(its_sum)
-    assert len(sums) == 8
-    assert all(on_disk(future.result(), spill_dir) for future in made), "and the client sees the same"
+    assert all(on_disk(view, spill_dir) for view in made.results()), "and the client sees the same"
     assert store_of(client).peak <= 32 * MIB
-    assert kept.wait(0)
+    assert crowd.wait(0)
 
 
 def test_nodes_and_refs_take_what_lies_on_disk(client, spill_dir):
-    kept = crowd_out(client)
+    crowd = crowd_out(client)
     graph = hr.Graph()
-    refs = [kept.ref(f"filled-{number}") for number in range(16)]
+    refs = [crowd.ref(f"filled-{number}") for number in range(16)]
     run = client.submit(graph, keep=[graph.add(plus_one, ref) for ref in refs])
     for number, view in enumerate(run.results(timeout=TIMEOUT_S)):
         assert (view == number + 1.0).all()
@@ -216,18 +218,18 @@ def test_nodes_and_refs_take_what_lies_on_disk(client, spill_dir):
 
 
 def test_a_task_that_returns_what_lies_on_disk_returns_the_same_bytes(client, spill_dir):
-    made = client.call(filled, 7.0, ITEMS)
-    kept = crowd_out(client)
-    original = made.result(timeout=TIMEOUT_S)
+    made = kept_by(client, (filled, 7.0, ITEMS))
+    crowd = crowd_out(client)
+    original = made.result()
     assert on_disk(original, spill_dir)
     before = store_of(client)
-    again = [value_of(client, same, made, worker=worker) for worker in (0, 1)]
+    again = [value_of(client, same, made.ref("filled-0"), worker=worker) for worker in (0, 1)]
     assert all(view.ctypes.data == original.ctypes.data for view in again)
     assert store_of(client).spilled == before.spilled
     del made, original
     flush(client)
     assert all((view == 7.0).all() for view in again)
-    assert kept.wait(0)
+    assert crowd.wait(0)
 
 
 def test_what_was_put_moves_and_can_be_used(client, spill_dir):
@@ -245,26 +247,25 @@ def test_what_was_put_moves_and_can_be_used(client, spill_dir):
 @pytest.mark.parametrize("make", [filled, filled_in_place])
 def test_a_view_of_before_a_move_stays_right(spill_dir, make):
     with hr.Client(workers=2, store_limit=32 * MIB, spill_dir=spill_dir) as client:
-        made = [client.call(hr.task(make, worker=0), float(number), ITEMS) for number in range(2)]
-        views = [future.result(timeout=TIMEOUT_S) for future in made]
+        made = kept_by(client, (make, 0.0, ITEMS), (make, 1.0, ITEMS))
+        views = made.results()
         assert [backing(view) for view in views] == [SEGMENT] * 2
-        assert value_of(client, put_aside, made[0], worker=1) == 1
-        kept = crowd_out(client)
-        assert pass_around(client, made[0], 0)[0].startswith(f"{spill_dir}/"), "it has moved"
-        del made
+        first = made.ref(f"{make.__name__}-0")
+        assert value_of(client, put_aside, first, worker=1) == 1
+        crowd = crowd_out(client)
+        assert pass_around(client, first, 0)[0].startswith(f"{spill_dir}/"), "it has moved"
+        del made, first
         flush(client)
         crowd_out(client)
         assert all((view == number).all() for number, view in enumerate(views))
         assert value_of(client, take_totals, worker=1) == [0.0]
-        assert kept.wait(0)
+        assert crowd.wait(0)
     assert all((view == number).all() for number, view in enumerate(views))
     assert [backing(view) for view in views] == [SEGMENT] * 2
 
 
 def test_views_that_stay_do_not_slow_down_who_comes_after(client):
-    shelf = [client.call(filled, float(number), ITEMS) for number in range(4)]
-    views = [future.result(timeout=TIMEOUT_S) for future in shelf]
-    shelf.clear()
+    views = kept_by(client, *[(filled, float(number), ITEMS) for number in range(4)]).results()
     flush(client)
     crowd_out(client, arrays=2)
     start = time.monotonic()
@@ -276,14 +277,14 @@ def test_views_that_stay_do_not_slow_down_who_comes_after(client):
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.parametrize("method", ["spawn", "fork"])
 def test_a_view_of_a_file_passes_through_multiprocessing(client, spill_dir, method):
-    made = client.call(filled, 1.5, ITEMS)
-    kept = crowd_out(client)
-    view = made.result(timeout=TIMEOUT_S)
+    made = kept_by(client, (filled, 1.5, ITEMS))
+    crowd = crowd_out(client)
+    view = made.result()
     assert on_disk(view, spill_dir)
     with multiprocessing.get_context(method).Pool(1) as pool:
         assert pool.apply_async(total, (view,)).get(TIMEOUT_S) == 1.5 * ITEMS
         assert np.array_equal(pool.apply_async(plus_one, (view,)).get(TIMEOUT_S), view + 1)
-    assert kept.wait(0)
+    assert crowd.wait(0)
 
 
 def test_tasks_may_fork_while_results_move(client, tmp_path):
@@ -294,10 +295,10 @@ def test_tasks_may_fork_while_results_move(client, tmp_path):
         os.mkfifo(answer)
         made = client.call(hr.task(filled, worker=1), 6.0 + number, ITEMS)
         forking = client.call(hr.task(fork_reader, worker=0), made, str(gate), str(answer))
-        kept = crowd_out(client)
+        crowd = crowd_out(client)
         assert forking.result(timeout=TIMEOUT_S) > 0
         gates.append((gate, answer))
-        del made, kept
+        del made, crowd
         flush(client)
     crowd_out(client)
     for number, (gate, answer) in enumerate(gates):
@@ -368,7 +369,7 @@ def check_many_blocks(spill_dir, blocks, limit):
             assert run.wait(500)
             store = run.statistics().store
             assert store.peak <= {limit}
-            assert store.owned + store.spilled >= {blocks} * 66_400
+            assert store.owned + store.spilled >= {blocks} * 66_400, store
             assert all((run.result(node) == node.index).all() for node in nodes)
             taken = [client.call(total, run.ref(node)).result() for node in nodes[:: {blocks} // 100]]
             assert taken == [8_300.0 * number for number in range(0, {blocks}, {blocks} // 100)]
