@@ -19,6 +19,7 @@ from headrace.errors import (
     ResultReleased,
     StoreFull,
     TaskError,
+    TaskTimeout,
     UpstreamFailed,
     VersionMismatch,
     WorkerDied,
@@ -29,13 +30,15 @@ if TYPE_CHECKING:
     from headrace.current import Current
 
 #: Reasons of cancellation by their number on the wire.
-CANCEL_REASONS = ("user", "parent-cancelled", "client-closed", "broker-shutdown")
+CANCEL_REASONS = ("user", "parent-cancelled", "client-closed", "broker-shutdown", "deadline", "run-failed")
 
 _CANCEL_TEXTS = {
     "user": "was cancelled",
     "parent-cancelled": "was cancelled because a task that it needs was",
     "client-closed": "was cancelled because the client was closed",
     "broker-shutdown": "was cancelled because the broker shut down",
+    "deadline": "was cancelled because its run passed its deadline",
+    "run-failed": "was cancelled because another task of its run failed",
 }
 
 #: Reasons of GOODBYE by their number on the wire.
@@ -120,6 +123,15 @@ def died(key: str, death: tuple[int, int, int, int, int, int, bytes]) -> WorkerD
         attempts=attempts,
         stderr=tail,
     )
+
+
+def timed_out(key: str, queued: bool, worker: int, attempt: int, limit_ms: int) -> TaskTimeout:
+    """Give the error for a task that passed a time limit."""
+    if queued:
+        text = f"task {key!r} stood ready for longer than its queue_timeout_s={limit_ms / 1_000:g}"
+        return TaskTimeout(f"{text}: no worker was free for it", key=key)
+    text = f"task {key!r} (attempt {attempt}) ran for longer than its timeout_s={limit_ms / 1_000:g} in worker {worker}"
+    return TaskTimeout(text, key=key, attempt=attempt, worker=worker)
 
 
 def refused(key: str, text: str) -> HeadraceError:

@@ -198,7 +198,7 @@ class Call:
     """
 
     def __init__(self, session: int, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._fn, self.name, _, self.key, self.priority, self.worker, _ = describe(fn, "call", True)
+        self._fn, self.name, _, self.key, self.priority, self.worker, _, _ = describe(fn, "call", True)
         self._args = args
         self._kwargs = kwargs
         self._cited: dict[tuple[int, int], ExternalRef] = {}

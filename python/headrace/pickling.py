@@ -7,12 +7,15 @@ import sys
 
 from headrace._core import try_pickle
 from headrace.errors import ArgumentNotPicklable, UsageError
-from headrace.task import Task, is_unicode
+from headrace.options import is_unicode, policy_of
+from headrace.task import Task
 
 TYPE_CHECKING = False  # without the import of typing; see headrace/__init__.py
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
+
+    from headrace.options import Policy
 
 # -- functions ---------------------------------------------------------------------------------------------------------
 
@@ -85,7 +88,7 @@ def function_name(fn: Callable[..., Any]) -> str:
 
 def describe(
     fn: Any, verb: str, by_reference: bool
-) -> tuple[Callable[..., Any], str, bytes, str | None, int, int | None, int | None]:
+) -> tuple[Callable[..., Any], str, bytes, str | None, int, int | None, int | None, Policy | None]:
     """Say what a graph has to know of a callable: plain function, name, pickle, and the options of its tasks."""
     if not callable(fn):
         raise UsageError(f"{verb}() takes a function to run, not {type(fn).__name__}: {_short(fn)}")
@@ -104,8 +107,8 @@ def describe(
 
         fn = plain = WritableArguments(plain, options["writable"])
     blob = b"" if by_reference else dump_function(fn, verb)
-    priority = options.get("priority", 0)
-    return plain, name, blob, options.get("key"), priority, options.get("worker"), options.get("nout")
+    priority, worker, nout = options.get("priority", 0), options.get("worker"), options.get("nout")
+    return plain, name, blob, options.get("key"), priority, worker, nout, policy_of(options)
 
 
 def _is_async(fn: Any) -> bool:

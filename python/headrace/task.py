@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import GenericAlias, MethodType
 
 from headrace.errors import UsageError
+from headrace.options import check_options
 
 TYPE_CHECKING = False  # without the import of typing; see headrace/__init__.py
 if TYPE_CHECKING:
@@ -20,60 +21,6 @@ else:
         """Stands in for the one of typing."""
 
         __class_getitem__ = classmethod(GenericAlias)
-
-
-#: Options that are foreseen and not there yet.
-LATER = ("retries", "retry_on", "backoff", "timeout_s", "queue_timeout_s", "resources", "tags")
-
-#: Most items that a result can be split into.
-NOUT_MAX = 65_535
-
-
-def _check_key(value: object) -> None:
-    if not isinstance(value, str) or not value:
-        raise UsageError(f"option key must be a text that is not empty, not {value!r}")
-    if not is_unicode(value):
-        raise UsageError(f"option key must be a text without lone surrogates, not {value!a}")
-
-
-def is_unicode(text: str) -> bool:
-    """Say whether a text can be written as UTF-8, as every name that travels is."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _check_int(name: str, value: object, lowest: int, highest: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
-        raise UsageError(f"option {name} must be an int from {lowest:,} to {highest:,}, not {value!r}")
-
-
-def _check_names(name: str, value: object) -> None:
-    names = (value,) if isinstance(value, str) else value
-    if not isinstance(names, (tuple, list)) or not all(isinstance(part, str) for part in names):
-        raise UsageError(f"option {name} must be the name of a parameter, or a tuple of names, not {value!r}")
-
-
-#: Every option with the check of its value.
-KNOWN: dict[str, Callable[[object], None]] = {
-    "key": _check_key,
-    "priority": lambda value: _check_int("priority", value, -(2**31), 2**31 - 1),
-    "worker": lambda value: _check_int("worker", value, 0, 65_535),
-    "nout": lambda value: _check_int("nout", value, 1, NOUT_MAX),
-    "writable": lambda value: _check_names("writable", value),
-}
-
-
-def check_options(options: dict[str, Any]) -> None:
-    """Raise `UsageError` for an option that is unknown, not there yet, or has a value that it cannot have."""
-    for name, value in options.items():
-        if name in LATER:
-            raise UsageError(f"option {name} comes with a later version; known options: {', '.join(KNOWN)}")
-        if name not in KNOWN:
-            raise UsageError(f"unknown option {name!r}; known options: {', '.join(KNOWN)}")
-        KNOWN[name](value)
 
 
 class Task(Generic[P, R]):
@@ -110,6 +57,15 @@ class Task(Generic[P, R]):
                 nout: number of items into which unpacking its node splits the result.
                 writable: name of a parameter, or a tuple of names. The task may write to what it gets there, in place,
                     and nobody else sees it; of shared memory only the pages that it writes to are copied.
+                retries: how often a failed attempt is followed by another one; by default 0.
+                retry_on: which failures are worth it: a class of exceptions, a tuple of them, or a function of the
+                    exception that says so. By default any.
+                backoff: seconds before the first retry; each further pause is twice as long, up to a minute. Or a pair:
+                    the first and the longest pause. By default 0.
+                timeout_s: seconds that an attempt may run.
+                queue_timeout_s: seconds that the task may stand ready until a worker takes it.
+                resources: how much it needs of what while it runs, such as `{"gpu": 1, "memory": "4GiB"}`.
+                tags: a name, or a tuple of names, whose limits it counts against.
 
         Raises:
             UsageError: an option is unknown or has a value that it cannot have, such as a name that is no parameter.

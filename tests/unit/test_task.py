@@ -10,6 +10,7 @@ from graph_tasks import Model, decorated, evaluate, inc
 
 import headrace
 from headrace import Graph, Task, UsageError, task
+from headrace.options import policy_of
 
 
 def test_a_task_object_is_the_function_when_called():
@@ -49,19 +50,7 @@ def test_options_are_kept_on_top_of_each_other():
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"retires": 3}, r"unknown option 'retires'; known options: key, priority, worker, nout, writable"),
-        *[
-            ({name: 1}, f"option {name} comes with a later version; known options: key")
-            for name in (
-                "retries",
-                "retry_on",
-                "backoff",
-                "timeout_s",
-                "queue_timeout_s",
-                "resources",
-                "tags",
-            )
-        ],
+        ({"retires": 3}, r"unknown option 'retires'; known options: key, priority, worker, nout, writable, retries"),
         ({"key": ""}, "option key must be a text that is not empty, not ''"),
         ({"key": 3}, "option key must be a text"),
         ({"priority": 1.5}, "option priority must be an int from -2,147,483,648 to 2,147,483,647, not 1.5"),
@@ -72,6 +61,26 @@ def test_options_are_kept_on_top_of_each_other():
         ({"nout": 0}, "option nout must be an int from 1"),
         ({"writable": 3}, "option writable must be the name of a parameter, or a tuple of names, not 3"),
         ({"writable": ("x", 3)}, "option writable must be the name of a parameter"),
+        ({"retries": -1}, "option retries must be an int from 0 to 1,000,000, not -1"),
+        ({"retries": 1, "retry_on": 3}, "option retry_on must be a class of exceptions"),
+        ({"retries": 1, "retry_on": ()}, "option retry_on must be a class of exceptions"),
+        ({"retries": 1, "retry_on": (OSError, 3)}, "option retry_on must be a class of exceptions"),
+        ({"retries": 1, "retry_on": int}, "option retry_on must be a class of exceptions"),
+        ({"retry_on": OSError}, "say how many by option retries"),
+        ({"backoff": -1}, "option backoff must be seconds from 0 to"),
+        ({"backoff": (1, 2, 3)}, "option backoff must be seconds, or a pair of the first and the longest pause"),
+        ({"backoff": (3, 1)}, "the first pause is longer than the longest"),
+        ({"timeout_s": 0}, r"option timeout_s must be seconds from 0\.001 to 4,294,967, not 0"),
+        ({"timeout_s": float("nan")}, "option timeout_s must be seconds"),
+        ({"timeout_s": True}, "option timeout_s must be seconds"),
+        ({"queue_timeout_s": "1"}, "option queue_timeout_s must be seconds"),
+        ({"resources": "gpu"}, "option resources must map names to amounts"),
+        ({"resources": {"gpu": 0.5}}, "option resources: 'gpu' must be a whole number of at least 0"),
+        ({"resources": {"memory": "4 GoB"}}, "option resources: 'memory' must be a number or a size such as '4GiB'"),
+        ({"resources": {"memory": "-1GiB"}}, "option resources: 'memory' must be a whole number of at least 0"),
+        ({"resources": {"": 1}}, "a resource's name must be a text that is not empty"),
+        ({"tags": 3}, "option tags must be a name, or a tuple of names"),
+        ({"tags": ("db", "")}, "option tags must be a name, or a tuple of names"),
     ],
 )
 def test_options_are_checked_when_given(give, options, text):
@@ -128,3 +137,16 @@ def test_names_are_there():
     assert set(dir(headrace)) >= set(headrace.__all__)
     with pytest.raises(AttributeError, match="no attribute 'grpah'"):
         headrace.grpah  # noqa: B018
+
+
+def test_options_come_to_what_travels():
+    assert policy_of({"key": "a", "priority": 3, "worker": 1, "nout": 2, "writable": "x"}) is None
+    assert policy_of({"retries": 2}) == (2, 0, 0, 60_000, 0, 0, [], [])
+    assert policy_of({"retries": 2, "retry_on": OSError, "backoff": 0.0001}) == (2, 1, 1, 60_000, 0, 0, [], [])
+    assert policy_of({"backoff": 90})[2:4] == (90_000, 90_000)
+    assert policy_of({"backoff": (0.5, 4)})[2:4] == (500, 4_000)
+    assert policy_of({"timeout_s": 1.5, "queue_timeout_s": 2})[4:6] == (1_500, 2_000)
+    assert policy_of({"tags": "db"})[7] == ["db"]
+    assert policy_of({"tags": ("web", "db", "web")})[7] == ["db", "web"]
+    sizes = {"memory": "4 GiB", "gpu": 1, "disk": "1.5kB", "tokens": "1_000"}
+    assert policy_of({"resources": sizes})[6] == [("disk", 1_500), ("gpu", 1), ("memory", 4 << 30), ("tokens", 1_000)]

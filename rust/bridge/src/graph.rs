@@ -109,7 +109,7 @@ impl Graph {
 
     /// The option `nout` of a task; 0 if it has none.
     pub(crate) fn nout_of(&self, index: u32) -> u32 {
-        self.lock().columns.options_of(index).nout
+        self.lock().columns.options_of(index).map_or(0, |options| options.nout)
     }
 
     /// The predecessors of a task within the graph.
@@ -141,7 +141,7 @@ impl Graph {
         }
         let described = describe(callable, verb, graph.is_by_reference())?;
         let mut data = graph.lock();
-        let option_row = data.columns.option_row(described.options);
+        let option_row = data.columns.option_row(described.options.clone());
         Ok(data.functions.insert(&graph.held, callable, described, option_row))
     }
 

@@ -69,7 +69,7 @@ impl Kernel {
             true => Default::default(),
             false => (0..count as u32)
                 .map(|index| columns.options_of(index))
-                .map(|options| (class_of(options.worker), options.priority))
+                .map(|options| options.map_or((ANY_CLASS, 0), |options| (class_of(options.worker), options.priority)))
                 .unzip(),
         };
         let (dep_counts, deps) = data.edges(count);

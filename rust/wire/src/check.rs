@@ -32,7 +32,20 @@ macro_rules! no_rules {
 }
 
 // A reason for GOODBYE that this version does not know is still a goodbye; the other fields stand alone.
-no_rules!(Hello<'_>, Welcome<'_>, Goodbye<'_>, Heartbeat, Hold<'_>, Query, Forget<'_>, Put<'_>, Want, Death<'_>);
+no_rules!(
+    Hello<'_>,
+    Welcome<'_>,
+    Goodbye<'_>,
+    Heartbeat,
+    Hold<'_>,
+    Query,
+    Forget<'_>,
+    Put<'_>,
+    Want,
+    Death<'_>,
+    Overrun,
+    Overdue
+);
 
 impl Check for Release<'_> {
     fn check(&self) -> Result<(), DecodeError> {
@@ -66,7 +79,7 @@ impl Check for Submit<'_> {
     fn check(&self) -> Result<(), DecodeError> {
         let Submit { function_ids, function_names, functions, function_map, task_function, .. } = *self;
         let Submit { dep_counts, deps, external_run, external_index, args, .. } = *self;
-        let Submit { task_options, priority, worker, key_index, keys, keep, .. } = *self;
+        let Submit { task_options, priority, worker, key_index, keys, keep, policies, .. } = *self;
         let (tasks, functions_known) = (task_function.len(), function_map.len());
         let (externals, options) = (external_run.len(), priority.len());
         // Indices of this chunk's tasks within the run, and of all tasks of the run so far.
@@ -87,6 +100,7 @@ impl Check for Submit<'_> {
             external_index.len() == externals,
             deps.all(dep_in_range),
             worker.len() == options,
+            policies.is_empty() || policies.len() == options,
             task_options.is_empty() || task_options.len() == tasks,
             task_options.all(|option| (option as usize) < options),
             keys.len() == key_index.len(),
@@ -94,6 +108,13 @@ impl Check for Submit<'_> {
             key_index.all(|index| chunk.contains(&index.into())),
             keep.all(|index| chunk.contains(&index.into())),
         )
+    }
+}
+
+impl Check for Policy<'_> {
+    fn check(&self) -> Result<(), DecodeError> {
+        let Policy { resources, amounts, .. } = *self;
+        rules!(Policy: amounts.len() == 8 * resources.len())
     }
 }
 
@@ -135,7 +156,9 @@ impl Check for Log<'_> {
 impl Check for Lease<'_> {
     fn check(&self) -> Result<(), DecodeError> {
         let Lease { function_ids, function_names, functions, value_task, values, .. } = *self;
-        let Lease { task, attempt, function, flags, index, dep_counts, deps, args, key_position, keys, .. } = *self;
+        let Lease {
+            task, attempt, function, flags, index, dep_counts, deps, args, key_position, keys, timeout_ms, ..
+        } = *self;
         let leases = task.len();
         rules!(Lease:
             function_names.len() == function_ids.len(),
@@ -151,6 +174,7 @@ impl Check for Lease<'_> {
             keys.len() == key_position.len(),
             is_ascending(key_position),
             key_position.all(|position| (position as usize) < leases),
+            timeout_ms.is_empty() || timeout_ms.len() == leases,
         )
     }
 }
@@ -181,13 +205,13 @@ impl Check for Revoke<'_> {
     }
 }
 
-/// Whether the outcome is known and its blob has the form that [`Outcome`] gives it. The blobs of a death and of values
-/// are read by whoever wants them.
+/// Whether the outcome is known and its blob has the form that [`Outcome`] gives it. The blobs of a death, an overrun
+/// and of values are read by whoever wants them.
 fn fits_outcome(outcome: u8, blob: &[u8]) -> bool {
     match Outcome::try_from(outcome) {
         Ok(Outcome::Skipped) => blob.len() == 8,
         Ok(Outcome::Cancelled) => matches!(*blob, [reason] if CancelReason::try_from(reason).is_ok()),
-        Ok(Outcome::Done | Outcome::Failed | Outcome::Died | Outcome::Refused) => true,
+        Ok(Outcome::Done | Outcome::Failed | Outcome::Died | Outcome::Refused | Outcome::TimedOut) => true,
         Err(_) => false,
     }
 }

@@ -107,6 +107,8 @@ body!(Heartbeat { number, finished });
 body!(Submit<'a> {
     run, first, flags, function_ids, function_names, functions, function_map, task_function, dep_counts, deps,
     external_run, external_index, args, task_options, priority, worker, key_index, keys, keep
+} later {
+    policies, deadline_ms, run_priority
 });
 body!(Results<'a> { run, finished, index, outcome, values, ended });
 body!(Hold<'a> { run, add, remove, release_run });
@@ -123,6 +125,8 @@ body!(Log<'a> { worker, stream, text });
 body!(Lease<'a> {
     frame, dead, function_ids, function_names, functions, value_task, values, task, attempt, function, flags, index,
     dep_counts, deps, args, key_position, keys
+} later {
+    timeout_ms
 });
 body!(Report<'a> { task, attempt, verdict, values, timed_function, timed_calls, timed_ns });
 body!(Recall<'a> { task, attempt, fetch });
@@ -135,6 +139,11 @@ body!(Released<'a> { segment, offset });
 body!(GiveBack<'a> { segment, pages });
 body!(Moved<'a> { run, index, values });
 body!(Death<'a> { worker, pid, signal, exit_code, attempts, limit, stderr });
+body!(Policy<'a> {
+    retries, flags, backoff_ms, backoff_max_ms, timeout_ms, queue_timeout_ms, resources, amounts, tags
+});
+body!(Overrun { queued, worker, attempt, limit_ms });
+body!(Overdue { task, attempt });
 
 macro_rules! messages {
     ($($name:ident = $number:literal),+ $(,)?) => {
@@ -220,6 +229,9 @@ messages! {
     GiveBack = 28,
     Moved = 29,
     Death = 30,
+    Policy = 31,
+    Overrun = 32,
+    Overdue = 33,
 }
 
 fn encode_body<'a>(number: u8, body: &impl Body<'a>, out: &mut Vec<u8>) {

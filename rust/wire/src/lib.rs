@@ -13,6 +13,7 @@ mod memory;
 mod message;
 mod msgpack;
 mod numbers;
+mod policy;
 mod value;
 
 pub use columns::{Blobs, BlobsBuf, U32s};

@@ -6,6 +6,7 @@
 
 use crate::columns::{Blobs, U32s};
 pub use crate::memory::*;
+pub use crate::policy::*;
 
 /// Version of the protocol; HELLO and WELCOME carry it, and only equal versions talk.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -38,6 +39,8 @@ pub enum Outcome {
     Died = 4,
     /// It could not be run as asked; the blob is a text in UTF-8.
     Refused = 5,
+    /// It passed a time limit; the blob is an encoded [`Overrun`].
+    TimedOut = 6,
 }
 
 /// Why a task was cancelled.
@@ -52,6 +55,10 @@ pub enum CancelReason {
     ClientClosed = 2,
     /// The broker is shutting down.
     BrokerShutdown = 3,
+    /// Its run passed its deadline.
+    Deadline = 4,
+    /// Another task of its run failed, and the run was to stop then.
+    RunFailed = 5,
 }
 
 /// What a worker says of one lease, in [`Report`].
@@ -72,6 +79,10 @@ pub enum Verdict {
     Value = 5,
     /// Not an ending: what the broker asked for in [`Recall::fetch`] is not here (any more); the attempt is 0.
     Lost = 6,
+    /// It raised, and no retry is worth it; the blob is the record of the exception.
+    FailedForGood = 7,
+    /// It ran longer than its lease allows, and was interrupted.
+    TimedOut = 8,
 }
 
 /// The first message of a peer.
@@ -187,10 +198,18 @@ pub struct Submit<'a> {
     pub keys: Blobs<'a>,
     /// Indices within the run of this chunk's tasks whose results the run keeps.
     pub keep: U32s<'a>,
+    /// Option column: an encoded [`Policy`], empty for the default one; the column is empty if all are.
+    pub policies: Blobs<'a>,
+    /// Milliseconds from now after which the run is cancelled; 0 for none. The first chunk says it.
+    pub deadline_ms: u64,
+    /// Added to the priority of each task.
+    pub run_priority: i32,
 }
 
 /// Flag of [`Submit`]: more chunks of this run follow.
 pub const SUBMIT_MORE: u32 = 1;
+/// Flag of [`Submit`]: once a task of the run has failed, the others are cancelled.
+pub const SUBMIT_STOP_ON_ERROR: u32 = 2;
 /// Bit of [`Submit::deps`] that marks an external predecessor.
 pub const EXTERNAL: u32 = 1 << 31;
 /// Value of [`Submit::worker`] for tasks that any worker may take.
@@ -363,6 +382,8 @@ pub struct Lease<'a> {
     pub key_position: U32s<'a>,
     /// Their keys; every other key is `name-index`.
     pub keys: Blobs<'a>,
+    /// Per lease: milliseconds that the attempt may run, or 0; empty if none has a limit.
+    pub timeout_ms: U32s<'a>,
 }
 
 /// Flag of a lease: the value must be reported (it is kept, or a consumer is elsewhere).
@@ -473,4 +494,7 @@ pub enum Message<'a> {
     GiveBack(GiveBack<'a>),
     Moved(Moved<'a>),
     Death(Death<'a>),
+    Policy(Policy<'a>),
+    Overrun(Overrun),
+    Overdue(Overdue),
 }

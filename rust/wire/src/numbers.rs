@@ -28,7 +28,7 @@ macro_rules! numbered {
 }
 
 numbered!(Role { Client, Worker, Observer });
-numbered!(Outcome { Done, Failed, Skipped, Cancelled, Died, Refused });
-numbered!(CancelReason { User, ParentCancelled, ClientClosed, BrokerShutdown });
-numbered!(Verdict { Done, DoneHeld, Failed, Returned, Cancelled, Value, Lost });
+numbered!(Outcome { Done, Failed, Skipped, Cancelled, Died, Refused, TimedOut });
+numbered!(CancelReason { User, ParentCancelled, ClientClosed, BrokerShutdown, Deadline, RunFailed });
+numbered!(Verdict { Done, DoneHeld, Failed, Returned, Cancelled, Value, Lost, FailedForGood, TimedOut });
 numbered!(GoodbyeReason { Closed, VersionMismatch, ProtocolError, Shutdown, WorkersFailed });

@@ -87,8 +87,8 @@ fn a_field_of_the_wrong_kind_is_named() {
 
 #[test]
 fn numbers_of_enums_are_known_or_named() {
-    assert_eq!(Outcome::try_from(5), Ok(Outcome::Refused));
-    assert_eq!(Outcome::try_from(6).unwrap_err().to_string(), "6 is not the number of a Outcome");
+    assert_eq!(Outcome::try_from(6), Ok(Outcome::TimedOut));
+    assert_eq!(Outcome::try_from(7).unwrap_err().to_string(), "7 is not the number of a Outcome");
     assert_eq!([1, 2, 3].map(Role::try_from), [Role::Client, Role::Worker, Role::Observer].map(Ok));
     assert_eq!(Role::try_from(0), Err(UnknownNumber { kind: "Role", number: 0 }));
 }
@@ -186,10 +186,10 @@ fn an_ending_has_the_blob_of_its_outcome() {
         frame.push(1);
         frame
     };
-    for (outcome, len) in [(0, 3), (1, 0), (2, 8), (4, 2), (5, 0)] {
+    for (outcome, len) in [(0, 3), (1, 0), (2, 8), (4, 2), (5, 0), (6, 0)] {
         assert!(Message::decode(&ending(outcome, len)).is_ok(), "outcome {outcome} with {len} bytes");
     }
-    for (outcome, len) in [(2, 4), (2, 9), (3, 0), (3, 1), (3, 2), (6, 0)] {
+    for (outcome, len) in [(2, 4), (2, 9), (3, 0), (3, 1), (3, 2), (7, 0)] {
         assert!(rule_broken(&ending(outcome, len)).contains("fits_outcome"), "outcome {outcome} with {len} bytes");
     }
 }

@@ -1,5 +1,6 @@
 //! Endings that are not values, as the exceptions that tell of them. The texts are Python's: `headrace.failures`.
 use headrace_protocol::client::{Detail, Farewell, Side};
+use headrace_wire::Overrun;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -48,6 +49,9 @@ pub(crate) fn outcome(
             let stderr = PyBytes::new(py, death.stderr);
             let ended = (death.worker, death.pid, death.signal, death.exit_code, death.attempts, death.limit, stderr);
             build(py, "died", (key(), ended))
+        }
+        Detail::TimedOut(Overrun { queued, worker, attempt, limit_ms }) => {
+            build(py, "timed_out", (key(), queued, worker, attempt, limit_ms))
         }
         Detail::Refused(text) => build(py, "refused", (key(), text)),
     };

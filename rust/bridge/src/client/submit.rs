@@ -188,7 +188,7 @@ pub(crate) fn submit_call<'py>(
         check_external(&external.id, session).map_err(|refusal| explain_refusal(py, refusal, workers))?;
     }
     let Callee { mut function, options, key } = callee;
-    check_worker(options, workers, || function.name.to_string())
+    check_worker(&options, workers, || function.name.to_string())
         .map_err(|refusal| explain_refusal(py, refusal, workers))?;
     check_function(&function)
         .and_then(|()| check_args(encoded.args.len(), || format!("a call of '{}'", function.name)))
@@ -212,6 +212,7 @@ pub(crate) fn submit_call<'py>(
             let (index, name) = tables.open_call(&function.name, key.as_deref())?;
             let put = parts.put(tables)?;
             let key = key.as_deref();
+            let options = &options;
             let call = Call { encoded: &encoded, functions: &functions, options, key, index, put: &put };
             call.submit(|submit| tables.machine().expect("only a session with a broker submits").submit(submit));
             put.release(tables);
@@ -246,7 +247,7 @@ fn lock_attached<'a>(py: Python<'_>, submitting: &'a Mutex<Submitting>) -> Mutex
 struct Call<'a> {
     encoded: &'a EncodedCall,
     functions: &'a FunctionColumns,
-    options: Options,
+    options: &'a Options,
     key: Option<&'a str>,
     index: u32,
     put: &'a Put<'a>,
@@ -263,7 +264,9 @@ impl Call<'_> {
         let index = [self.index];
         let priority = [self.options.priority as u32];
         let worker = [self.options.worker];
-        let has_options = self.options != Options::default();
+        let has_options = *self.options != Options::default();
+        let policy = &self.options.policy;
+        let policy_lens = [policy.len() as u32];
         send(&Submit {
             run: CALLS,
             first: self.index,
@@ -284,6 +287,12 @@ impl Call<'_> {
             key_index: column(self.key.is_some(), &index),
             keys: keys.as_blobs(),
             keep: U32s::Words(&index),
+            policies: match policy.is_empty() {
+                true => Blobs::default(),
+                false => Blobs { lens: U32s::Words(&policy_lens), bytes: policy },
+            },
+            deadline_ms: 0,
+            run_priority: 0,
         });
     }
 }
@@ -300,7 +309,9 @@ fn check(data: &GraphData, session: &Session, workers: u32) -> Result<(), Refusa
     let has_bad_pin = |options: &Options| options.worker != ANY_WORKER && options.worker >= workers;
     if !data.columns.task_options.is_empty() && data.columns.options.iter().any(has_bad_pin) {
         for index in 0..data.columns.len() as u32 {
-            check_worker(data.columns.options_of(index), workers, || data.key_of(index))?;
+            if let Some(options) = data.columns.options_of(index) {
+                check_worker(options, workers, || data.key_of(index))?;
+            }
         }
     }
     Ok(())
@@ -355,7 +366,7 @@ fn check_external(external: &ExternalId, session: &Session) -> Result<(), Refusa
     }
 }
 
-fn check_worker(options: Options, workers: u32, key: impl FnOnce() -> String) -> Result<(), Refusal> {
+fn check_worker(options: &Options, workers: u32, key: impl FnOnce() -> String) -> Result<(), Refusal> {
     match options.worker {
         worker if worker == ANY_WORKER || worker < workers => Ok(()),
         worker => Err(Refusal::NoSuchWorker { key: key(), worker }),

@@ -1,12 +1,13 @@
 //! The tasks of a graph as columns: one entry a task, no object. Nothing here knows Python.
 use std::collections::TryReserveError;
+use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
 use headrace_wire::{ANY_WORKER, BlobsBuf, EXTERNAL};
 
 /// What the options of a task ask for, beyond its key.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Options {
     /// Higher runs first.
     pub(crate) priority: i32,
@@ -14,11 +15,13 @@ pub(crate) struct Options {
     pub(crate) worker: u32,
     /// Number of items of the result that unpacking gives; 0 if not said.
     pub(crate) nout: u32,
+    /// The rest, as an encoded [`headrace_wire::Policy`]; empty for the default one.
+    pub(crate) policy: Arc<[u8]>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { priority: 0, worker: ANY_WORKER, nout: 0 }
+        Self { priority: 0, worker: ANY_WORKER, nout: 0, policy: Arc::default() }
     }
 }
 
@@ -84,7 +87,7 @@ impl Columns {
         if self.options.is_empty() {
             self.options.push(Options::default());
         }
-        let row = self.options.iter().position(|&other| other == options).unwrap_or_else(|| {
+        let row = self.options.iter().position(|other| *other == options).unwrap_or_else(|| {
             self.options.push(options);
             self.options.len() - 1
         });
@@ -135,10 +138,10 @@ impl Columns {
         self.task_options.resize(len + count, row);
     }
 
-    /// The options of one task.
-    pub(crate) fn options_of(&self, index: u32) -> Options {
+    /// The options of one task, if it has any.
+    pub(crate) fn options_of(&self, index: u32) -> Option<&Options> {
         let row = self.task_options.get(index as usize).copied().unwrap_or(0);
-        self.options.get(row as usize).copied().unwrap_or_default()
+        self.options.get(row as usize)
     }
 
     /// Gives a task a key of its own, which must be free; tasks get theirs in ascending order.

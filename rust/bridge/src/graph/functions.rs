@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 
 use super::columns::Options;
 use super::held::Held;
-use headrace_wire::ANY_WORKER;
+use headrace_wire::{ANY_WORKER, BlobsBuf, Message, Policy};
 
 /// A function as it travels.
 #[derive(Clone)]
@@ -33,17 +33,50 @@ pub(crate) struct Described {
 /// Describes something to call; the errors are the user's (not callable, async, not picklable, unknown option).
 pub(crate) fn describe(callable: &Bound<'_, PyAny>, verb: &str, by_reference: bool) -> PyResult<Described> {
     static DESCRIBE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    type Parts<'py> = (Bound<'py, PyAny>, String, Vec<u8>, Option<String>, i32, Option<u32>, Option<u32>);
+    type Parts<'py> =
+        (Bound<'py, PyAny>, String, Vec<u8>, Option<String>, i32, Option<u32>, Option<u32>, Option<PolicyParts>);
     let py = callable.py();
     let describe = DESCRIBE.import(py, "headrace.pickling", "describe")?;
     let parts = describe.call1((callable, verb, by_reference))?;
-    let (plain, name, blob, key, priority, worker, nout): Parts<'_> = parts.extract()?;
+    let (plain, name, blob, key, priority, worker, nout, policy): Parts<'_> = parts.extract()?;
     Ok(Described {
         function: Function { name: name.into(), blob: blob.into() },
         callable: plain.unbind(),
-        options: Options { priority, worker: worker.unwrap_or(ANY_WORKER), nout: nout.unwrap_or(0) },
+        options: Options {
+            priority,
+            worker: worker.unwrap_or(ANY_WORKER),
+            nout: nout.unwrap_or(0),
+            policy: policy.map_or_else(Arc::default, |policy| encoded_policy(policy).into()),
+        },
         key: key.map(Arc::from),
     })
+}
+
+/// What `headrace.options.policy_of` gives.
+type PolicyParts = (u32, u32, u32, u32, u32, u32, Vec<(String, u64)>, Vec<String>);
+
+fn encoded_policy(parts: PolicyParts) -> Vec<u8> {
+    let (retries, flags, backoff_ms, backoff_max_ms, timeout_ms, queue_timeout_ms, demands, names) = parts;
+    let (mut resources, mut amounts, mut tags) = (BlobsBuf::default(), Vec::new(), BlobsBuf::default());
+    for (name, amount) in demands {
+        resources.push(name.as_bytes());
+        amounts.extend_from_slice(&amount.to_le_bytes());
+    }
+    names.iter().for_each(|name| tags.push(name.as_bytes()));
+    let policy = Policy {
+        retries,
+        flags,
+        backoff_ms,
+        backoff_max_ms,
+        timeout_ms,
+        queue_timeout_ms,
+        resources: resources.as_blobs(),
+        amounts: &amounts,
+        tags: tags.as_blobs(),
+    };
+    let mut encoded = Vec::new();
+    Message::Policy(policy).encode(&mut encoded);
+    encoded
 }
 
 /// What a graph knows of something that was given to `add`.

@@ -42,6 +42,7 @@ pub(crate) struct FunctionColumns {
 pub(crate) struct SubmissionColumns {
     priority: Vec<u32>,
     worker: Vec<u32>,
+    policies: BlobsBuf,
     external_run: Vec<u32>,
     external_index: Vec<u32>,
 }
@@ -166,7 +167,12 @@ impl GraphData {
     pub(crate) fn submission_columns(&self, place: impl Fn(&LargeId) -> (u32, u32)) -> SubmissionColumns {
         let (external_run, external_index) = self.externals.iter().map(|external| external.place(&place)).unzip();
         let options = if self.columns.task_options.is_empty() { &[][..] } else { &self.columns.options[..] };
+        let mut policies = BlobsBuf::default();
+        if options.iter().any(|options| !options.policy.is_empty()) {
+            options.iter().for_each(|options| policies.push(&options.policy));
+        }
         SubmissionColumns {
+            policies,
             priority: options.iter().map(|options| options.priority as u32).collect(),
             worker: options.iter().map(|options| options.worker).collect(),
             external_run,
@@ -204,6 +210,9 @@ impl GraphData {
             key_index: U32s::from(&tasks.key_index),
             keys: tasks.keys.as_blobs(),
             keep: U32s::from(keep),
+            policies: columns.policies.as_blobs(),
+            deadline_ms: 0,
+            run_priority: 0,
         }
     }
 

@@ -3,7 +3,7 @@
 //! Everything is found by the slot that the kernel gave the task. A slot costs 52 bytes, a held result 48 more.
 
 use super::payload::Payload;
-use headrace_wire::ANY_WORKER;
+use super::policy::DEFAULT_POLICY;
 use smallvec::SmallVec;
 
 /// Marks an absent position.
@@ -32,8 +32,8 @@ pub(crate) struct Slot {
     pub(crate) refs: u32,
     /// The client wants the result.
     pub(crate) kept: bool,
-    /// Worker to which the task is pinned, or [`ANY_WORKER`].
-    pub(crate) pin: u32,
+    /// Number of its policy.
+    pub(crate) policy: u32,
     /// It is counted as done.
     pub(crate) done: bool,
     /// The lease asked the worker to hold the result.
@@ -60,7 +60,7 @@ impl Default for Slot {
             value: NONE,
             frame: 0,
             refs: 0,
-            pin: ANY_WORKER,
+            policy: DEFAULT_POLICY,
             done: false,
             kept: false,
             held_by_worker: false,

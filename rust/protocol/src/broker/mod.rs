@@ -21,6 +21,7 @@ mod ledger;
 mod observers;
 mod payload;
 mod peers;
+mod policy;
 mod processes;
 mod put;
 mod recall;
@@ -47,6 +48,7 @@ use headrace_kernel::{ClassId, Kernel, Leased, WorkerId};
 use headrace_wire::{DecodeError, Message};
 use ledger::Ledger;
 use peers::Peer;
+use policy::Policies;
 use runs::{Counts, Run};
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, VecDeque};
@@ -103,6 +105,7 @@ pub struct Broker {
     ledger: Ledger,
     store: Store,
     functions: Functions,
+    policies: Policies,
     runs: Vec<Option<Run>>,
     free_runs: Vec<u32>,
     /// The tasks of runs of which nothing is left.
@@ -146,6 +149,7 @@ impl Broker {
             kernel: Kernel::new(),
             ledger: Ledger::default(),
             functions: Functions::default(),
+            policies: Policies::default(),
             runs: Vec::new(),
             free_runs: Vec::new(),
             past: Counts::default(),

@@ -5,7 +5,7 @@ use super::ledger::{NONE, Slot};
 use super::runs::{CALLS, Slots};
 use super::{Broker, Frame, Payload, PeerId, worker_id};
 use headrace_kernel::{Chunk, ClassId, Classes, LeaseRequest, Leased, Oracle, Preference, Priorities, TaskIndex};
-use headrace_wire::{ANY_WORKER, Put};
+use headrace_wire::Put;
 
 /// Class of results that clients make.
 const PUT_CLASS: ClassId = ClassId(u32::MAX);
@@ -34,7 +34,6 @@ impl Broker {
             index: put.index,
             function: NONE,
             chunk: NONE,
-            pin: ANY_WORKER,
             kept: true,
             done: true,
             ..Slot::default()

@@ -38,7 +38,8 @@ impl Broker {
         let mut open: Vec<(u32, u32)> = Vec::new();
         for (task, attempt) in self.kernel.leases_of(worker_id(donor)).skip(1) {
             let slot = self.ledger.slot(task.0);
-            let fits = slot.pin == ANY_WORKER || slot.pin == taker;
+            let pin = self.policies.get(slot.policy).pin;
+            let fits = pin == ANY_WORKER || pin == taker;
             if fits && !slot.recalled && self.kernel.missing(task) == 0 {
                 open.push((task.0, attempt.0));
             }

@@ -4,7 +4,7 @@ use super::ledger::Value;
 use super::workers::{Entry, INTERRUPT_RETRY_NS, Interrupted};
 use super::{Action, Broker, Frame, Payload, worker_id};
 use headrace_kernel::{Attempt, HowEnded, Returned, TaskIndex};
-use headrace_wire::{CancelReason, Message, Outcome, Report, Revoke, Verdict};
+use headrace_wire::{CancelReason, Message, Outcome, Overrun, Report, Revoke, Verdict};
 
 /// Bytes of results that a run may gather for its client before they are sent within a turn.
 const OUTBOX_BYTES_MAX: usize = 64 << 20;
@@ -110,7 +110,7 @@ impl Broker {
             }
             Verdict::Done => self.kernel.complete(worker, index, stamp, true),
             Verdict::DoneHeld => self.kernel.complete(worker, index, stamp, !held),
-            Verdict::Failed => self.kernel.fail(worker, index, stamp),
+            Verdict::Failed | Verdict::FailedForGood | Verdict::TimedOut => self.kernel.fail(worker, index, stamp),
             // Only a cancel that the kernel knows of can end a lease as cancelled; anything else goes back.
             Verdict::Returned | Verdict::Cancelled => self.kernel.give_back(worker, index, stamp),
         };
@@ -129,7 +129,10 @@ impl Broker {
             Verdict::Done | Verdict::DoneHeld | Verdict::Value | Verdict::Lost => {
                 self.apply_done(number, task, verdict, value, now_ns)
             }
-            Verdict::Failed => self.note_failed(task, Outcome::Failed, value.bytes(), now_ns),
+            Verdict::Failed | Verdict::FailedForGood => {
+                self.note_failed(task, Outcome::Failed, value.bytes(), now_ns);
+            }
+            Verdict::TimedOut => self.note_overrun(number, task, attempt, now_ns),
             Verdict::Returned | Verdict::Cancelled => {
                 self.regain_inputs(task);
                 // At once: an input of those that came back with it may stand further on in the same report.
@@ -179,6 +182,14 @@ impl Broker {
         run.counts.failed += 1;
         run.outbox.push(slot.index, outcome, blob);
         self.note_ended(slot.run, now_ns);
+    }
+
+    /// An attempt passed its time limit.
+    fn note_overrun(&mut self, worker: u32, task: u32, attempt: u32, now_ns: u64) {
+        let limit_ms = self.policies.get(self.ledger.slot(task).policy).timeout_ms;
+        let mut blob = Vec::new();
+        Message::Overrun(Overrun { queued: false, worker, attempt, limit_ms }).encode(&mut blob);
+        self.note_failed(task, Outcome::TimedOut, &blob, now_ns);
     }
 
     /// A lease is over, whatever came of it: its worker has room again.
@@ -275,7 +286,7 @@ impl Broker {
     }
 
     fn settle_dead_and_freed(&mut self) {
-        let Broker { kernel, ledger, runs, workers, .. } = self;
+        let Broker { kernel, ledger, policies, runs, workers, .. } = self;
         kernel.drain_dead(|task| {
             for holder in ledger.drop_value(task.0) {
                 workers[holder as usize].dead.push(task.0);
@@ -285,6 +296,7 @@ impl Broker {
         self.freeing = kernel.drain_freed(|task| {
             let slot = *ledger.slot(task.0);
             ledger.close(task.0);
+            policies.remove_task(slot.policy);
             let run = runs[slot.run as usize].as_mut().expect("a live task's run is in the table");
             run.forget(slot.index);
             if run.live == 0 {

@@ -2,6 +2,7 @@
 
 use super::ledger::{NONE, Slot};
 use super::peers::Peer;
+use super::policy::DEFAULT_POLICY;
 use super::runs::{CALLS, Run, Slots};
 use super::{ANY_CLASS, Broker, Frame, Payload, PeerId};
 use headrace_kernel::{Chunk, ClassId, Classes, Priorities, TaskIndex, TaskState};
@@ -110,6 +111,7 @@ impl Broker {
         let functions = self.admit_functions(peer, submit)?;
         let (deps, external) = self.resolve_deps(peer, position, submit)?;
         let classes = self.classes(submit)?;
+        let policies = self.policies_of(submit)?;
         let priorities: Vec<i32> = match submit.task_options.is_empty() {
             true => Vec::new(),
             false => submit.task_options.iter().map(|row| submit.priority.at(row as usize) as i32).collect(),
@@ -128,8 +130,12 @@ impl Broker {
             keep: &keep,
         };
         let mut slots = Vec::with_capacity(tasks);
-        self.kernel.submit(&chunk, &mut slots).map_err(|error| error.to_string())?;
-        self.enter(position, frame, submit, &functions, &slots);
+        let admitted = self.kernel.submit(&chunk, &mut slots).map_err(|error| error.to_string());
+        if admitted.is_ok() {
+            self.enter(position, frame, submit, &functions, &policies, &slots);
+        }
+        policies.iter().for_each(|policy| self.policies.drop_unused(*policy));
+        admitted?;
         for local in keep {
             self.ledger.slot_mut(slots[local as usize].0).kept = true;
         }
@@ -208,7 +214,31 @@ impl Broker {
         Ok(submit.task_options.iter().map(class).collect())
     }
 
-    fn enter(&mut self, position: u32, frame: &Frame, submit: &Submit<'_>, functions: &[u32], slots: &[TaskIndex]) {
+    /// The policy of each option row.
+    fn policies_of(&mut self, submit: &Submit<'_>) -> Result<Vec<u32>, String> {
+        let mut rows = Vec::with_capacity(submit.worker.len());
+        let mut policies = submit.policies.iter();
+        for pin in submit.worker.iter() {
+            match self.policies.number_of(pin, policies.next().unwrap_or_default()) {
+                Ok(policy) => rows.push(policy),
+                Err(text) => {
+                    rows.iter().for_each(|policy| self.policies.drop_unused(*policy));
+                    return Err(text);
+                }
+            }
+        }
+        Ok(rows)
+    }
+
+    fn enter(
+        &mut self,
+        position: u32,
+        frame: &Frame,
+        submit: &Submit<'_>,
+        functions: &[u32],
+        policies: &[u32],
+        slots: &[TaskIndex],
+    ) {
         let chunk = match slots.len() {
             0 => NONE,
             tasks => self.ledger.add_chunk(Payload::within(frame, submit.args.bytes), tasks as u32),
@@ -216,6 +246,13 @@ impl Broker {
         let mut args_start = 0;
         for (local, task) in slots.iter().enumerate() {
             let args_len = submit.args.lens.at(local);
+            let policy = match submit.task_options.is_empty() {
+                true => DEFAULT_POLICY,
+                false => policies[submit.task_options.at(local) as usize],
+            };
+            if policy != DEFAULT_POLICY {
+                self.policies.add_task(policy);
+            }
             self.ledger.open(
                 task.0,
                 Slot {
@@ -225,10 +262,7 @@ impl Broker {
                     chunk,
                     args_start,
                     args_len,
-                    pin: match submit.task_options.is_empty() {
-                        true => ANY_WORKER,
-                        false => submit.worker.at(submit.task_options.at(local) as usize),
-                    },
+                    policy,
                     ..Slot::default()
                 },
             );

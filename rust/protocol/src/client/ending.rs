@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use headrace_wire::{CancelReason, Death, Message, Outcome};
+use headrace_wire::{CancelReason, Death, Message, Outcome, Overrun};
 
 use super::SharedFrame;
 
@@ -35,6 +35,8 @@ pub enum Detail<'a> {
     Died(Death<'a>),
     /// It could not be run as asked, for this reason.
     Refused(&'a str),
+    /// It passed a time limit.
+    TimedOut(Overrun),
 }
 
 impl Ending {
@@ -69,6 +71,10 @@ impl Ending {
             Outcome::Cancelled => Detail::Cancelled(bytes[0].try_into().expect(CHECKED)),
             Outcome::Died => match Message::decode(bytes) {
                 Ok(Message::Death(death)) => Detail::Died(death),
+                _ => unreachable!("{CHECKED}"),
+            },
+            Outcome::TimedOut => match Message::decode(bytes) {
+                Ok(Message::Overrun(overrun)) => Detail::TimedOut(overrun),
                 _ => unreachable!("{CHECKED}"),
             },
             Outcome::Refused => Detail::Refused(std::str::from_utf8(bytes).expect(CHECKED)),

@@ -449,12 +449,14 @@ impl Client {
 fn check_details(results: &Results<'_>) -> Result<(), ProtocolError> {
     const DIED: u8 = Outcome::Died as u8;
     const REFUSED: u8 = Outcome::Refused as u8;
-    if !results.outcome.iter().any(|&outcome| matches!(outcome, DIED | REFUSED)) {
+    const TIMED_OUT: u8 = Outcome::TimedOut as u8;
+    if !results.outcome.iter().any(|&outcome| matches!(outcome, DIED | REFUSED | TIMED_OUT)) {
         return Ok(());
     }
     for ((index, blob), &outcome) in results.index.iter().zip(results.values.iter()).zip(results.outcome) {
         let is_readable = match outcome {
             DIED => matches!(Message::decode(blob), Ok(Message::Death(_))),
+            TIMED_OUT => matches!(Message::decode(blob), Ok(Message::Overrun(_))),
             REFUSED => std::str::from_utf8(blob).is_ok(),
             _ => true,
         };

@@ -36,7 +36,7 @@ impl Progress {
         self.arrived += 1;
         match outcome {
             Outcome::Done => {}
-            Outcome::Failed | Outcome::Died | Outcome::Refused => self.failed += 1,
+            Outcome::Failed | Outcome::Died | Outcome::Refused | Outcome::TimedOut => self.failed += 1,
             Outcome::Skipped => self.skipped += 1,
             Outcome::Cancelled => self.cancelled += 1,
         }

@@ -85,6 +85,7 @@ impl Batch {
             args: self.args.as_blobs(),
             key_position: (&self.key_position).into(),
             keys: self.keys.as_blobs(),
+            ..Lease::default()
         }))
     }
 }

@@ -31,6 +31,9 @@ pub(crate) fn samples() -> Vec<(&'static str, Message<'static>)> {
         ("give_back", Message::GiveBack(GiveBack { segment: words(&[9, 10]), pages: words(&[0, 256]) })),
         ("moved", Message::Moved(Moved { run: 3, index: words(&[7, 300]), values: blobs(&[2, 0], b"\x03\x07") })),
         ("death", Message::Death(death())),
+        ("policy", Message::Policy(policy())),
+        ("overrun", Message::Overrun(Overrun { queued: true, worker: 1, attempt: 2, limit_ms: 60_000 })),
+        ("overdue", Message::Overdue(Overdue { task: 40, attempt: 300 })),
     ]
 }
 
@@ -81,6 +84,23 @@ fn submit() -> Submit<'static> {
         key_index: words(&[3]),
         keys: blobs(&[8], "r\u{e9}sum\u{e9}".as_bytes()),
         keep: words(&[3]),
+        policies: blobs(&[0, 3], &[0x93, 31, 0]),
+        deadline_ms: 86_400_000,
+        run_priority: -7,
+    }
+}
+
+fn policy() -> Policy<'static> {
+    Policy {
+        retries: 3,
+        flags: POLICY_RETRY_ON,
+        backoff_ms: 500,
+        backoff_max_ms: 60_000,
+        timeout_ms: 5_000,
+        queue_timeout_ms: 70_000,
+        resources: blobs(&[3, 6], b"gpumemory"),
+        amounts: &[1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0],
+        tags: blobs(&[2], b"db"),
     }
 }
 
@@ -149,6 +169,7 @@ fn lease() -> Lease<'static> {
         args: blobs(&[3, 3], &[1, 0, 0, 2, 0, 0]),
         key_position: words(&[1]),
         keys: blobs(&[5], b"total"),
+        timeout_ms: words(&[0, 5_000]),
     }
 }
 

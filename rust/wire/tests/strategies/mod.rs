@@ -51,6 +51,11 @@ pub(crate) fn message() -> BoxedStrategy<Message<'static>> {
             .prop_flat_map(|(run, results)| (Just(run), column(results), blobs(results)))
             .prop_map(|(run, index, values)| Message::Moved(Moved { run, index, values })),
         death().prop_map(Message::Death),
+        policy().prop_map(Message::Policy),
+        any::<(bool, u32, u32, u32)>().prop_map(|(queued, worker, attempt, limit_ms)| {
+            Message::Overrun(Overrun { queued, worker, attempt, limit_ms })
+        }),
+        any::<(u32, u32)>().prop_map(|(task, attempt)| Message::Overdue(Overdue { task, attempt })),
     ]
     .boxed()
 }
@@ -84,40 +89,65 @@ fn submit() -> impl Strategy<Value = Submit<'static>> {
             (any::<u32>(), any::<u32>(), functions_sent, column(functions), column_of(0..functions as u32, tasks)),
             vec(vec(dep, 0..5), tasks),
             (column(externals), column(externals), blobs(tasks), task_options, column(options), column(options)),
-            (keys, column_of(first..run_len, 0..5)),
+            (keys, column_of(first..run_len, 0..5), prop_oneof![Just(0), Just(options)].prop_flat_map(blobs)),
+            any::<(u64, i32)>(),
         )
-            .prop_map(move |(head, deps, middle, ((key_index, keys), keep))| {
-                let (run, flags, (function_ids, function_names, functions), function_map, task_function) = head;
-                let (external_run, external_index, args, task_options, priority, worker) = middle;
-                let (dep_counts, deps) = csr(deps);
-                Submit {
-                    run,
-                    first,
-                    flags,
-                    function_ids,
-                    function_names,
-                    functions,
-                    function_map,
-                    task_function,
-                    dep_counts,
-                    deps,
-                    external_run,
-                    external_index,
-                    args,
-                    task_options,
-                    priority,
-                    worker,
-                    key_index,
-                    keys,
-                    keep,
-                }
-            })
+            .prop_map(
+                move |(head, deps, middle, ((key_index, keys), keep, policies), (deadline_ms, run_priority))| {
+                    let (run, flags, (function_ids, function_names, functions), function_map, task_function) = head;
+                    let (external_run, external_index, args, task_options, priority, worker) = middle;
+                    let (dep_counts, deps) = csr(deps);
+                    Submit {
+                        run,
+                        first,
+                        flags,
+                        function_ids,
+                        function_names,
+                        functions,
+                        function_map,
+                        task_function,
+                        dep_counts,
+                        deps,
+                        external_run,
+                        external_index,
+                        args,
+                        task_options,
+                        priority,
+                        worker,
+                        key_index,
+                        keys,
+                        keep,
+                        policies,
+                        deadline_ms,
+                        run_priority,
+                    }
+                },
+            )
     })
+}
+
+fn policy() -> impl Strategy<Value = Policy<'static>> {
+    let resources = (0..4_usize).prop_flat_map(|count| (blobs(count), bytes(8 * count)));
+    (any::<[u32; 6]>(), resources, (0..4_usize).prop_flat_map(blobs)).prop_map(
+        |([retries, flags, backoff_ms, backoff_max_ms, timeout_ms, queue_timeout_ms], (resources, amounts), tags)| {
+            Policy {
+                retries,
+                flags,
+                backoff_ms,
+                backoff_max_ms,
+                timeout_ms,
+                queue_timeout_ms,
+                resources,
+                amounts,
+                tags,
+            }
+        },
+    )
 }
 
 fn results() -> impl Strategy<Value = Results<'static>> {
     let ending =
-        (0..=5_u8, vec(any::<u8>(), 0..40), any::<u32>(), 0..=3_u8).prop_map(|(outcome, blob, root, reason)| {
+        (0..=6_u8, vec(any::<u8>(), 0..40), any::<u32>(), 0..=5_u8).prop_map(|(outcome, blob, root, reason)| {
             match Outcome::try_from(outcome).unwrap() {
                 Outcome::Skipped => (outcome, [3, root].map(u32::to_le_bytes).concat()),
                 Outcome::Cancelled => (outcome, vec![reason]),
@@ -181,8 +211,9 @@ fn lease() -> impl Strategy<Value = Lease<'static>> {
             (any::<u32>(), column(0..9), column(functions), blobs(functions), blobs(functions)),
             (column(values), blobs(values), vec(vec(any::<u32>(), 0..5), leases), keys),
             (column(leases), column(leases), column(leases), bytes(leases), column(leases), blobs(leases)),
+            prop_oneof![Just(0), Just(leases)].prop_flat_map(column),
         )
-            .prop_map(|(head, (value_task, values, deps, (key_position, keys)), leases)| {
+            .prop_map(|(head, (value_task, values, deps, (key_position, keys)), leases, timeout_ms)| {
                 let (frame, dead, function_ids, function_names, functions) = head;
                 let (task, attempt, function, flags, index, args) = leases;
                 let (dep_counts, deps) = csr(deps);
@@ -204,6 +235,7 @@ fn lease() -> impl Strategy<Value = Lease<'static>> {
                     args,
                     key_position,
                     keys,
+                    timeout_ms,
                 }
             })
     })
@@ -211,7 +243,7 @@ fn lease() -> impl Strategy<Value = Lease<'static>> {
 
 fn report() -> impl Strategy<Value = Report<'static>> {
     (0..9_usize, 0..9_usize).prop_flat_map(|(entries, rows)| {
-        let verdict = vec(0..=6_u8, entries).prop_map(|verdict| &*verdict.leak());
+        let verdict = vec(0..=8_u8, entries).prop_map(|verdict| &*verdict.leak());
         let entries = (column(entries), column(entries), verdict, blobs(entries));
         let rows = (column(rows), column(rows), column(rows));
         (entries, rows).prop_map(|((task, attempt, verdict, values), (timed_function, timed_calls, timed_ns))| Report {

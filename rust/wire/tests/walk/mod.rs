@@ -55,7 +55,13 @@ pub(crate) fn walk(message: &Message<'_>) -> u64 {
         Message::GiveBack(give_back) => (0..give_back.segment.len()).map(|at| u64::from(give_back.pages.at(at))).sum(),
         Message::Moved(moved) => moved.index.iter().zip(moved.values.iter()).map(|(_, value)| value.len() as u64).sum(),
         Message::Hello(_) | Message::Welcome(_) | Message::Goodbye(_) | Message::Heartbeat(_) => 0,
-        Message::Query(_) | Message::Log(_) | Message::Death(_) => 0,
+        Message::Query(_) | Message::Log(_) | Message::Death(_) | Message::Overrun(_) => 0,
+        Message::Overdue(overdue) => u64::from(overdue.task) + u64::from(overdue.attempt),
+        Message::Policy(policy) => {
+            let amounts = policy.amounts.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap()));
+            let named = policy.resources.iter().zip(amounts).map(|(name, amount)| name.len() as u64 ^ amount);
+            named.fold(policy.tags.iter().count() as u64, u64::wrapping_add)
+        }
     }
 }
 
@@ -78,6 +84,7 @@ fn walk_submit(submit: &Submit<'_>) -> u64 {
         if !submit.task_options.is_empty() {
             let option = submit.task_options.at(task) as usize;
             sum += u64::from(submit.priority.at(option)) + u64::from(submit.worker.at(option));
+            sum += submit.policies.iter().nth(option).map_or(0, |policy| policy.len() as u64);
         }
     }
     for index in submit.key_index.iter().chain(submit.keep.iter()) {
