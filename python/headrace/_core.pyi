@@ -209,6 +209,9 @@ _State = tuple[
 class Block:
     """Bytes of a block of shared memory; it has the buffer protocol and nothing else."""
 
+    def _private(self) -> Block:
+        """Give the same bytes in a map of their own that may be written to; only the pages that are get copied."""
+
     def __len__(self) -> int: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
 

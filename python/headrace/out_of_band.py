@@ -1,7 +1,8 @@
-"""Pickles that leave the memory of arrays aside, where numpy's own pickles would copy it.
+"""Pickles that leave the memory of arrays aside, where their own pickles would copy it.
 
 A pickle of protocol 5 leaves aside what has a buffer. Arrays of `datetime64` and `timedelta64`, and of other types that
-the buffer protocol has no word for, have none: they travel as arrays of bytes, and are viewed as what they were.
+the buffer protocol has no word for, have none: they travel as arrays of bytes, and are viewed as what they were. Frames
+of polars travel as Arrow tables, tensors of torch as their bytes.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import _pickle
 import io
 import sys
 from copyreg import dispatch_table
+from importlib import import_module
 from pickle import PickleBuffer
 
 TYPE_CHECKING = False  # without the import of typing; see headrace/__init__.py
@@ -39,8 +41,12 @@ def dumps(
 
 def reducers(private: Private | None) -> dict[type, Callable[[Any], Any]]:
     """Give what reduces objects of a class, subclasses apart. Nothing is imported for it."""
-    array = getattr(sys.modules.get("numpy"), "ndarray", None)
-    return {} if array is None else {array: privately(reduce_array, private)}
+    found = {}
+    for module, name, reduce in _REDUCED:
+        kind = getattr(sys.modules.get(module), name, None)
+        if kind is not None:
+            found[kind] = privately(reduce, private)
+    return found
 
 
 def privately(reduce: Callable[[Any], Any], private: Private | None) -> Callable[[Any], Any]:
@@ -69,6 +75,64 @@ def reduce_array(array: numpy.ndarray[Any, Any]) -> Any:
 def restore_array(array: numpy.ndarray[Any, Any], dtype: numpy.dtype[Any]) -> numpy.ndarray[Any, Any]:
     """View an array of bytes as what it was."""
     return array.view(dtype)
+
+
+def reduce_polars(frame: Any) -> Any:
+    """Reduce a frame or series of polars as an Arrow table, which shares its memory, or as polars does.
+
+    That needs pyarrow, which is not imported for it, and types that Arrow has.
+    """
+    polars = sys.modules["polars"]
+    is_series = isinstance(frame, polars.Series)
+    table = frame.to_frame() if is_series else frame
+    if "pyarrow" not in sys.modules or any(kind.base_type() is polars.Object for kind in table.dtypes):
+        return frame.__reduce_ex__(5)
+    return restore_polars, (table.to_arrow(compat_level=polars.CompatLevel.newest()), is_series)
+
+
+def restore_polars(table: Any, is_series: bool) -> Any:
+    """Make a frame or series of polars on the memory of an Arrow table."""
+    frame = import_module("polars").from_arrow(table, rechunk=False)
+    return frame.to_series() if is_series else frame
+
+
+def reduce_tensor(tensor: Any) -> Any:
+    """Reduce a tensor that is no more than its bytes, in order and in main memory, as these; others as torch does."""
+    torch = sys.modules["torch"]
+    is_plain = (
+        tensor.layout is torch.strided
+        and tensor.device.type == "cpu"
+        and tensor.is_contiguous()
+        and not (tensor.requires_grad or tensor.is_quantized or tensor.is_conj() or tensor.is_neg())
+        and tensor.untyped_storage().nbytes() == tensor.nbytes > 0
+        and not getattr(tensor, "__dict__", None)
+    )
+    if not is_plain:
+        return tensor.__reduce_ex__(5)
+    return restore_tensor, (
+        PickleBuffer(tensor.reshape(-1).view(torch.uint8).numpy()),
+        tensor.dtype,
+        tuple(tensor.shape),
+    )
+
+
+def restore_tensor(buffer: Any, dtype: Any, shape: tuple[int, ...]) -> Any:
+    """Make a tensor on these bytes. Torch has no read-only tensors, so shared bytes get a private map."""
+    private = getattr(buffer, "_private", None)
+    if private is not None:
+        buffer = private()
+    elif memoryview(buffer).readonly:
+        buffer = bytearray(buffer)
+    return import_module("torch").frombuffer(buffer, dtype=dtype).reshape(shape)
+
+
+#: What is reduced by what: module and class of it.
+_REDUCED: list[tuple[str, str, Callable[[Any], Any]]] = [
+    ("numpy", "ndarray", reduce_array),
+    ("polars", "DataFrame", reduce_polars),
+    ("polars", "Series", reduce_polars),
+    ("torch", "Tensor", reduce_tensor),
+]
 
 
 def _has_buffer(array: Any) -> bool:

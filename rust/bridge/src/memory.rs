@@ -304,6 +304,22 @@ impl Block {
         self.bytes
     }
 
+    /// The same bytes in a map of their own that may be written to: nobody else sees it, and what is not written to is not
+    /// copied.
+    fn _private(&self) -> PyResult<Block> {
+        let map = match &self.map {
+            Map::Private(map) => {
+                return Ok(self.memory.object(self.id, 0, Map::Private(map.clone()), self.at, self.bytes));
+            }
+            Map::Shared(segment, _) => segment.copy_on_write(self.at as u64, self.bytes as u64),
+        };
+        let map = map.map_err(|error| {
+            PyMemoryError::new_err(format!("{} bytes cannot be mapped to be written to: {error}", self.bytes))
+        })?;
+        // This object has entered the size of the block.
+        Ok(self.memory.object(self.id, 0, Map::Private(Arc::new(map)), 0, self.bytes))
+    }
+
     /// # Safety
     /// As the buffer protocol has it: `view` is the caller's.
     unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {

@@ -22,14 +22,15 @@ type Split<'py> = (Bound<'py, PyBytes>, Bound<'py, PyList>);
 
 /// Pickles a result with its buffers out of band.
 ///
-/// Some arrays of numpy need more for that than the C pickler, which costs two microseconds. So a value is pickled plainly
-/// first, and once more if that left more than `inline_bytes_max` in the pickle and numpy is there; but of each type only once.
+/// Some arrays need more for that than the C pickler, which costs two microseconds. So a value is pickled plainly
+/// first, and once more if that left more than `inline_bytes_max` in the pickle and there are such types; but of each type only
+/// once.
 pub(super) fn dumps_out_of_band<'py>(value: &Bound<'py, PyAny>, inline_bytes_max: usize) -> PyResult<Split<'py>> {
     let py = value.py();
     let kind = value.get_type().as_ptr() as usize;
     if !LONG_TYPES.with_borrow(|types| types.contains(&kind)) {
         let plain = split(value, PLAIN, PyDict::new(py))?;
-        if plain.0.as_bytes().len() <= inline_bytes_max || !has_numpy(py)? {
+        if plain.0.as_bytes().len() <= inline_bytes_max || !has_arrays(py)? {
             return Ok(plain);
         }
         LONG_TYPES.with_borrow_mut(|types| {
@@ -42,10 +43,13 @@ pub(super) fn dumps_out_of_band<'py>(value: &Bound<'py, PyAny>, inline_bytes_max
     split(value, OUT_OF_BAND, PyDict::new(py))
 }
 
-/// Whether there can be arrays of numpy.
-pub(super) fn has_numpy(py: Python<'_>) -> PyResult<bool> {
+/// Whether there can be objects that `headrace.out_of_band` knows to reduce.
+pub(super) fn has_arrays(py: Python<'_>) -> PyResult<bool> {
     static MODULES: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    MODULES.import(py, "sys", "modules")?.contains(intern!(py, "numpy"))
+    let modules = MODULES.import(py, "sys", "modules")?;
+    Ok(modules.contains(intern!(py, "numpy"))?
+        || modules.contains(intern!(py, "polars"))?
+        || modules.contains(intern!(py, "torch"))?)
 }
 
 /// The same with what `private` gives in the places of the buffers of arrays.

@@ -11,7 +11,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyList};
 
 use super::large::{LARGE_BYTES_MIN, large_buffer};
-use super::out_of_band::has_numpy;
+use super::out_of_band::has_arrays;
 use super::{Citations, External, ExternalId};
 use crate::client::ExternalRef;
 use crate::errors::{graph_error, is_usage_error};
@@ -134,7 +134,7 @@ pub(super) fn dumps_citing<'py>(
     let keywords = Some(argument_keywords(value.py())?);
     let pickled = || {
         let plain = dumps(value, (PLAIN, ARGUMENTS_BY_VALUE), keywords, restart)?;
-        if plain.as_bytes().len() < LARGE_BYTES_MIN || !has_numpy(value.py())? {
+        if plain.as_bytes().len() < LARGE_BYTES_MIN || !has_arrays(value.py())? {
             return Ok(plain);
         }
         restart();
