@@ -83,16 +83,20 @@ def reduce_polars(frame: Any) -> Any:
     That needs pyarrow, which is not imported for it, and types that Arrow has.
     """
     polars = sys.modules["polars"]
-    is_series = isinstance(frame, polars.Series)
-    table = frame.to_frame() if is_series else frame
-    if "pyarrow" not in sys.modules or any(kind.base_type() is polars.Object for kind in table.dtypes):
-        return frame.__reduce_ex__(5)
-    return restore_polars, (table.to_arrow(compat_level=polars.CompatLevel.newest()), is_series)
+    table = frame if isinstance(frame, polars.DataFrame) else frame.to_frame()
+    try:
+        if "pyarrow" in sys.modules:
+            arrow = table.to_arrow(compat_level=polars.CompatLevel.newest())
+            return restore_polars, (arrow, table.columns, table is not frame)
+    except Exception:  # of whatever kind, polars and pyarrow have words of their own for a type that Arrow has not
+        pass
+    return frame.__reduce_ex__(5)
 
 
-def restore_polars(table: Any, is_series: bool) -> Any:
+def restore_polars(table: Any, names: list[str], is_series: bool) -> Any:
     """Make a frame or series of polars on the memory of an Arrow table."""
     frame = import_module("polars").from_arrow(table, rechunk=False)
+    frame.columns = names  # Arrow's unnamed ones get names
     return frame.to_series() if is_series else frame
 
 

@@ -128,3 +128,50 @@ def test_memoryviews_arrive_as_such(view):
 )
 def test_other_memoryviews_arrive_as_bytes(view):
     assert joined(*split(view, by_value.dumps)) == view.tobytes()
+
+
+def test_frames_of_polars_arrive_as_they_were():
+    polars = pytest.importorskip("polars")
+    pytest.importorskip("pyarrow")
+    columns = {
+        "number": np.arange(6.0),
+        "": [1, 2, 3, None, 5, 6],
+        "text": [f"text {number}" for number in range(6)],
+        "day": polars.Series([None] * 6, dtype=polars.Date),
+        "kind": polars.Series(["a", "b"] * 3, dtype=polars.Categorical),
+        "choice": polars.Series(["x", "y"] * 3, dtype=polars.Enum(["x", "y"])),
+        "parts": [[1, 2]] * 6,
+        "flag": [True, None] * 3,
+    }
+    frame = polars.DataFrame(columns)
+    wide = polars.DataFrame({"wide": polars.Series([2**100] * 6, dtype=polars.Int128)})  # Arrow has no such type
+    for value in (frame, polars.concat([frame, frame], rechunk=False), frame[:0], wide):
+        again = joined(*split(value))
+        assert (again.schema, again.equals(value, null_equal=True)) == (value.schema, True)
+        for name in value.columns:
+            series = joined(*split(value[name]))
+            assert (series.name, series.dtype, series.equals(value[name], null_equal=True)) == (
+                name,
+                value[name].dtype,
+                True,
+            )
+    blob, buffers = split(frame["number"])
+    assert np.shares_memory(joined(blob, buffers).to_numpy(allow_copy=False), np.frombuffer(buffers[-1].raw()))
+
+
+def test_tensors_arrive_as_they_were():
+    torch = pytest.importorskip("torch")
+    whole = torch.arange(12.0).reshape(3, 4)
+    for tensor in (
+        whole,
+        whole.bfloat16(),
+        torch.tensor(3),
+        torch.zeros(0, 2),
+        whole.t(),
+        whole[1:],
+        torch.ones(2).neg(),
+    ):
+        again = joined(*split(tensor))
+        assert (type(again), again.dtype, again.shape) == (torch.Tensor, tensor.dtype, tensor.shape)
+        assert torch.equal(again, tensor)
+    assert joined(*split(torch.ones(2, requires_grad=True))).requires_grad
