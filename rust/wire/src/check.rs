@@ -157,8 +157,19 @@ impl Check for Lease<'_> {
     fn check(&self) -> Result<(), DecodeError> {
         let Lease { function_ids, function_names, functions, value_task, values, .. } = *self;
         let Lease {
-            task, attempt, function, flags, index, dep_counts, deps, args, key_position, keys, timeout_ms,
-            failures, ..
+            task,
+            attempt,
+            function,
+            flags,
+            index,
+            dep_counts,
+            deps,
+            args,
+            key_position,
+            keys,
+            timeout_ms,
+            failures,
+            ..
         } = *self;
         let leases = task.len();
         rules!(Lease:

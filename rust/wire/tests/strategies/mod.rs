@@ -215,32 +215,34 @@ fn lease() -> impl Strategy<Value = Lease<'static>> {
             (column(leases), column(leases), column(leases), bytes(leases), column(leases), blobs(leases)),
             [(); 2].map(|()| prop_oneof![Just(0), Just(leases)].prop_flat_map(column)),
         )
-            .prop_map(|(head, (value_task, values, deps, (key_position, keys)), leases, [timeout_ms, failures])| {
-                let (frame, dead, function_ids, function_names, functions) = head;
-                let (task, attempt, function, flags, index, args) = leases;
-                let (dep_counts, deps) = csr(deps);
-                Lease {
-                    frame,
-                    dead,
-                    function_ids,
-                    function_names,
-                    functions,
-                    value_task,
-                    values,
-                    task,
-                    attempt,
-                    function,
-                    flags,
-                    index,
-                    dep_counts,
-                    deps,
-                    args,
-                    key_position,
-                    keys,
-                    timeout_ms,
-                    failures,
-                }
-            })
+            .prop_map(
+                |(head, (value_task, values, deps, (key_position, keys)), leases, [timeout_ms, failures])| {
+                    let (frame, dead, function_ids, function_names, functions) = head;
+                    let (task, attempt, function, flags, index, args) = leases;
+                    let (dep_counts, deps) = csr(deps);
+                    Lease {
+                        frame,
+                        dead,
+                        function_ids,
+                        function_names,
+                        functions,
+                        value_task,
+                        values,
+                        task,
+                        attempt,
+                        function,
+                        flags,
+                        index,
+                        dep_counts,
+                        deps,
+                        args,
+                        key_position,
+                        keys,
+                        timeout_ms,
+                        failures,
+                    }
+                },
+            )
     })
 }
 
