@@ -213,6 +213,16 @@ impl Kernel {
         Ok(())
     }
 
+    /// Gives a task another class: from now on it stands at the front of that one's queue, or will, whoever may lease from
+    /// it. A lease that it has stays. The answer is the class that it had.
+    pub fn set_class(&mut self, task: TaskIndex, class: ClassId) -> ClassId {
+        let before = self.board.tasks[task.at()].rank.class;
+        if before != class {
+            self.board.set_class(task, class);
+        }
+        before
+    }
+
     /// The worker is gone: its leases, appended to `out` in the order of its queue, go back to the front of theirs. Results
     /// that only it had are the caller's to report with [`Kernel::lose_result`].
     ///

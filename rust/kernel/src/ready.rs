@@ -85,11 +85,7 @@ impl Board {
         let entry = &self.tasks[task.at()];
         if entry.missing == 0 {
             self.set_state(task, TaskState::Ready);
-            let rank = self.tasks[task.at()].rank;
-            let queue = self.ready.queue(&mut self.lists, rank);
-            self.lists.push(&mut self.tasks, queue, task, end);
-            let place = self.lists.get(queue).owner;
-            self.ready.places[place as usize].len += 1;
+            self.enqueue(task, end);
         } else {
             if entry.state != TaskState::Waiting {
                 self.set_state(task, TaskState::Waiting);
@@ -97,6 +93,32 @@ impl Board {
             if let Some(worker) = self.tasks[task.at()].leader() {
                 self.follow(task, worker as usize, end);
             }
+        }
+    }
+
+    /// Puts a ready task into the queue of its rank.
+    #[inline]
+    fn enqueue(&mut self, task: TaskIndex, end: End) {
+        let rank = self.tasks[task.at()].rank;
+        let queue = self.ready.queue(&mut self.lists, rank);
+        self.lists.push(&mut self.tasks, queue, task, end);
+        let place = self.lists.get(queue).owner;
+        self.ready.places[place as usize].len += 1;
+    }
+
+    /// Gives a task another class, and the place that goes with it. A lease stays what it is.
+    pub(crate) fn set_class(&mut self, task: TaskIndex, class: ClassId) {
+        let state = self.tasks[task.at()].state;
+        if state == TaskState::Leased {
+            self.tasks[task.at()].rank.class = class;
+            return;
+        }
+        self.leave(task);
+        self.tasks[task.at()].rank.class = class;
+        match state {
+            TaskState::Ready => self.enqueue(task, End::Front),
+            TaskState::Waiting => self.place(task, End::Front),
+            _ => {}
         }
     }
 

@@ -260,6 +260,27 @@ fn preference_does_not_go_before_priority() {
     assert_eq!(take(true), tasks[1]);
 }
 
+#[test]
+fn k3_a_task_of_another_class_stands_in_its_queue() {
+    let (usual, apart) = (ClassId(0), ClassId(9));
+    let mut story = Story::new();
+    let tasks = story.submit(&[&[], &[], &[1]], &[]);
+    assert_eq!(story.kernel.set_class(tasks[0], apart), usual);
+    assert_eq!(story.kernel.set_class(tasks[2], apart), usual);
+    assert_eq!(story.lease(ANNA, 9), [tasks[1]], "neither a ready task nor one that would follow");
+    // A lease stays; what class it has counts when it comes back.
+    assert_eq!(story.kernel.set_class(tasks[1], apart), usual);
+    story.check();
+    story.give_back(ANNA, tasks[1]);
+    assert_eq!(story.lease(ANNA, 9), []);
+    assert_eq!(story.kernel.ready_len(apart), 2);
+    for &task in &tasks {
+        assert_eq!(story.kernel.set_class(task, usual), apart);
+        story.check();
+    }
+    assert_eq!(story.lease(BERT, 9), [tasks[1], tasks[2], tasks[0]], "each came to the front");
+}
+
 // K4
 
 #[test]

@@ -64,6 +64,7 @@ fn choose(world: &World, kind: u32, dice: &mut Dice) -> Option<Op> {
             let matches = holder == Some(worker) && attempt_off == 0;
             Op::Stale { task, worker: if matches { worker + 1 } else { worker }, attempt_off }
         }
+        94..96 => Op::SetClass(*dice.pick(&any)?, dice.below(3)),
         _ => Op::DrainFreed,
     })
 }

@@ -11,13 +11,18 @@ use headrace_protocol::broker::{Action, Broker, Config, Exit, Frame, PeerId, Seg
 use headrace_protocol::client::Client;
 use headrace_protocol::store::BlockId;
 use headrace_protocol::worker::{Ending, Identity, Start, Worker};
-use headrace_wire::{BlobsBuf, Citation, Hello, Outcome, PROTOCOL_VERSION, Role, Submit, citations, write_citations};
+use headrace_wire::{
+    ANY_WORKER, BlobsBuf, Citation, Hello, Message, Outcome, PROTOCOL_VERSION, Policy, Role, Submit, citations,
+    write_citations,
+};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 const CLIENT: PeerId = PeerId(0);
-/// Argument of a task that raises.
-const RAISES: &[u8] = b"raise";
+/// How often a task raises that does so for ever.
+const FOR_EVER: u8 = u8::MAX;
+/// Retries of tasks that have some.
+const RETRIES: u8 = 3;
 
 /// Deterministic chance (SplitMix64).
 struct Chance(u64);
@@ -87,12 +92,18 @@ struct Cluster {
     disk_odds: u64,
     /// Results that have moved, over all.
     moves: u64,
+    /// How often each task has raised, by run and index.
+    raised: HashMap<(u8, u64), u8>,
+    killed: bool,
 }
 
 /// A graph and what comes out of it.
 struct Workload {
     deps: Vec<Vec<u32>>,
-    raises: Vec<bool>,
+    /// How often each task raises before it succeeds.
+    raises: Vec<u8>,
+    /// Whether failed attempts are tried again.
+    retried: bool,
     keep: Vec<u32>,
 }
 
@@ -108,9 +119,15 @@ impl Workload {
             row.dedup();
             deps.push(row);
         }
-        let raises = (0..tasks).map(|_| failing && chance.one_in(15)).collect();
+        let retried = chance.one_in(3);
+        let raise = |_| match failing && chance.one_in(15) {
+            true => FOR_EVER,
+            false if retried && chance.one_in(5) => 1 + chance.below(RETRIES.into()) as u8,
+            false => 0,
+        };
+        let raises = (0..tasks).map(raise).collect();
         let keep = (0..tasks as u32).filter(|_| chance.one_in(3)).collect();
-        Workload { deps, raises, keep }
+        Workload { deps, raises, retried, keep }
     }
 
     /// The value of each task, `None` if it failed or was skipped.
@@ -118,7 +135,7 @@ impl Workload {
         let mut values: Vec<Option<u64>> = Vec::new();
         for (task, deps) in self.deps.iter().enumerate() {
             let inputs: Option<Vec<u64>> = deps.iter().map(|dep| values[*dep as usize]).collect();
-            values.push(inputs.filter(|_| !self.raises[task]).map(|inputs| compute(task as u64, &inputs)));
+            values.push(inputs.filter(|_| self.raises[task] != FOR_EVER).map(|inputs| compute(task as u64, &inputs)));
         }
         values
     }
@@ -161,6 +178,7 @@ impl Cluster {
             version: "0.1.0".into(),
             python: "3.11.7".into(),
             grace_ns: 1_000_000_000,
+            seed: 7,
         };
         let hello = Hello {
             protocol: PROTOCOL_VERSION,
@@ -193,6 +211,8 @@ impl Cluster {
             padded,
             disk_odds,
             moves: 0,
+            raised: HashMap::new(),
+            killed: false,
         }
     }
 
@@ -205,9 +225,14 @@ impl Cluster {
         names.push(b"one");
         names.push(b"two");
         for (task, raises) in workload.raises.iter().enumerate() {
-            let number = (task as u64).to_le_bytes();
-            args.push(if *raises { RAISES } else { &number });
+            args.push(&[&(task as u64).to_le_bytes()[..], &[run as u8, *raises]].concat());
         }
+        let options: Vec<u32> = if workload.retried { vec![0; tasks] } else { Vec::new() };
+        let backoff_ms = self.chance.below(2) as u32;
+        let policy = Policy { retries: RETRIES.into(), backoff_ms, backoff_max_ms: 2, ..Policy::default() };
+        let (mut blob, mut policies) = (Vec::new(), BlobsBuf::default());
+        Message::Policy(policy).encode(&mut blob);
+        policies.push(&blob);
         let first = run == 1;
         let ids = [7, 8];
         self.client.open_run(run, tasks as u32);
@@ -221,6 +246,10 @@ impl Cluster {
             dep_counts: (&counts).into(),
             deps: (&deps).into(),
             args: args.as_blobs(),
+            task_options: (&options).into(),
+            priority: [0][..].into(),
+            worker: [ANY_WORKER][..].into(),
+            policies: policies.as_blobs(),
             keep: (&workload.keep).into(),
             ..Submit::default()
         });
@@ -351,6 +380,7 @@ impl Cluster {
 
     fn kill(&mut self, worker: usize) {
         let Some(process) = self.workers[worker].take() else { return };
+        self.killed = true;
         // What had left the process before its end arrives, sometimes.
         for frame in process.to_broker {
             if self.chance.one_in(2) {
@@ -395,7 +425,10 @@ impl Cluster {
                             process.views.push(View { value: input.bytes().to_vec(), word });
                         }
                     }
-                    let raises = start.args() == RAISES;
+                    let [.., run, times] = *start.args() else { unreachable!("every task has these two") };
+                    let raised = self.raised.entry((run, word(start.args()))).or_default();
+                    let raises = *raised < times;
+                    *raised += u8::from(raises);
                     let interrupted = process.cancelled == Some((start.task, start.attempt));
                     if raises || interrupted {
                         process.machine.finish(if interrupted {
@@ -516,6 +549,18 @@ fn check_seed(seed: u64) -> u64 {
                 (Outcome::Failed | Outcome::Skipped, None) => {}
                 (Outcome::Cancelled | Outcome::Skipped, _) if cancelled == Some(run) => {}
                 (outcome, value) => panic!("run {run} task {index}: {outcome:?}, expected {value:?}"),
+            }
+        }
+        if !cluster.killed && cancelled != Some(run) {
+            for (index, deps) in workload.deps.iter().enumerate() {
+                // A value that has to be made again costs its task another attempt, so there may be more than these.
+                let least = match workload.raises[index] {
+                    FOR_EVER => 1 + if workload.retried { RETRIES } else { 0 },
+                    times => times,
+                };
+                let raised = cluster.raised.get(&(run as u8, index as u64)).copied().unwrap_or(0);
+                let is_skipped = deps.iter().any(|dep| expected[*dep as usize].is_none());
+                assert!(raised >= least || is_skipped, "run {run} task {index} raised {raised} times, not {least}");
             }
         }
         cluster.client.release(run);

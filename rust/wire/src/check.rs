@@ -157,7 +157,19 @@ impl Check for Lease<'_> {
     fn check(&self) -> Result<(), DecodeError> {
         let Lease { function_ids, function_names, functions, value_task, values, .. } = *self;
         let Lease {
-            task, attempt, function, flags, index, dep_counts, deps, args, key_position, keys, timeout_ms, ..
+            task,
+            attempt,
+            function,
+            flags,
+            index,
+            dep_counts,
+            deps,
+            args,
+            key_position,
+            keys,
+            timeout_ms,
+            failures,
+            ..
         } = *self;
         let leases = task.len();
         rules!(Lease:
@@ -175,6 +187,7 @@ impl Check for Lease<'_> {
             is_ascending(key_position),
             key_position.all(|position| (position as usize) < leases),
             timeout_ms.is_empty() || timeout_ms.len() == leases,
+            failures.is_empty() || failures.len() == leases,
         )
     }
 }

@@ -119,14 +119,15 @@ body!(State<'a> {
     worker, worker_pid, worker_finished, worker_busy_ms,
     lease_frames, report_frames, stale_reports, recalls, worker_deaths, bytes_held, tasks_held
 } later {
-    store_limit, store_owned, store_peak, store_mapped, store_inline, store_spilled, largest, largest_bytes
+    store_limit, store_owned, store_peak, store_mapped, store_inline, store_spilled, largest, largest_bytes, retries,
+    timeouts
 });
 body!(Log<'a> { worker, stream, text });
 body!(Lease<'a> {
     frame, dead, function_ids, function_names, functions, value_task, values, task, attempt, function, flags, index,
     dep_counts, deps, args, key_position, keys
 } later {
-    timeout_ms
+    timeout_ms, failures
 });
 body!(Report<'a> { task, attempt, verdict, values, timed_function, timed_calls, timed_ns });
 body!(Recall<'a> { task, attempt, fetch });
@@ -142,7 +143,7 @@ body!(Death<'a> { worker, pid, signal, exit_code, attempts, limit, stderr });
 body!(Policy<'a> {
     retries, flags, backoff_ms, backoff_max_ms, timeout_ms, queue_timeout_ms, resources, amounts, tags
 });
-body!(Overrun { queued, worker, attempt, limit_ms });
+body!(Overrun { queued, worker, attempt, limit_ms } later { failures });
 body!(Overdue { task, attempt });
 
 macro_rules! messages {

@@ -14,6 +14,7 @@ mod message;
 mod msgpack;
 mod numbers;
 mod policy;
+mod state;
 mod value;
 
 pub use columns::{Blobs, BlobsBuf, U32s};

@@ -7,6 +7,7 @@
 use crate::columns::{Blobs, U32s};
 pub use crate::memory::*;
 pub use crate::policy::*;
+pub use crate::state::*;
 
 /// Version of the protocol; HELLO and WELCOME carry it, and only equal versions talk.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -256,81 +257,6 @@ pub struct Cancel<'a> {
     pub index: U32s<'a>,
 }
 
-/// Asks for the state of a run (client to broker), or of all runs of all clients together (observer to broker).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Query {
-    /// The run; an observer's is not looked at.
-    pub run: u32,
-    /// Number of the question, echoed in [`State`].
-    pub number: u64,
-}
-
-/// The state of a run and of the workers (broker to client). Where an observer asked, it is that of all runs since the
-/// broker's start, and both times are 0.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct State<'a> {
-    /// The run.
-    pub run: u32,
-    /// Number of the question.
-    pub number: u64,
-    /// Tasks that wait for predecessors.
-    pub waiting: u64,
-    /// Tasks that could start.
-    pub ready: u64,
-    /// Tasks that a worker holds.
-    pub leased: u64,
-    /// Tasks that returned.
-    pub done: u64,
-    /// Tasks that failed (also by killing their worker).
-    pub failed: u64,
-    /// Tasks that never ran because an ancestor failed.
-    pub skipped: u64,
-    /// Tasks that were cancelled.
-    pub cancelled: u64,
-    /// Nanoseconds from the arrival of SUBMIT to the first lease; 0 before it.
-    pub first_lease_ns: u64,
-    /// Nanoseconds from the arrival of SUBMIT to the end of the last task, or to now.
-    pub elapsed_ns: u64,
-    /// Per worker: its number.
-    pub worker: U32s<'a>,
-    /// Per worker: process id, 0 while none lives.
-    pub worker_pid: U32s<'a>,
-    /// Per worker: tasks of this run that it finished.
-    pub worker_finished: U32s<'a>,
-    /// Per worker: milliseconds in user code since its start.
-    pub worker_busy_ms: U32s<'a>,
-    /// Lease frames sent by the broker since its start.
-    pub lease_frames: u64,
-    /// Report frames received since its start.
-    pub report_frames: u64,
-    /// Late or duplicate reports that were dropped since its start (K4).
-    pub stale_reports: u64,
-    /// Recalls sent since its start.
-    pub recalls: u64,
-    /// Workers that died since its start.
-    pub worker_deaths: u64,
-    /// Bytes of results and arguments that the broker holds now.
-    pub bytes_held: u64,
-    /// Tasks in the kernel now, all runs.
-    pub tasks_held: u64,
-    /// Bytes that results may take in memory together.
-    pub store_limit: u64,
-    /// Bytes of shared memory that processes own.
-    pub store_owned: u64,
-    /// The most that it was.
-    pub store_peak: u64,
-    /// Bytes of shared memory that processes have mapped which do not own them; once for each.
-    pub store_mapped: u64,
-    /// Bytes of results in the broker's own memory.
-    pub store_inline: u64,
-    /// Bytes of results that lie in files.
-    pub store_spilled: u64,
-    /// Names of the tasks with the largest results.
-    pub largest: Blobs<'a>,
-    /// Bytes of these results, as little-endian `u64`.
-    pub largest_bytes: &'a [u8],
-}
-
 /// Lines that tasks wrote (broker to client).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Log<'a> {
@@ -384,6 +310,8 @@ pub struct Lease<'a> {
     pub keys: Blobs<'a>,
     /// Per lease: milliseconds that the attempt may run, or 0; empty if none has a limit.
     pub timeout_ms: U32s<'a>,
+    /// Per lease: attempts of the task that failed before; empty if none did.
+    pub failures: U32s<'a>,
 }
 
 /// Flag of a lease: the value must be reported (it is kept, or a consumer is elsewhere).

@@ -42,6 +42,8 @@ pub struct Overrun {
     pub attempt: u32,
     /// The limit in milliseconds.
     pub limit_ms: u32,
+    /// Attempts that failed before.
+    pub failures: u32,
 }
 
 /// An attempt runs longer than its lease allows (worker to broker). The worker has asked it to stop; where it does not, the

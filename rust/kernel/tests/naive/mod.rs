@@ -64,6 +64,7 @@ pub enum Op {
     Fail(usize),
     FailUnleased(usize),
     GiveBack(usize),
+    SetClass(usize, u32),
     LoseWorker(u32),
     LoseResult(usize),
     Secure(usize),
@@ -186,6 +187,7 @@ impl World {
                 }
             }
             &Op::GiveBack(task) => self.give_back(task),
+            &Op::SetClass(task, class) => self.set_class(task, class),
             &Op::LoseWorker(worker) => self.lose_worker(worker),
             &Op::LoseResult(task) => self.lose_result(task),
             &Op::Secure(task) => {
@@ -364,6 +366,15 @@ impl World {
         self.tasks[task].state = Waiting;
         self.return_illegal();
         if self.missing(task).is_empty() {
+            self.make_ready(task, true);
+        }
+    }
+
+    fn set_class(&mut self, task: usize, class: u32) {
+        let before = std::mem::replace(&mut self.tasks[task].class, class);
+        assert_eq!(self.kernel.set_class(self.slot(task), ClassId(class)), ClassId(before));
+        if before != class && self.tasks[task].state == Ready {
+            self.leave(task);
             self.make_ready(task, true);
         }
     }

@@ -6,6 +6,7 @@
 
 use super::functions::Functions;
 use super::ledger::Ledger;
+use super::policy::DEFAULT_POLICY;
 use super::workers::{FRAME_BUDGET_NS, FRAMES_MAX, Worker};
 use super::{ANY_CLASS, Action, Broker, worker_id};
 use headrace_kernel::{ClassId, LeaseRequest, Oracle, Preference, TaskIndex};
@@ -36,6 +37,8 @@ pub(super) struct LeaseColumns {
     args: BlobsBuf,
     key_position: Vec<u32>,
     keys: BlobsBuf,
+    /// Short where the rest is 0.
+    failures: Vec<u32>,
 }
 
 impl LeaseColumns {
@@ -55,6 +58,22 @@ impl LeaseColumns {
         self.args.clear();
         self.key_position.clear();
         self.keys.clear();
+        self.failures.clear();
+    }
+
+    /// Enters what is rarely said of a lease: the next one.
+    fn push_policy(&mut self, failures: u32) {
+        if failures > 0 {
+            self.failures.resize(self.task.len(), 0);
+            self.failures.push(failures);
+        }
+    }
+
+    /// Makes columns as long as they must be, or empty.
+    fn fill(&mut self) {
+        if !self.failures.is_empty() {
+            self.failures.resize(self.task.len(), 0);
+        }
     }
 
     /// Whether something of this length has to go into another frame than the functions and results so far.
@@ -100,6 +119,7 @@ impl LeaseColumns {
             args: self.args.as_blobs(),
             key_position: (&self.key_position).into(),
             keys: self.keys.as_blobs(),
+            failures: (&self.failures).into(),
             ..self.luggage(frame, dead)
         })
     }
@@ -194,6 +214,7 @@ impl Broker {
             ledger,
             store,
             functions,
+            retries,
             runs,
             workers,
             columns,
@@ -274,6 +295,9 @@ impl Broker {
                     value.holders.push(number);
                 }
             }
+            if slot.policy != DEFAULT_POLICY {
+                columns.push_policy(retries.failures(lease.task.0));
+            }
             columns.task.push(lease.task.0);
             columns.attempt.push(lease.attempt.0);
             columns.function.push(slot.function);
@@ -293,6 +317,7 @@ impl Broker {
         }
         let worker = &mut workers[number as usize];
         let mut bytes = Vec::new();
+        columns.fill();
         columns.message(frame, &worker.dead).encode(&mut bytes);
         worker.dead.clear();
         worker.expect_transit(bytes.len());

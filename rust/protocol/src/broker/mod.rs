@@ -27,6 +27,7 @@ mod put;
 mod recall;
 mod reports;
 mod results;
+mod retry;
 mod runs;
 mod spill;
 mod store;
@@ -49,6 +50,7 @@ use headrace_wire::{DecodeError, Message};
 use ledger::Ledger;
 use peers::Peer;
 use policy::Policies;
+use retry::Retries;
 use runs::{Counts, Run};
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, VecDeque};
@@ -75,6 +77,8 @@ pub struct Config {
     pub python: String,
     /// Nanoseconds between an interrupt of a running task and the kill of its worker.
     pub grace_ns: u64,
+    /// Where the chance in pauses before retries begins: equal seeds and events give equal pauses.
+    pub seed: u64,
 }
 
 /// Counts since the broker's start.
@@ -90,6 +94,10 @@ pub struct Statistics {
     pub recalls: u64,
     /// Workers that died.
     pub worker_deaths: u64,
+    /// Attempts that failed and were followed by another one.
+    pub retries: u64,
+    /// Attempts, and waits for a worker, that passed a time limit.
+    pub timeouts: u64,
     /// Frames of unknown type that were skipped.
     pub unknown_frames: u64,
     /// Bytes of arguments and results held now, in shared memory and out of it.
@@ -106,6 +114,7 @@ pub struct Broker {
     store: Store,
     functions: Functions,
     policies: Policies,
+    retries: Retries,
     runs: Vec<Option<Run>>,
     free_runs: Vec<u32>,
     /// The tasks of runs of which nothing is left.
@@ -145,6 +154,7 @@ impl Broker {
         let workers = (0..config.workers).map(Worker::new).collect();
         let mut broker = Broker {
             store: Store::new(config.store_limit, config.spill_limit),
+            retries: Retries::new(config.seed),
             config,
             kernel: Kernel::new(),
             ledger: Ledger::default(),
@@ -244,6 +254,7 @@ impl Broker {
         self.settle_store(now_ns);
         self.serve_wants(now_ns);
         self.keep_budget(now_ns);
+        self.end_pauses(now_ns);
         self.dispatch(now_ns);
         self.recall_for_idle_workers(now_ns);
         self.tell_news(now_ns);
@@ -264,7 +275,8 @@ impl Broker {
             Life::Down { respawn_ns } => Some(respawn_ns),
             _ => worker.interrupted.iter().map(|asked| asked.retry_ns.min(asked.kill_ns)).min(),
         });
-        workers.chain([self.heartbeat_due_ns]).chain(self.recall_due_ns).chain(self.wants_due_ns()).min()
+        let timers = [self.recall_due_ns, self.wants_due_ns(), self.retries.next_timeout_ns()];
+        workers.chain([self.heartbeat_due_ns]).chain(timers.into_iter().flatten()).min()
     }
 
     /// Whether no work can be done any more: workers cannot be started, and every client has been told.

@@ -94,7 +94,7 @@ impl Broker {
 
 impl Broker {
     /// Results that only workers have and that `tasks` need, or leases of the same worker that come back with them.
-    fn held_inputs(&self, donor: u32, tasks: &[(u32, u32)]) -> Vec<u32> {
+    pub(super) fn held_inputs(&self, donor: u32, tasks: &[(u32, u32)]) -> Vec<u32> {
         let mut closure: Vec<TaskIndex> = tasks.iter().map(|(task, _)| TaskIndex(*task)).collect();
         let mut seen: FxHashSet<TaskIndex> = closure.iter().copied().collect();
         let mut fetch = Vec::new();
@@ -110,11 +110,10 @@ impl Broker {
         fetch
     }
 
-    /// Asks a worker for the value of a held result.
-    pub(super) fn fetch(&mut self, worker: u32, task: u32) {
-        if let Some(peer) = self.workers[worker as usize].peer() {
-            let wanted = [task];
-            self.send(peer, &Message::Recall(Recall { fetch: wanted[..].into(), ..Recall::default() }));
+    /// Asks a worker for the values of held results.
+    pub(super) fn fetch(&mut self, worker: u32, wanted: &[u32]) {
+        if let (Some(peer), false) = (self.workers[worker as usize].peer(), wanted.is_empty()) {
+            self.send(peer, &Message::Recall(Recall { fetch: wanted.into(), ..Recall::default() }));
         }
     }
 
@@ -123,12 +122,18 @@ impl Broker {
     /// again, and what that needs likewise; this happens when leases come back for a reason that nobody could foresee,
     /// such as the death of another worker.
     pub(super) fn regain_inputs(&mut self, task: u32) {
+        self.regain_inputs_but(task, &[]);
+    }
+
+    /// The same, where some results, in order of their numbers, are on their way; nobody may be given the task before.
+    pub(super) fn regain_inputs_but(&mut self, task: u32, coming: &[u32]) {
         let mut again = vec![TaskIndex(task)];
         let mut seen: FxHashSet<TaskIndex> = again.iter().copied().collect();
         while let Some(task) = again.pop() {
             let inputs: Vec<TaskIndex> = self.kernel.predecessors(task).to_vec();
             for input in inputs {
-                let held = self.ledger.value(input.0).is_some_and(|value| value.payload.is_none());
+                let held = self.ledger.value(input.0).is_some_and(|value| value.payload.is_none())
+                    && coming.binary_search(&input.0).is_err();
                 match self.kernel.state(input) {
                     TaskState::Leased => self.ledger.slot_mut(input.0).wanted = true,
                     TaskState::Done if held => {

@@ -83,6 +83,7 @@ impl Broker {
         let held = self.ledger.slot(task).held_by_worker;
         let refusal = if verdict == Verdict::Done { self.refuse_inline(&value, now_ns) } else { None };
         let accepted = match verdict {
+            Verdict::Failed | Verdict::TimedOut if self.retry(number, task, attempt, now_ns) => return,
             Verdict::Done if refusal.is_some() => self.kernel.fail(worker, index, stamp),
             Verdict::Value => {
                 if self.ledger.value(task).is_some_and(|held| held.payload.is_none() && held.holders.contains(&number))
@@ -106,7 +107,7 @@ impl Broker {
             }
             Verdict::DoneHeld if self.ledger.slot(task).wanted && self.kernel.attempt(index) == stamp => {
                 self.workers[number as usize].awaited = Some((task, attempt));
-                return self.fetch(number, task);
+                return self.fetch(number, &[task]);
             }
             Verdict::Done => self.kernel.complete(worker, index, stamp, true),
             Verdict::DoneHeld => self.kernel.complete(worker, index, stamp, !held),
@@ -187,8 +188,9 @@ impl Broker {
     /// An attempt passed its time limit.
     fn note_overrun(&mut self, worker: u32, task: u32, attempt: u32, now_ns: u64) {
         let limit_ms = self.policies.get(self.ledger.slot(task).policy).timeout_ms;
+        let failures = self.retries.failures(task);
         let mut blob = Vec::new();
-        Message::Overrun(Overrun { queued: false, worker, attempt, limit_ms }).encode(&mut blob);
+        Message::Overrun(Overrun { queued: false, worker, attempt, limit_ms, failures }).encode(&mut blob);
         self.note_failed(task, Outcome::TimedOut, &blob, now_ns);
     }
 
@@ -270,23 +272,28 @@ impl Broker {
     }
 
     /// Follows up leases that came back with another one. Making an input again may bring further ones back.
-    fn settle_returned(&mut self) {
+    pub(super) fn settle_returned(&mut self) {
         loop {
             let mut returned: Vec<Returned> = Vec::new();
             self.kernel.drain_returned(|lease| returned.push(lease));
             if returned.is_empty() {
                 return;
             }
-            for lease in returned {
-                self.unlease(lease.worker.0, lease.task.0);
-                self.drop_lease(lease.worker.0, lease.task.0, lease.attempt.0);
-                self.regain_inputs(lease.task.0);
-            }
+            self.take_leases(returned, &[]);
+        }
+    }
+
+    /// Follows up these leases, where some results are on their way.
+    pub(super) fn take_leases(&mut self, returned: Vec<Returned>, coming: &[u32]) {
+        for lease in returned {
+            self.unlease(lease.worker.0, lease.task.0);
+            self.drop_lease(lease.worker.0, lease.task.0, lease.attempt.0);
+            self.regain_inputs_but(lease.task.0, coming);
         }
     }
 
     fn settle_dead_and_freed(&mut self) {
-        let Broker { kernel, ledger, policies, runs, workers, .. } = self;
+        let Broker { kernel, ledger, policies, retries, runs, workers, .. } = self;
         kernel.drain_dead(|task| {
             for holder in ledger.drop_value(task.0) {
                 workers[holder as usize].dead.push(task.0);
@@ -297,6 +304,7 @@ impl Broker {
             let slot = *ledger.slot(task.0);
             ledger.close(task.0);
             policies.remove_task(slot.policy);
+            retries.forget(task.0);
             let run = runs[slot.run as usize].as_mut().expect("a live task's run is in the table");
             run.forget(slot.index);
             if run.live == 0 {

@@ -150,6 +150,8 @@ impl Broker {
             state.failed = counts.failed;
             state.skipped = counts.skipped;
             state.cancelled = counts.cancelled;
+            state.retries = counts.retries;
+            state.timeouts = counts.timeouts;
         }
         if let Some(run) = position.map(|position| self.run(position)) {
             finished_by.clone_from(&run.finished_by);

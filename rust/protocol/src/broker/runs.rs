@@ -45,6 +45,10 @@ pub(crate) struct Counts {
     pub(crate) failed: u64,
     pub(crate) skipped: u64,
     pub(crate) cancelled: u64,
+    /// Attempts that failed and were followed by another one.
+    pub(crate) retries: u64,
+    /// Attempts, and waits for a worker, that passed a time limit.
+    pub(crate) timeouts: u64,
 }
 
 impl Counts {
@@ -62,6 +66,8 @@ impl Counts {
             failed: self.failed + other.failed,
             skipped: self.skipped + other.skipped,
             cancelled: self.cancelled + other.cancelled,
+            retries: self.retries + other.retries,
+            timeouts: self.timeouts + other.timeouts,
         }
     }
 }

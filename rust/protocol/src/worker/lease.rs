@@ -38,6 +38,8 @@ struct Columns {
     args: Box<[u8]>,
     /// Keys of their own, ascending by position.
     keys: Vec<(u32, Box<str>)>,
+    /// Attempts that failed before, by position; empty where none did.
+    failures: Box<[u32]>,
 }
 
 /// The leases of one frame that have not started.
@@ -119,6 +121,7 @@ impl Queue {
             deps: frame.deps.to_vec(),
             args: frame.args.bytes.into(),
             keys: frame.key_position.iter().zip(frame.keys.iter().map(text)).collect(),
+            failures: frame.failures.iter().collect(),
         };
         self.batches.push_back(Batch { leases, columns: Arc::new(columns) });
     }
@@ -176,6 +179,12 @@ impl Queue {
         let position = self.running.as_ref()?.position;
         let keys = &self.columns.keys;
         keys.binary_search_by_key(&position, |(position, _)| *position).ok().map(|at| &*keys[at].1)
+    }
+
+    /// How many attempts of the running lease's task failed before.
+    pub(super) fn failures_of_running(&self) -> u32 {
+        let position = self.running.as_ref().map_or(0, |lease| lease.position as usize);
+        self.columns.failures.get(position).copied().unwrap_or(0)
     }
 
     /// Removes those of `wanted` (task, attempt) that have not started, and every lease behind them that depends on one

@@ -66,6 +66,8 @@ pub enum Ending<'a> {
     Value(&'a [u8]),
     /// It raised; this is the record of the exception.
     Raised(&'a [u8]),
+    /// It raised what its task's option says is worth no retry.
+    RaisedForGood(&'a [u8]),
     /// A cancel interrupted it.
     Interrupted,
 }
@@ -77,6 +79,8 @@ pub struct Running {
     pub key: String,
     /// Its attempt number.
     pub attempt: u32,
+    /// Attempts of the task that failed before.
+    pub failures: u32,
 }
 
 /// Why the session ended.
@@ -249,6 +253,9 @@ impl Worker {
                 self.reporting.push(lease.task, lease.attempt, verdict, blob);
             }
             Ending::Raised(record) => self.give_up(lease.task, lease.attempt, Verdict::Failed, record),
+            Ending::RaisedForGood(record) => {
+                self.give_up(lease.task, lease.attempt, Verdict::FailedForGood, record);
+            }
             Ending::Interrupted => self.give_up(lease.task, lease.attempt, Verdict::Cancelled, &[]),
         }
         for value in self.taken.drain(..) {
@@ -337,7 +344,7 @@ impl Worker {
             let name = self.functions.get(&lease.function).map_or("task", |function| &*function.name);
             format!("{name}-{}", lease.index)
         });
-        Some(Running { key, attempt: lease.attempt })
+        Some(Running { key, attempt: lease.attempt, failures: self.queue.failures_of_running() })
     }
 
     /// What the machine holds.

@@ -2,7 +2,8 @@
 
 use headrace_protocol::broker::{Action, Broker, Config, Exit, Frame, PeerId, SegmentNews, SpillPart};
 use headrace_wire::{
-    Blobs, BlobsBuf, Cancel, Hello, Hold, Message, Outcome, PROTOCOL_VERSION, Report, Results, Role, Submit, Verdict,
+    ANY_WORKER, Blobs, BlobsBuf, Cancel, Hello, Hold, Message, Outcome, PROTOCOL_VERSION, Policy, Report, Results,
+    Role, Submit, Verdict,
 };
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ pub(crate) struct Got {
     pub(crate) index: u32,
     pub(crate) function: u32,
     pub(crate) flags: u8,
+    pub(crate) failures: u32,
 }
 
 /// What the broker did.
@@ -148,6 +150,7 @@ impl Story {
             version: "0.1.0".into(),
             python: "3.11.7".into(),
             grace_ns: 1_000_000_000,
+            seed: 7,
         };
         let mut story = Story {
             broker: Broker::new(config, 0),
@@ -269,6 +272,39 @@ impl Story {
             dep_counts: (&counts).into(),
             deps: (&flat).into(),
             args: Blobs { lens: (&lens).into(), bytes: &[] },
+            keep: keep.into(),
+            ..Submit::default()
+        };
+        self.send(CLIENT, &Message::Submit(submit));
+    }
+
+    /// Submits a graph whose tasks call the function that run `first` brought, or a new one, each with this policy.
+    pub(crate) fn submit_policy(&mut self, run: u32, first: u32, deps: &[&[u32]], keep: &[u32], policy: &Policy<'_>) {
+        let counts: Vec<u32> = deps.iter().map(|list| list.len() as u32).collect();
+        let flat: Vec<u32> = deps.iter().flat_map(|list| list.iter().copied()).collect();
+        let (zeros, number) = (vec![0; deps.len()], [first]);
+        let (mut pickles, mut policies) = (BlobsBuf::default(), BlobsBuf::default());
+        let is_new = run == first;
+        if is_new {
+            pickles.push(b"work");
+        }
+        let mut blob = Vec::new();
+        Message::Policy(policy.clone()).encode(&mut blob);
+        policies.push(&blob);
+        let submit = Submit {
+            run,
+            function_ids: number[..usize::from(is_new)].into(),
+            function_names: pickles.as_blobs(),
+            functions: pickles.as_blobs(),
+            function_map: number[..].into(),
+            task_function: (&zeros).into(),
+            dep_counts: (&counts).into(),
+            deps: (&flat).into(),
+            args: Blobs { lens: (&zeros).into(), bytes: &[] },
+            task_options: (&zeros).into(),
+            priority: [0][..].into(),
+            worker: [ANY_WORKER][..].into(),
+            policies: policies.as_blobs(),
             keep: keep.into(),
             ..Submit::default()
         };
@@ -415,6 +451,7 @@ impl Story {
                     index: lease.index.at(at),
                     function: lease.function.at(at),
                     flags: lease.flags[at],
+                    failures: lease.failures.iter().nth(at).unwrap_or(0),
                 };
                 Said::Lease {
                     worker,

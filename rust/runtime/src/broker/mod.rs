@@ -8,6 +8,7 @@ mod lines;
 mod spiller;
 mod turn;
 
+use crate::clock;
 use crate::inproc::{self, ClientEnd};
 use crate::run_dir::RunDir;
 use crate::segments::Segments;
@@ -126,6 +127,7 @@ pub fn start(config: BrokerConfig) -> Result<(BrokerHandle, ClientEnd), StartErr
         version: config.version.clone(),
         python: config.python.clone(),
         grace_ns: config.grace_ns,
+        seed: clock::now_ns(),
     };
     let path = run_dir.path().to_owned();
     let children = children::Children::new(&config, &endpoint, library.path())?;

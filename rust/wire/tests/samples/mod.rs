@@ -32,7 +32,7 @@ pub(crate) fn samples() -> Vec<(&'static str, Message<'static>)> {
         ("moved", Message::Moved(Moved { run: 3, index: words(&[7, 300]), values: blobs(&[2, 0], b"\x03\x07") })),
         ("death", Message::Death(death())),
         ("policy", Message::Policy(policy())),
-        ("overrun", Message::Overrun(Overrun { queued: true, worker: 1, attempt: 2, limit_ms: 60_000 })),
+        ("overrun", Message::Overrun(Overrun { queued: true, worker: 1, attempt: 2, limit_ms: 60_000, failures: 1 })),
         ("overdue", Message::Overdue(Overdue { task: 40, attempt: 300 })),
     ]
 }
@@ -147,6 +147,8 @@ fn state() -> State<'static> {
         store_spilled: 1 << 30,
         largest: blobs(&[6, 6], b"load-3load-4"),
         largest_bytes: &[0, 0, 0, 12, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0],
+        retries: 8,
+        timeouts: 300,
     }
 }
 
@@ -170,6 +172,7 @@ fn lease() -> Lease<'static> {
         key_position: words(&[1]),
         keys: blobs(&[5], b"total"),
         timeout_ms: words(&[0, 5_000]),
+        failures: words(&[2, 0]),
     }
 }
 

@@ -52,8 +52,8 @@ pub(crate) fn message() -> BoxedStrategy<Message<'static>> {
             .prop_map(|(run, index, values)| Message::Moved(Moved { run, index, values })),
         death().prop_map(Message::Death),
         policy().prop_map(Message::Policy),
-        any::<(bool, u32, u32, u32)>().prop_map(|(queued, worker, attempt, limit_ms)| {
-            Message::Overrun(Overrun { queued, worker, attempt, limit_ms })
+        any::<(bool, u32, u32, u32, u32)>().prop_map(|(queued, worker, attempt, limit_ms, failures)| {
+            Message::Overrun(Overrun { queued, worker, attempt, limit_ms, failures })
         }),
         any::<(u32, u32)>().prop_map(|(task, attempt)| Message::Overdue(Overdue { task, attempt })),
     ]
@@ -164,8 +164,8 @@ fn results() -> impl Strategy<Value = Results<'static>> {
 fn state() -> impl Strategy<Value = State<'static>> {
     let workers = (0..9_usize).prop_flat_map(|count| vec(column(count), 4));
     let largest = (0..4_usize).prop_flat_map(|count| (blobs(count), bytes(8 * count)));
-    (any::<[u64; 17]>(), any::<[u64; 6]>(), any::<u32>(), workers, largest).prop_map(
-        |(numbers, store, run, workers, (largest, largest_bytes))| {
+    (any::<[u64; 17]>(), any::<[u64; 8]>(), any::<u32>(), workers, largest).prop_map(
+        |(numbers, more, run, workers, (largest, largest_bytes))| {
             let [number, waiting, ready, leased, done, failed, skipped, cancelled, first_lease_ns, ..] = numbers;
             let [.., elapsed_ns, lease_frames, report_frames, stale_reports, recalls, deaths, held, tasks] = numbers;
             State {
@@ -191,14 +191,16 @@ fn state() -> impl Strategy<Value = State<'static>> {
                 worker_deaths: deaths,
                 bytes_held: held,
                 tasks_held: tasks,
-                store_limit: store[0],
-                store_owned: store[1],
-                store_peak: store[2],
-                store_mapped: store[3],
-                store_inline: store[4],
-                store_spilled: store[5],
+                store_limit: more[0],
+                store_owned: more[1],
+                store_peak: more[2],
+                store_mapped: more[3],
+                store_inline: more[4],
+                store_spilled: more[5],
                 largest,
                 largest_bytes,
+                retries: more[6],
+                timeouts: more[7],
             }
         },
     )
@@ -211,33 +213,36 @@ fn lease() -> impl Strategy<Value = Lease<'static>> {
             (any::<u32>(), column(0..9), column(functions), blobs(functions), blobs(functions)),
             (column(values), blobs(values), vec(vec(any::<u32>(), 0..5), leases), keys),
             (column(leases), column(leases), column(leases), bytes(leases), column(leases), blobs(leases)),
-            prop_oneof![Just(0), Just(leases)].prop_flat_map(column),
+            [(); 2].map(|()| prop_oneof![Just(0), Just(leases)].prop_flat_map(column)),
         )
-            .prop_map(|(head, (value_task, values, deps, (key_position, keys)), leases, timeout_ms)| {
-                let (frame, dead, function_ids, function_names, functions) = head;
-                let (task, attempt, function, flags, index, args) = leases;
-                let (dep_counts, deps) = csr(deps);
-                Lease {
-                    frame,
-                    dead,
-                    function_ids,
-                    function_names,
-                    functions,
-                    value_task,
-                    values,
-                    task,
-                    attempt,
-                    function,
-                    flags,
-                    index,
-                    dep_counts,
-                    deps,
-                    args,
-                    key_position,
-                    keys,
-                    timeout_ms,
-                }
-            })
+            .prop_map(
+                |(head, (value_task, values, deps, (key_position, keys)), leases, [timeout_ms, failures])| {
+                    let (frame, dead, function_ids, function_names, functions) = head;
+                    let (task, attempt, function, flags, index, args) = leases;
+                    let (dep_counts, deps) = csr(deps);
+                    Lease {
+                        frame,
+                        dead,
+                        function_ids,
+                        function_names,
+                        functions,
+                        value_task,
+                        values,
+                        task,
+                        attempt,
+                        function,
+                        flags,
+                        index,
+                        dep_counts,
+                        deps,
+                        args,
+                        key_position,
+                        keys,
+                        timeout_ms,
+                        failures,
+                    }
+                },
+            )
     })
 }
 
