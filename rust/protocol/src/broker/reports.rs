@@ -105,6 +105,13 @@ impl Broker {
                 }
                 return;
             }
+            Verdict::DoneHeld if self.ledger.slot(task).reported && self.is_leased(number, task, attempt) => {
+                // Nobody else has it: whoever needs it would wait for ever.
+                if let Some(peer) = self.workers[number as usize].peer() {
+                    self.refuse(peer, "a value that was to be reported did not come", now_ns);
+                }
+                return;
+            }
             Verdict::DoneHeld if self.ledger.slot(task).wanted && self.kernel.attempt(index) == stamp => {
                 self.workers[number as usize].awaited = Some((task, attempt));
                 return self.fetch(number, task);
@@ -137,6 +144,11 @@ impl Broker {
                 self.settle_returned();
             }
         }
+    }
+
+    fn is_leased(&self, number: u32, task: u32, attempt: u32) -> bool {
+        let task = TaskIndex(task);
+        self.kernel.worker_of(task) == Some(worker_id(number)) && self.kernel.attempt(task) == Attempt(attempt)
     }
 
     /// What a worker may hold of an attempt that does not count is to go, unless it holds or makes a value that does.

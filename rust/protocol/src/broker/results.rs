@@ -59,6 +59,7 @@ impl Broker {
             if let Some(slot) = self.run(position).slots.get(index) {
                 self.ledger.slot_mut(slot).refs += 1;
                 self.kernel.hold(TaskIndex(slot));
+                self.want_result(TaskIndex(slot));
             }
         }
         for index in hold.remove.iter() {

@@ -130,6 +130,7 @@ impl Broker {
         let mut slots = Vec::with_capacity(tasks);
         self.kernel.submit(&chunk, &mut slots).map_err(|error| error.to_string())?;
         self.enter(position, frame, submit, &functions, &slots);
+        external.iter().for_each(|task| self.want_result(*task));
         for local in keep {
             self.ledger.slot_mut(slots[local as usize].0).kept = true;
         }
