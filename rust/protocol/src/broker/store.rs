@@ -332,7 +332,11 @@ impl Broker {
                 self.store.freed = true;
             }
         }
+        // Who has been cut is about to die, and lets go of everything then.
         for (peer, blocks) in told {
+            if self.is_cut(peer) {
+                continue;
+            }
             let segment: Vec<u32> = blocks.iter().map(|block| block.0).collect();
             let offset: Vec<u32> = blocks.iter().map(|block| (block.1 / BLOCK_ALIGN) as u32).collect();
             let citations: Vec<u32> = blocks.iter().map(|block| block.2).collect();

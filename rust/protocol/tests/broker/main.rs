@@ -4,6 +4,7 @@ mod observer;
 mod spill;
 mod store;
 mod story;
+mod unruly;
 
 use headrace_protocol::broker::{Exit, LEASE_BYTES_MAX, PeerId};
 use headrace_wire::{
