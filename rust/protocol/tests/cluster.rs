@@ -361,7 +361,8 @@ impl Cluster {
                 }
             }
             Action::Kill { worker } => self.kill(worker as usize),
-            Action::Cut { .. } | Action::Forget { .. } | Action::Look { .. } | Action::CloseSegment { .. } => {}
+            Action::Cut { peer } => panic!("{peer:?} means well, and was cut"),
+            Action::Forget { .. } | Action::Look { .. } | Action::CloseSegment { .. } => {}
             Action::Segment { worker: Some(worker), news } => {
                 let Some(process) = &mut self.workers[worker as usize] else { return };
                 match news {

@@ -30,6 +30,8 @@ const LOOK_NS: u64 = 100_000_000;
 /// Inline results may exceed the budget by this part of it before some move to disk; and the pause after a look in vain.
 const INLINE_SLACKS_A_BUDGET: u64 = 16;
 const INLINE_PAUSE_NS: u64 = 50_000_000;
+/// Wishes for memory that a peer may have open: one for each thread that waits.
+const WANTS_MAX: usize = 1_024;
 /// How long unused segments stay warm, in steps of a heartbeat.
 const WARM_NS: u64 = 5_000_000_000;
 /// How many results an error and the statistics name.
@@ -62,6 +64,9 @@ impl Store {
 
 impl Broker {
     pub(super) fn handle_want(&mut self, peer: PeerId, bytes: u64, now_ns: u64) {
+        if self.store.wants.iter().filter(|wanted| wanted.peer == peer).count() >= WANTS_MAX {
+            return self.refuse(peer, &format!("more than {WANTS_MAX} open wishes for memory"), now_ns);
+        }
         self.store.used = true;
         self.store.wants.push_back(Wanted { peer, bytes, asked: false, since_ns: now_ns, due_ns: now_ns });
         self.serve_wants(now_ns);
@@ -228,6 +233,7 @@ impl Broker {
     /// Asks every owner for the segments that it does not use.
     fn ask_for_segments(&mut self) {
         let mut owners: Vec<PeerId> = self.store.segments.values().filter_map(|segment| segment.owner).collect();
+        owners.retain(|owner| !self.is_cut(*owner));
         owners.sort_unstable();
         owners.dedup();
         // Dead results that a worker holds still may be what fills its segments.

@@ -247,6 +247,7 @@ impl Broker {
         for lease in leased.iter() {
             let slot = ledger.slot_mut(lease.task.0);
             slot.frame = frame;
+            slot.reported = lease.report;
             slot.held_by_worker = lease.hold;
             slot.recalled = false;
             slot.wanted = false;

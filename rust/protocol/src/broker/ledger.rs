@@ -36,6 +36,8 @@ pub(crate) struct Slot {
     pub(crate) policy: u32,
     /// It is counted as done.
     pub(crate) done: bool,
+    /// The lease asked the worker to report the result.
+    pub(crate) reported: bool,
     /// The lease asked the worker to hold the result.
     pub(crate) held_by_worker: bool,
     /// A consumer went elsewhere after the lease said that none would: the value must be fetched.
@@ -63,6 +65,7 @@ impl Default for Slot {
             policy: DEFAULT_POLICY,
             done: false,
             kept: false,
+            reported: false,
             held_by_worker: false,
             wanted: false,
             recalled: false,

@@ -104,6 +104,8 @@ pub struct Statistics {
     pub bytes_held: u64,
     /// Tasks held now.
     pub tasks_held: u64,
+    /// Peers known now, those that were cut among them.
+    pub peers: u64,
 }
 
 /// The broker's state. See the module's text.
@@ -126,6 +128,9 @@ pub struct Broker {
     /// Graphs of which only the first part is in.
     rest: VecDeque<Rest>,
     peers: BTreeMap<PeerId, Peer>,
+    /// Those that were cut, in that order; some may be forgotten by now.
+    strays: VecDeque<PeerId>,
+    only_client: Option<PeerId>,
     workers: Vec<Worker>,
     next_session: u64,
     heartbeat_number: u64,
@@ -145,6 +150,8 @@ pub struct Broker {
 
 /// Time between two questions whether a worker lives.
 const HEARTBEAT_NS: u64 = 1_000_000_000;
+/// Bytes of a frame that is read of a peer which may only say HELLO or ask.
+const SMALL_BYTES_MAX: usize = 4_096;
 /// Class of tasks that any worker may take; class `1 + w` belongs to worker `w`.
 const ANY_CLASS: ClassId = ClassId(0);
 
@@ -167,6 +174,8 @@ impl Broker {
             rest_due: false,
             rest: VecDeque::new(),
             peers: BTreeMap::new(),
+            strays: VecDeque::new(),
+            only_client: None,
             workers,
             next_session: 1,
             heartbeat_number: 0,
@@ -200,7 +209,12 @@ impl Broker {
             Some(Peer::Client(_)) | None => {}
         }
         let known = self.peers.get(&peer);
-        let message = match Message::decode((**frame).as_ref()) {
+        let bytes: &[u8] = (**frame).as_ref();
+        if bytes.len() > SMALL_BYTES_MAX && matches!(known, None | Some(Peer::Observer { .. })) {
+            let text = format!("{} bytes in a frame, where at most {SMALL_BYTES_MAX} are read", bytes.len());
+            return self.refuse(peer, &text, now_ns);
+        }
+        let message = match Message::decode(bytes) {
             Ok(message) => message,
             Err(DecodeError::UnknownType(_)) if known.is_some() => {
                 self.statistics.unknown_frames += 1;
@@ -223,7 +237,7 @@ impl Broker {
             (Some(_), Message::Heartbeat(_)) => {}
             (Some(Peer::Client(_)), Message::Put(put)) => self.handle_put(peer, frame, &put, now_ns),
             (Some(Peer::Worker(_) | Peer::Client(_)), Message::Want(want)) => {
-                self.handle_want(peer, want.bytes, now_ns)
+                self.handle_want(peer, want.bytes, now_ns);
             }
             (Some(Peer::Worker(_) | Peer::Client(_)), Message::Released(released)) => {
                 self.handle_released(peer, &released, now_ns);
@@ -287,7 +301,7 @@ impl Broker {
     /// Counts since the start.
     pub fn statistics(&self) -> Statistics {
         let bytes_held = self.ledger.bytes_held() + self.store.statistics().cited;
-        Statistics { bytes_held, tasks_held: self.tasks_held(), ..self.statistics }
+        Statistics { bytes_held, tasks_held: self.tasks_held(), peers: self.peers.len() as u64, ..self.statistics }
     }
 
     /// Shared memory now.

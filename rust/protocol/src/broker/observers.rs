@@ -14,6 +14,10 @@ impl Broker {
         self.runs.iter().flatten().fold(self.past, |counts, run| counts.and(run.counts))
     }
 
+    pub(super) fn count_observers(&self) -> usize {
+        self.peers.values().filter(|peer| matches!(peer, Peer::Observer { .. })).count()
+    }
+
     /// Forgets a peer of which nothing else hangs on its connection.
     pub(super) fn forget_peer(&mut self, peer: PeerId) {
         self.peers.remove(&peer);

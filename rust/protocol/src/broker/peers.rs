@@ -35,12 +35,27 @@ pub(super) struct Session {
     pub(super) runs: RunTable,
 }
 
+/// Peers that were cut and are remembered, so that what they go on sending is dropped unread; beyond that, the one that was cut first
+/// is a stranger again.
+const STRAYS_MAX: usize = 1_024;
+/// Observers at a time.
+const OBSERVERS_MAX: usize = 256;
+
 impl Broker {
+    /// From here on takes nobody else for a client.
+    pub fn serve_only(&mut self, client: PeerId) {
+        self.only_client = Some(client);
+    }
+
     pub(super) fn handle_hello(&mut self, peer: PeerId, hello: &Hello<'_>, now_ns: u64) {
         if let Some(text) = self.mismatch(hello) {
             return self.cut(peer, GoodbyeReason::VersionMismatch, &text, now_ns);
         }
         match hello.role {
+            Role::Client if self.only_client.is_some_and(|only| only != peer) => {
+                let text = "this broker serves the process that it runs in, and no other client";
+                return self.refuse(peer, text, now_ns);
+            }
             Role::Client => {
                 self.peers.insert(peer, Peer::Client(Session::default()));
             }
@@ -58,6 +73,9 @@ impl Broker {
                 worker.progress_ns = now_ns;
                 self.kernel.add_worker(worker_id(hello.worker));
                 self.peers.insert(peer, Peer::Worker(hello.worker));
+            }
+            Role::Observer if self.count_observers() >= OBSERVERS_MAX => {
+                return self.refuse(peer, &format!("{OBSERVERS_MAX} observers are here already"), now_ns);
             }
             Role::Observer => {
                 self.peers.insert(peer, Peer::Observer { heard_ns: now_ns });
@@ -109,17 +127,23 @@ impl Broker {
     /// A client is gone: nobody will read its results, so its tasks are cancelled and nothing of it is kept.
     pub fn handle_disconnect(&mut self, peer: PeerId, now_ns: u64) {
         self.admit_rest(now_ns);
-        let Some(Peer::Client(session)) = self.peers.remove(&peer) else { return };
+        if let Some(Peer::Client(session)) = self.peers.remove(&peer) {
+            self.end_session(peer, session, now_ns);
+            self.actions.push_back(Action::Forget { peer });
+        }
+    }
+
+    fn end_session(&mut self, peer: PeerId, session: Session, now_ns: u64) {
         let mut positions: Vec<u32> = session.runs.into_values().collect();
         positions.sort_unstable();
         for position in positions {
             let tasks = self.live_slots(position);
             self.kernel.cancel(&tasks);
             self.settle_cascades(now_ns);
-            let kept: Vec<TaskIndex> =
-                tasks.into_iter().filter(|task| std::mem::take(&mut self.ledger.slot_mut(task.0).kept)).collect();
-            for task in kept {
-                self.kernel.unhold(task);
+            for task in tasks {
+                let slot = self.ledger.slot_mut(task.0);
+                let holds = std::mem::take(&mut slot.refs) + u32::from(std::mem::take(&mut slot.kept));
+                (0..holds).for_each(|_| self.kernel.unhold(task));
             }
             if let Some(run) = self.runs[position as usize].as_mut() {
                 run.open = false;
@@ -130,7 +154,6 @@ impl Broker {
             self.drop_run_if_over(position);
         }
         self.lose_store_peer(peer, now_ns);
-        self.actions.push_back(Action::Cut { peer });
     }
 
     /// Says why to a peer that broke the protocol, and listens to it no more.
@@ -142,15 +165,31 @@ impl Broker {
         self.send(peer, &Message::Goodbye(Goodbye { reason: reason as u8, text }));
         match self.peers.insert(peer, Peer::Cut { heard_ns: now_ns }) {
             // A worker that talks nonsense is of no use; its death brings its tasks back.
-            Some(Peer::Worker(worker)) => self.actions.push_back(Action::Kill { worker }),
-            Some(Peer::Client(session)) => {
-                self.peers.insert(peer, Peer::Client(session));
-                self.handle_disconnect(peer, now_ns);
-                self.peers.insert(peer, Peer::Cut { heard_ns: now_ns });
+            Some(Peer::Worker(worker)) => {
+                self.workers[worker as usize].life = Life::Condemned(peer);
+                self.actions.push_back(Action::Kill { worker });
             }
+            Some(Peer::Client(session)) => self.end_session(peer, session, now_ns),
             Some(Peer::Observer { .. } | Peer::Cut { .. }) | None => {}
         }
         self.actions.push_back(Action::Cut { peer });
+        self.strays.push_back(peer);
+        if self.strays.len() > STRAYS_MAX
+            && let Some(oldest) = self.strays.pop_front().filter(|oldest| self.is_cut(*oldest))
+        {
+            self.forget_peer(oldest);
+        }
+    }
+
+    /// A peer does not take what it is sent, and that has become very much.
+    pub fn handle_congestion(&mut self, peer: PeerId, now_ns: u64) {
+        if self.peers.contains_key(&peer) && !self.is_cut(peer) {
+            self.refuse(peer, "it does not read what it is sent", now_ns);
+        }
+    }
+
+    pub(super) fn is_cut(&self, peer: PeerId) -> bool {
+        matches!(self.peers.get(&peer), Some(Peer::Cut { .. }))
     }
 
     /// Ends the broker: clients and workers are told, and no worker is started again.

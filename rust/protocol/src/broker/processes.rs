@@ -49,21 +49,22 @@ impl Broker {
         for entry in deferred.iter().filter(|entry| entry.carries_value()) {
             self.store.uncite(entry.value.bytes());
         }
-        if let Life::Ready(peer) = life {
-            self.peers.remove(&peer);
-            self.actions.push_back(Action::Forget { peer });
+        let peer = match life {
+            Life::Ready(peer) | Life::Condemned(peer) => Some(peer),
+            Life::Starting | Life::Down { .. } | Life::Retired => None,
+        };
+        if let Some(peer) = peer {
+            self.forget_peer(peer);
         }
         if self.shutting_down {
             self.workers[worker as usize].life = Life::Retired;
             return;
         }
-        if matches!(life, Life::Ready(_)) {
+        if let Some(peer) = peer {
             if let Some((task, attempt)) = executing {
                 self.blame(worker, task, attempt, pid, exit, &stderr, now_ns);
             }
             self.take_back(worker);
-        }
-        if let Life::Ready(peer) = life {
             self.lose_store_peer(peer, now_ns);
         }
         if self.workers[worker as usize].start_failures >= START_FAILURES_MAX {
@@ -71,9 +72,10 @@ impl Broker {
                 "" => "it wrote nothing to standard error".to_owned(),
                 words => format!("its last words:\n{words}"),
             };
-            self.give_up(&format!(
+            let text = format!(
                 "worker {worker} {exit} before it could take work, {START_FAILURES_MAX} times in a row; {words}"
-            ));
+            );
+            self.give_up(&text, now_ns);
         }
         self.settle_cascades(now_ns);
     }
@@ -84,7 +86,8 @@ impl Broker {
         process.start_failures += 1;
         process.end_process(now_ns);
         if process.start_failures >= START_FAILURES_MAX {
-            self.give_up(&format!("worker {worker} could not be started, {START_FAILURES_MAX} times in a row: {text}"));
+            let text = format!("worker {worker} could not be started, {START_FAILURES_MAX} times in a row: {text}");
+            self.give_up(&text, now_ns);
         }
     }
 

@@ -3,6 +3,7 @@
 
 use super::ledger::{NONE, Slot};
 use super::runs::{CALLS, Slots};
+use super::store::CITES_NOTHING;
 use super::{Broker, Frame, Payload, PeerId, worker_id};
 use headrace_kernel::{Chunk, ClassId, Classes, LeaseRequest, Leased, Oracle, Preference, Priorities, TaskIndex};
 use headrace_wire::Put;
@@ -28,6 +29,9 @@ impl Broker {
         if self.run(position).slots.get(put.index).is_some() {
             return self.refuse(peer, "a result was put where another one lies", now_ns);
         }
+        if !self.store.arrive(peer, put.value) {
+            return self.refuse(peer, CITES_NOTHING, now_ns);
+        }
         let task = self.make_ended_task();
         let slot = Slot {
             run: position,
@@ -39,7 +43,6 @@ impl Broker {
             ..Slot::default()
         };
         self.ledger.open(task.0, slot);
-        self.store.arrive(peer, put.value);
         self.ledger.set_value(task.0, Some(Payload::within(frame, put.value)), None);
         let run = self.run_mut(position);
         run.counts.total += 1;

@@ -117,6 +117,13 @@ impl Broker {
         }
     }
 
+    /// Somebody wants a result who was not there when its task was leased: the lease may not have asked for it.
+    pub(super) fn want_result(&mut self, task: TaskIndex) {
+        if self.kernel.state(task) == TaskState::Leased {
+            self.ledger.slot_mut(task.0).wanted = true;
+        }
+    }
+
     /// A task may go to any worker next, because its lease came back or it has to run again. An input that is still being
     /// made must be reported after all. An input that only a worker has, and that was not fetched with a recall, is made
     /// again, and what that needs likewise; this happens when leases come back for a reason that nobody could foresee,

@@ -1,6 +1,7 @@
 //! REPORT: what became of leases, and what follows from it.
 
 use super::ledger::Value;
+use super::store::CITES_NOTHING;
 use super::workers::{Entry, INTERRUPT_RETRY_NS, Interrupted};
 use super::{Action, Broker, Frame, Payload, worker_id};
 use headrace_kernel::{Attempt, HowEnded, Returned, TaskIndex};
@@ -23,11 +24,11 @@ impl Broker {
         }
         let entries =
             report.task.iter().zip(report.attempt.iter()).zip(report.verdict.iter().zip(report.values.iter()));
-        let peer = self.workers[number as usize].peer();
         for ((task, attempt), (verdict, blob)) in entries {
+            let Some(peer) = self.workers[number as usize].peer() else { return };
             let verdict = Verdict::try_from(*verdict).expect("the decoder admits known verdicts only");
-            if let (Verdict::Done | Verdict::Value, Some(peer)) = (verdict, peer) {
-                self.store.arrive(peer, blob);
+            if matches!(verdict, Verdict::Done | Verdict::Value) && !self.store.arrive(peer, blob) {
+                return self.refuse(peer, CITES_NOTHING, now_ns);
             }
             self.take_entry(number, Entry { task, attempt, verdict, value: Payload::within(frame, blob) }, now_ns);
         }
@@ -105,6 +106,13 @@ impl Broker {
                 }
                 return;
             }
+            Verdict::DoneHeld if self.ledger.slot(task).reported && self.is_leased(number, task, attempt) => {
+                // Nobody else has it: whoever needs it would wait for ever.
+                if let Some(peer) = self.workers[number as usize].peer() {
+                    self.refuse(peer, "a value that was to be reported did not come", now_ns);
+                }
+                return;
+            }
             Verdict::DoneHeld if self.ledger.slot(task).wanted && self.kernel.attempt(index) == stamp => {
                 self.workers[number as usize].awaited = Some((task, attempt));
                 return self.fetch(number, &[task]);
@@ -140,6 +148,11 @@ impl Broker {
                 self.settle_returned();
             }
         }
+    }
+
+    fn is_leased(&self, number: u32, task: u32, attempt: u32) -> bool {
+        let task = TaskIndex(task);
+        self.kernel.worker_of(task) == Some(worker_id(number)) && self.kernel.attempt(task) == Attempt(attempt)
     }
 
     /// What a worker may hold of an attempt that does not count is to go, unless it holds or makes a value that does.

@@ -6,7 +6,7 @@ use super::runs::{CALLS, Slots};
 use super::workers::Life;
 use super::{Action, Broker, PeerId, Wake};
 use headrace_kernel::{TaskIndex, TaskState};
-use headrace_wire::{BlobsBuf, Cancel, Hold, Message, Query, Results, State};
+use headrace_wire::{BlobsBuf, Cancel, GoodbyeReason, Hold, Message, Query, Results, State};
 
 impl Broker {
     /// Remembers that a run has something to tell.
@@ -59,6 +59,7 @@ impl Broker {
             if let Some(slot) = self.run(position).slots.get(index) {
                 self.ledger.slot_mut(slot).refs += 1;
                 self.kernel.hold(TaskIndex(slot));
+                self.want_result(TaskIndex(slot));
             }
         }
         for index in hold.remove.iter() {
@@ -177,8 +178,10 @@ impl Broker {
     }
 
     /// Tells every client that no work can be done any more.
-    pub(super) fn give_up(&mut self, text: &str) {
-        self.given_up = true;
+    pub(super) fn give_up(&mut self, text: &str, now_ns: u64) {
+        if std::mem::replace(&mut self.given_up, true) {
+            return;
+        }
         let clients: Vec<PeerId> = self
             .peers
             .iter()
@@ -186,9 +189,7 @@ impl Broker {
             .map(|(peer, _)| *peer)
             .collect();
         for peer in clients {
-            let reason = headrace_wire::GoodbyeReason::WorkersFailed as u8;
-            self.send(peer, &Message::Goodbye(headrace_wire::Goodbye { reason, text }));
-            self.actions.push_back(Action::Cut { peer });
+            self.cut(peer, GoodbyeReason::WorkersFailed, text, now_ns);
         }
         for worker in &mut self.workers {
             if matches!(worker.life, Life::Down { .. }) {

@@ -84,6 +84,9 @@ struct Holder {
     sent_since: bool,
 }
 
+/// What is said to a peer whose values cite nothing.
+pub(super) const CITES_NOTHING: &str = "a value cites shared memory that does not exist";
+
 /// Bytes now and at most.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct StoreStatistics {
@@ -137,10 +140,18 @@ impl Store {
         self.uses
     }
 
-    /// A value has arrived from a peer; until [`Store::uncite`] it counts as live. Citations of segments that do not exist
-    /// count for nothing.
+    /// A value has arrived from a peer; until [`Store::uncite`] it counts as live. False, and nothing is counted, if it cites
+    /// bytes that are in no segment: whoever says so is broken.
     #[inline]
-    pub(super) fn arrive(&mut self, from: PeerId, value: &[u8]) {
+    #[must_use]
+    pub(super) fn arrive(&mut self, from: PeerId, value: &[u8]) -> bool {
+        let is_there = |Citation { segment, offset, bytes }| {
+            let end = offset.checked_add(bytes);
+            self.segments.get(&segment).zip(end).is_some_and(|(segment, end)| end <= segment.bytes)
+        };
+        if !citations(value).all(is_there) {
+            return false;
+        }
         self.used |= cites(value);
         for Citation { segment, offset, bytes } in citations(value) {
             let Some(owned) = self.segments.get(&segment) else { continue };
@@ -153,6 +164,7 @@ impl Store {
                 block.from_owner += 1;
             }
         }
+        true
     }
 
     /// Enters a block that is not known, with no citation.
@@ -187,8 +199,8 @@ impl Store {
     pub(super) fn uncite(&mut self, value: &[u8]) {
         for cited in citations(value) {
             let id = (cited.segment, cited.offset);
-            if let Some(block) = self.blocks.get_mut(&id) {
-                block.live = block.live.saturating_sub(1);
+            if let Some(block) = self.blocks.get_mut(&id).filter(|block| block.live > 0) {
+                block.live -= 1;
                 if block.live == 0 {
                     self.loose.push(id);
                     if id.0 < FILE_SEGMENTS {
@@ -320,7 +332,11 @@ impl Broker {
                 self.store.freed = true;
             }
         }
+        // Who has been cut is about to die, and lets go of everything then.
         for (peer, blocks) in told {
+            if self.is_cut(peer) {
+                continue;
+            }
             let segment: Vec<u32> = blocks.iter().map(|block| block.0).collect();
             let offset: Vec<u32> = blocks.iter().map(|block| (block.1 / BLOCK_ALIGN) as u32).collect();
             let citations: Vec<u32> = blocks.iter().map(|block| block.2).collect();

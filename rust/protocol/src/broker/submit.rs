@@ -136,6 +136,7 @@ impl Broker {
         }
         policies.iter().for_each(|policy| self.policies.drop_unused(*policy));
         admitted?;
+        external.iter().for_each(|task| self.want_result(*task));
         for local in keep {
             self.ledger.slot_mut(slots[local as usize].0).kept = true;
         }

@@ -36,6 +36,8 @@ pub(crate) enum Life {
     Starting,
     /// It is connected.
     Ready(PeerId),
+    /// It broke the protocol: it is told nothing more, and its process is being killed.
+    Condemned(PeerId),
     /// Its process is gone; it starts again at this time.
     Down {
         /// Time of the next start.

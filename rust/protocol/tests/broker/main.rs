@@ -5,6 +5,7 @@ mod retry;
 mod spill;
 mod store;
 mod story;
+mod unruly;
 
 use headrace_protocol::broker::{Exit, LEASE_BYTES_MAX, PeerId};
 use headrace_wire::{

@@ -22,6 +22,9 @@ const FRAMES_A_TURN: usize = 256;
 const LEAVE_NS: u64 = 1_000_000_000;
 /// Longest time without a look at the worker processes while there is no time to sleep.
 const CHILDREN_NS: u64 = 1_000_000;
+/// Frames that wait for a peer whose socket is full. A worker's credit keeps its own far below; more are a peer's that asks and
+/// does not read.
+const BACKLOG_FRAMES_MAX: usize = 1_024;
 /// Pause before a frame that a full socket refused is tried again.
 const RETRY_NS: u64 = 1_000_000;
 
@@ -58,8 +61,11 @@ impl Loop {
         children: Children,
         spiller: Spiller,
     ) -> Self {
+        let mut machine = Broker::new(config, clock::now_ns());
+        // Shared memory comes to clients through this process alone.
+        machine.serve_only(CLIENT);
         Loop {
-            machine: Broker::new(config, clock::now_ns()),
+            machine,
             router,
             client,
             children,
@@ -203,7 +209,7 @@ impl Loop {
                 Action::Log { peer: CLIENT, frame } => {
                     let _ = self.client.send_log(frame);
                 }
-                Action::Log { peer, frame } => self.send(peer, frame),
+                Action::Log { peer, frame } => self.send(peer, frame, now_ns),
                 Action::Send { peer: CLIENT, frame, wake } => {
                     let wake = wake.as_ref().map_or(Wake::All, |wake| Wake::Results {
                         run: wake.run,
@@ -213,7 +219,7 @@ impl Loop {
                     // A client that is gone is noticed at the start of the next turn.
                     let _ = self.client.send(frame, wake);
                 }
-                Action::Send { peer, frame, .. } => self.send(peer, frame),
+                Action::Send { peer, frame, .. } => self.send(peer, frame, now_ns),
                 Action::Spawn { worker, incarnation } => {
                     if let Err(error) = self.children.start(worker, incarnation) {
                         self.machine.handle_spawn_failure(worker, &error.to_string(), now_ns);
@@ -237,23 +243,20 @@ impl Loop {
                 }
                 Action::Spill { job, file, create, parts } => self.spill(job, file, create, parts),
                 // It said goodbye, or was told so: the broker ends with its client.
-                Action::Cut { peer: CLIENT } => self.client_gone = true,
+                Action::Cut { peer: CLIENT } | Action::Forget { peer: CLIENT } => self.client_gone = true,
+                // The name stays known, so that the machine drops what still comes from it.
+                Action::Cut { peer } => drop(self.backlog.remove(&peer)),
                 Action::Forget { peer } => {
                     self.backlog.remove(&peer);
-                    self.routes.remove(&peer);
-                    // By its number: one that was cut has no route any more.
-                    self.peers.retain(|_, known| *known != peer);
-                }
-                Action::Cut { peer } => {
-                    // The name stays known, so that the machine drops what still comes from it.
-                    self.backlog.remove(&peer);
-                    self.routes.remove(&peer);
+                    if let Some(route) = self.routes.remove(&peer) {
+                        self.peers.remove(&route);
+                    }
                 }
             }
         }
     }
 
-    fn send(&mut self, peer: PeerId, mut frame: Vec<u8>) {
+    fn send(&mut self, peer: PeerId, mut frame: Vec<u8>, now_ns: u64) {
         let Some(route) = self.routes.get(&peer) else { return };
         if !self.backlog.contains_key(&peer) {
             match self.router.send(route, &mut frame) {
@@ -262,7 +265,11 @@ impl Loop {
                 Err(SendError::WouldBlock) => {}
             }
         }
-        self.backlog.entry(peer).or_default().push_back(frame);
+        let waiting = self.backlog.entry(peer).or_default();
+        waiting.push_back(frame);
+        if waiting.len() > BACKLOG_FRAMES_MAX {
+            self.machine.handle_congestion(peer, now_ns);
+        }
     }
 
     fn retry_backlog(&mut self) {

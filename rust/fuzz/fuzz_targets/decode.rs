@@ -1,7 +1,7 @@
 //! Any bytes: an error, or a message that can be used and encoded again.
 #![no_main]
 
-#[path = "../../tests/walk/mod.rs"]
+#[path = "../../wire/tests/walk/mod.rs"]
 mod walk;
 
 use headrace_wire::Message;

@@ -1,0 +1,395 @@
+//! A broker under siege. A script says which peer sends what, which process dies and how time goes; whatever it says, the
+//! broker does not panic, speaks its own protocol, and says nothing more to whom it has cut. Then the siege ends: honest
+//! workers come, every task ends, a new graph has the right results, and once the clients are gone nothing is left.
+
+mod script;
+mod speech;
+
+use headrace_protocol::broker::{Action, Broker, Config, Exit, Frame, PeerId, SegmentNews};
+use headrace_protocol::worker::{Ending, Identity, Start, Worker};
+use headrace_wire::{Blobs, BlobsBuf, Hello, Message, Outcome, PROTOCOL_VERSION, Query, Role, Submit};
+use script::Script;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+const VERSION: &str = "0.1.0";
+const PYTHON: &str = "3.11.7";
+const WORKERS: u32 = 2;
+/// Those who speak. The first is the client at the start; the others come as they like.
+const SEATS: usize = 5;
+const SECOND_NS: u64 = 1_000_000_000;
+/// What the honest graph returns.
+const RIGHT: &[u8] = b"right";
+
+/// The broker and those around it.
+pub(crate) struct Siege {
+    broker: Broker,
+    now_ns: u64,
+    /// Who sits where; another peer once that one has been cut.
+    seats: [PeerId; SEATS],
+    next_peer: u64,
+    cut: BTreeSet<PeerId>,
+    /// Incarnation of the process in each worker's place, and whether it has said HELLO.
+    processes: Vec<Option<u64>>,
+    greeted: Vec<bool>,
+    /// Those that the broker wants dead.
+    dying: Vec<u32>,
+    /// Leases that peers were sent: peer, task, attempt.
+    leases: Vec<(PeerId, u32, u32)>,
+    /// Tasks of each run that clients have submitted.
+    submitted: BTreeMap<(PeerId, u32), u32>,
+    segments: Vec<u32>,
+    /// Whether the next one cannot be made.
+    fail_segment: bool,
+    jobs: VecDeque<u64>,
+    /// Workers that mean well, once the siege is over.
+    honest: BTreeMap<PeerId, Worker>,
+    /// The honest graph's results: the outcome and value of each task.
+    endings: BTreeMap<u32, (u8, Vec<u8>)>,
+    /// Tasks that are waiting, ready or leased, by the latest STATE.
+    unfinished: u64,
+    /// Whether to print what is said and done.
+    trace: bool,
+}
+
+/// Plays a script to its end.
+pub(crate) fn besiege(bytes: &[u8]) {
+    let mut script = Script::new(bytes);
+    let mut siege = Siege::new(&mut script);
+    while !script.is_over() && !siege.broker.has_given_up() {
+        siege.step(&mut script);
+    }
+    siege.turn();
+    siege.heal();
+}
+
+impl Siege {
+    fn new(script: &mut Script<'_>) -> Self {
+        let config = Config {
+            workers: WORKERS,
+            crash_limit: 1 + script.byte() % 3,
+            result_bytes_max: 1 << 20,
+            store_limit: [1 << 14, 1 << 20, 1 << 30][script.below(3)],
+            spill_limit: [0, 1 << 15, 1 << 30][script.below(3)],
+            version: VERSION.into(),
+            python: PYTHON.into(),
+            grace_ns: SECOND_NS,
+        };
+        let mut siege = Siege {
+            broker: Broker::new(config, 0),
+            now_ns: 0,
+            seats: std::array::from_fn(|seat| PeerId(seat as u64)),
+            next_peer: SEATS as u64,
+            cut: BTreeSet::new(),
+            processes: vec![None; WORKERS as usize],
+            greeted: vec![false; WORKERS as usize],
+            dying: Vec::new(),
+            leases: Vec::new(),
+            submitted: BTreeMap::new(),
+            segments: Vec::new(),
+            fail_segment: false,
+            jobs: VecDeque::new(),
+            honest: BTreeMap::new(),
+            endings: BTreeMap::new(),
+            unfinished: 0,
+            trace: std::env::var_os("HEADRACE_FUZZ_TRACE").is_some(),
+        };
+        siege.turn();
+        siege.say_hello(siege.seats[0], Role::Client, 0, 0);
+        (0..WORKERS as usize).for_each(|worker| siege.greet(worker));
+        siege
+    }
+
+    fn step(&mut self, script: &mut Script<'_>) {
+        let seat = script.below(SEATS);
+        let peer = self.seats[seat];
+        match script.below(16) {
+            0 => {
+                self.now_ns += [1_000, 1_000_000, SECOND_NS, 61 * SECOND_NS][script.below(4)];
+                self.broker.handle_timeout(self.now_ns);
+                self.turn();
+            }
+            1 => {
+                self.step_world(script);
+                self.turn();
+            }
+            2 => {
+                let raw = script.take(60).to_vec();
+                self.send(peer, raw);
+            }
+            3..=5 => {
+                let mut frame = self.compose(script, peer);
+                speech::mutate(script, &mut frame);
+                self.send(peer, frame);
+            }
+            6 | 7 => self.turn(),
+            8 => {
+                if self.cut.contains(&peer) {
+                    self.seats[seat] = self.new_peer();
+                }
+                self.greet(seat % WORKERS as usize);
+            }
+            _ => {
+                let frame = self.compose(script, peer);
+                self.send(peer, frame);
+            }
+        }
+    }
+
+    /// The process in a worker's place says HELLO, if it is there and has not.
+    fn greet(&mut self, worker: usize) {
+        if let (Some(incarnation), false) = (self.processes[worker], self.greeted[worker]) {
+            self.greeted[worker] = true;
+            self.seats[1 + worker] = self.new_peer();
+            self.say_hello(self.seats[1 + worker], Role::Worker, worker as u32, incarnation);
+        }
+    }
+
+    fn new_peer(&mut self) -> PeerId {
+        self.next_peer += 1;
+        PeerId(self.next_peer)
+    }
+
+    /// What happens besides frames.
+    fn step_world(&mut self, script: &mut Script<'_>) {
+        let worker = script.below(WORKERS as usize) as u32;
+        match script.below(6) {
+            0 | 1 => {
+                let executing = match script.below(3) {
+                    0 => None,
+                    1 => Some((script.number(), script.number())),
+                    _ => self.leases.first().map(|(_, task, attempt)| (*task, *attempt)),
+                };
+                self.end_process(worker, executing);
+            }
+            2 => {
+                if let Some(job) = self.jobs.pop_front() {
+                    let outcome = if script.one_in(3) { Err("no disk".into()) } else { Ok(()) };
+                    self.broker.handle_spilled(job, outcome, self.now_ns);
+                }
+            }
+            3 => {
+                let stream = 1 + script.byte() % 2;
+                self.broker.handle_output(worker, stream, script.take(20));
+            }
+            4 => self.fail_segment = true,
+            _ => self.broker.handle_sign_of_life(worker),
+        }
+    }
+
+    /// Ends the turn, and does what the broker wants done.
+    fn turn(&mut self) {
+        self.broker.finish_turn(self.now_ns);
+        while let Some(action) = self.broker.poll_action() {
+            if self.trace {
+                match &action {
+                    Action::Send { peer, frame, .. } => eprintln!("to {peer:?}: {:?}", Message::decode(frame)),
+                    action => eprintln!("{action:?}"),
+                }
+            }
+            match action {
+                Action::Send { peer, frame, .. } | Action::Log { peer, frame } => self.hear(peer, &frame),
+                Action::Spawn { worker, incarnation } => {
+                    let place = &mut self.processes[worker as usize];
+                    assert_eq!(*place, None, "a worker is started while its process lives");
+                    *place = Some(incarnation);
+                    self.greeted[worker as usize] = false;
+                }
+                Action::Kill { worker } => self.dying.push(worker),
+                Action::Segment { news: SegmentNews::Granted { segment, .. }, .. } => {
+                    match std::mem::take(&mut self.fail_segment) {
+                        true => self.broker.handle_segment_failure(segment),
+                        false => self.segments.push(segment),
+                    }
+                }
+                Action::CloseSegment { segment, .. } => self.segments.retain(|known| *known != segment),
+                Action::Spill { job, .. } => self.jobs.push_back(job),
+                Action::Cut { peer } => {
+                    self.cut.insert(peer);
+                }
+                Action::Forget { peer } => {
+                    self.cut.remove(&peer);
+                    // Whoever is forgotten and speaks again gets another number.
+                    if let Some(seat) = self.seats.iter().position(|seated| *seated == peer) {
+                        self.seats[seat] = self.new_peer();
+                    }
+                }
+                Action::Interrupt { .. } | Action::Look { .. } | Action::Segment { .. } => {}
+            }
+        }
+        for worker in std::mem::take(&mut self.dying) {
+            self.end_process(worker, None);
+        }
+    }
+
+    fn hear(&mut self, peer: PeerId, frame: &[u8]) {
+        let message = Message::decode(frame).expect("the broker speaks its own protocol");
+        assert!(!self.cut.contains(&peer), "{peer:?} is told something after it was cut: {message:?}");
+        if let Some(worker) = self.honest.get_mut(&peer) {
+            worker.handle_frame(frame);
+        }
+        match message {
+            Message::Lease(lease) => {
+                self.leases.extend(lease.task.iter().zip(lease.attempt.iter()).map(|(task, at)| (peer, task, at)));
+            }
+            Message::State(state) => self.unfinished = state.waiting + state.ready + state.leased,
+            Message::Results(results) if results.run == HONEST_RUN => {
+                let rows = results.index.iter().zip(results.outcome).zip(results.values.iter());
+                self.endings.extend(rows.map(|((index, outcome), value)| (index, (*outcome, value.to_vec()))));
+            }
+            _ => {}
+        }
+    }
+
+    fn send(&mut self, peer: PeerId, bytes: Vec<u8>) {
+        if self.trace {
+            eprintln!("by {peer:?}: {:?}", Message::decode(&bytes));
+        }
+        let frame: Frame = Arc::new(bytes);
+        self.broker.handle_frame(peer, &frame, self.now_ns);
+    }
+
+    fn say(&mut self, peer: PeerId, message: &Message<'_>) {
+        let mut bytes = Vec::new();
+        message.encode(&mut bytes);
+        self.send(peer, bytes);
+    }
+
+    fn say_hello(&mut self, peer: PeerId, role: Role, worker: u32, incarnation: u64) {
+        let (version, python) = (VERSION, PYTHON);
+        let hello =
+            Hello { protocol: PROTOCOL_VERSION, role, version, python, features: 0, worker, incarnation, pid: 1 };
+        self.say(peer, &Message::Hello(hello));
+    }
+
+    fn end_process(&mut self, worker: u32, executing: Option<(u32, u32)>) {
+        if let Some(incarnation) = self.processes[worker as usize].take() {
+            if self.trace {
+                eprintln!("worker {worker} ends in {executing:?}");
+            }
+            self.broker.handle_exit(worker, incarnation, Exit::Signal(9), executing, self.now_ns);
+        }
+    }
+
+    /// Whether a peer was sent leases.
+    fn is_worker(&self, peer: PeerId) -> bool {
+        self.leases.iter().any(|lease| lease.0 == peer)
+    }
+}
+
+/// The run of the honest graph: no script chooses it.
+const HONEST_RUN: u32 = 77;
+
+impl Siege {
+    /// The siege is over: whoever stood in a worker's place is killed, and workers that mean well come.
+    fn heal(&mut self) {
+        for worker in 0..WORKERS {
+            self.end_process(worker, None);
+        }
+        if self.broker.has_given_up() {
+            return; // it ends, and everything with it
+        }
+        let honest = self.seats[0];
+        self.submit_honest_graph(honest);
+        self.work_honestly();
+        let is_served = !self.endings.is_empty();
+        if is_served {
+            let right = (Outcome::Done as u8, RIGHT.to_vec());
+            assert!(
+                self.endings.len() == 4 && self.endings.values().all(|ending| *ending == right),
+                "{:?}",
+                self.endings
+            );
+        }
+        let observer = self.new_peer();
+        self.unfinished = u64::MAX;
+        self.say_hello(observer, Role::Observer, 0, 0);
+        self.say(observer, &Message::Query(Query::default()));
+        self.turn();
+        assert_eq!(self.unfinished, 0, "tasks that nobody keeps from it do not end");
+
+        (0..=self.next_peer).for_each(|peer| self.broker.handle_disconnect(PeerId(peer), self.now_ns));
+        self.work_honestly();
+        (0..WORKERS).for_each(|worker| self.end_process(worker, None));
+        self.turn();
+        let left = self.broker.statistics();
+        assert_eq!((left.tasks_held, left.bytes_held), (0, 0), "something is left");
+        let store = self.broker.store_statistics();
+        assert_eq!((store.granted, store.blocks), (0, 0), "memory is left");
+    }
+
+    /// A chain of four; nobody answers if the client has been cut.
+    fn submit_honest_graph(&mut self, client: PeerId) {
+        let (counts, deps) = ([0, 1, 1, 1], [0, 1, 2]);
+        let (keep, zeros, number) = ([0, 1, 2, 3], [0; 4], [HONEST_RUN]);
+        let mut name = BlobsBuf::default();
+        name.push(b"honest");
+        let submit = Submit {
+            run: HONEST_RUN,
+            function_ids: number[..].into(),
+            function_names: name.as_blobs(),
+            functions: name.as_blobs(),
+            function_map: number[..].into(),
+            task_function: zeros[..].into(),
+            dep_counts: counts[..].into(),
+            deps: deps[..].into(),
+            args: Blobs { lens: zeros[..].into(), bytes: &[] },
+            keep: keep[..].into(),
+            ..Submit::default()
+        };
+        self.say(client, &Message::Submit(submit));
+    }
+
+    /// Lets time pass until there is nothing to do for the workers.
+    fn work_honestly(&mut self) {
+        let mut idle = 0;
+        for _ in 0..2_000 {
+            self.now_ns += SECOND_NS;
+            self.broker.handle_timeout(self.now_ns);
+            while let Some(job) = self.jobs.pop_front() {
+                self.broker.handle_spilled(job, Ok(()), self.now_ns);
+            }
+            self.turn();
+            self.start_honest_workers();
+            self.turn();
+            idle = if self.step_honest_workers() { 0 } else { idle + 1 };
+            // Seconds, longer than anything that the broker waits for.
+            if idle > 8 {
+                return;
+            }
+        }
+        panic!("the work does not end");
+    }
+
+    fn start_honest_workers(&mut self) {
+        for worker in 0..WORKERS {
+            let Some(incarnation) = self.processes[worker as usize] else { continue };
+            let peer = PeerId(1 << 40 | incarnation << 8 | u64::from(worker));
+            self.honest.entry(peer).or_insert_with(|| {
+                let (version, python) = (VERSION.to_owned(), PYTHON.to_owned());
+                Worker::new(&Identity { version, python, worker, incarnation, pid: 1 })
+            });
+        }
+    }
+
+    /// Whether anybody had a task.
+    fn step_honest_workers(&mut self) -> bool {
+        let mut worked = false;
+        let mut said = Vec::new();
+        for (&peer, worker) in &mut self.honest {
+            let mut start = Start::default();
+            while worker.start_next(&mut start, || self.now_ns) {
+                worked = true;
+                worker.finish(Ending::Value(RIGHT));
+            }
+            worker.flush(self.now_ns);
+            while let Some(frame) = worker.poll_frame() {
+                said.push((peer, frame));
+            }
+        }
+        for (peer, frame) in said {
+            self.send(peer, frame);
+        }
+        worked
+    }
+}
