@@ -51,14 +51,11 @@ pub(super) struct Wanted {
 }
 
 impl Store {
-    /// How many bytes are granted for a block of so many, if there is room beside those that results take inline.
-    fn size_for(&self, owner: PeerId, bytes: u64, inline: u64) -> Option<u64> {
-        let room = self.limit.saturating_sub(self.granted + inline);
-        let least =
-            bytes.max(1).checked_next_multiple_of(PAGE_BYTES).filter(|least| *least <= room.min(SEGMENT_BYTES_MAX))?;
+    /// How many bytes are granted to an owner who needs `least`, where there is `room` for that.
+    fn size_for(&self, owner: PeerId, least: u64, room: u64) -> u64 {
         let owned = self.segments.values().filter(|segment| segment.owner == Some(owner)).count() as u32;
         let usual = SEGMENT_BYTES_MIN.min(self.limit / SEGMENTS_A_BUDGET) << owned.min(DOUBLINGS_MAX);
-        Some(least.max(usual.min(room) / PAGE_BYTES * PAGE_BYTES))
+        least.max(usual.min(room) / PAGE_BYTES * PAGE_BYTES)
     }
 }
 
@@ -89,19 +86,22 @@ impl Broker {
             self.forget_old_copies();
         }
         while let Some(&Wanted { peer, bytes, asked, since_ns, .. }) = self.store.wants.front() {
-            if let Some(size) = self.store.size_for(peer, bytes, self.ledger.results_bytes()) {
+            // What is granted are pages: room for a part of one is none.
+            let least = bytes.max(1).checked_next_multiple_of(PAGE_BYTES).unwrap_or(u64::MAX);
+            let is_possible = least <= self.store.limit.min(SEGMENT_BYTES_MAX);
+            let room = self.room();
+            if is_possible && least <= room {
                 self.store.wants.pop_front();
-                self.grant(peer, size, now_ns);
+                self.grant(peer, self.store.size_for(peer, least, room), now_ns);
                 continue;
             }
-            let is_possible = bytes <= self.store.limit.min(SEGMENT_BYTES_MAX);
             if is_possible && (!asked || self.has_dead_to_tell()) {
                 let wanted = &mut self.store.wants[0];
                 (wanted.asked, wanted.since_ns) = (true, if asked { now_ns } else { since_ns });
                 self.ask_for_segments();
                 continue;
             }
-            if is_possible && self.waits_on(bytes, since_ns, now_ns) {
+            if is_possible && self.waits_on(least, since_ns, now_ns) {
                 self.store.wants[0].due_ns = now_ns + LOOK_NS;
                 return;
             }
@@ -111,13 +111,18 @@ impl Broker {
         }
     }
 
+    /// Bytes of the budget that nobody has.
+    fn room(&self) -> u64 {
+        self.store.limit.saturating_sub(self.store.granted + self.ledger.results_bytes())
+    }
+
     /// Whether there may be room soon for so many bytes. Moves results to disk if what dies is not enough.
     fn waits_on(&mut self, bytes: u64, since_ns: u64, now_ns: u64) -> bool {
         let in_time = |patience_ns: u64| now_ns < since_ns + patience_ns;
         if !self.store.asked.is_empty() && in_time(DYING_PATIENCE_NS) {
             return true;
         }
-        let room = self.store.limit.saturating_sub(self.store.granted + self.ledger.results_bytes());
+        let room = self.room();
         let dying = self.store.dying_bytes((now_ns + 1).saturating_sub(DYING_PATIENCE_NS));
         if room + dying < bytes {
             if self.spill(bytes - room - dying, now_ns) {

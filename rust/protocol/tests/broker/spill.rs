@@ -165,6 +165,19 @@ fn a_disk_that_fails_loses_nothing_and_is_named() {
 }
 
 #[test]
+fn room_that_is_enough_but_for_whole_pages_is_not_enough() {
+    let (mut story, segment) = filled();
+    // 18,080 bytes are left, which are four pages and a part of one; that needs five.
+    let (_, _, parts) = job(&mut story, 18_000);
+    assert_eq!(parts, [part(segment, 0, 0)]);
+    // And of this budget 99,000 bytes are never granted.
+    let mut story = Story::with_disk(1, 100_000, 1 << 20);
+    story.send(CLIENT, &Message::Want(Want { bytes: 99_000 }));
+    let said = story.turn();
+    assert!(matches!(said[..], [Said::Segment { news: SegmentNews::Refused { .. }, .. }]), "{said:?}");
+}
+
+#[test]
 fn inputs_of_leases_stay() {
     let mut story = Story::with_disk(1, 100_000, 1 << 20);
     let segment = granted(&mut story, 0, 2 * BLOCK);
