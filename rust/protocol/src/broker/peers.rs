@@ -129,7 +129,7 @@ impl Broker {
             self.settle_cascades(now_ns);
             self.drop_run_if_over(position);
         }
-        self.lose_store_peer(peer, now_ns);
+        self.part_from_store_peer(peer);
         self.actions.push_back(Action::Cut { peer });
     }
 
