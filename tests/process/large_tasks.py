@@ -32,6 +32,18 @@ def filled_in_place(value, items):
     return array
 
 
+def fill_for_ever(started, value, items):
+    """Fill new arrays wherever there is room, whoever interrupts that, until the process is killed."""
+    arrays = []
+    while True:
+        try:
+            arrays = arrays[-2:]
+            arrays.append(filled_in_place(value, items))
+            Path(started).touch()
+        except (KeyboardInterrupt, hr.StoreFull):
+            pass
+
+
 def written_once(value, items):
     """Fill an array of `hr.empty`, show that this is its address, and put it aside."""
     array = hr.empty(items)

@@ -28,6 +28,7 @@ from large_tasks import (  # noqa: E402
     combine,
     empty_in_a_child,
     empty_of,
+    fill_for_ever,
     filled,
     filled_in_place,
     fork_reader,
@@ -504,6 +505,23 @@ def test_results_that_were_not_read_yet_outlive_the_client():
     assert (run.result(node) == 1.0).all()
     assert (future.result() == 2.0).all()
     assert text.result() == "x" * MIB
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_tasks_that_outstay_their_client_do_not_write_where_it_looks(tmp_path, wait):
+    client = hr.Client(workers=1, store_limit=200 * MIB)
+    futures = [client.call(filled_in_place, float(number), ITEMS) for number in range(2)]
+    views = [future.result(timeout=TIMEOUT_S) for future in futures]
+    graph = hr.Graph()
+    run = client.submit(graph, keep=[graph.add(filled_in_place, 2.0, ITEMS)])
+    assert run.wait(TIMEOUT_S)
+    client.call(fill_for_ever, str(tmp_path / "started"), -1.0, ITEMS)
+    assert eventually((tmp_path / "started").exists)
+    del futures
+    flush(client)
+    client.close(wait=wait, cancel=True)
+    views.append(run.result())
+    assert [(view.min(), view.max()) for view in views] == [(number, number) for number in (0.0, 1.0, 2.0)]
 
 
 def test_a_view_in_a_worker_outlives_its_task(client):

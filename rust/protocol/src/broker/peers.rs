@@ -153,7 +153,7 @@ impl Broker {
             self.settle_cascades(now_ns);
             self.drop_run_if_over(position);
         }
-        self.lose_store_peer(peer, now_ns);
+        self.part_from_store_peer(peer);
     }
 
     /// Says why to a peer that broke the protocol, and listens to it no more.

@@ -347,11 +347,17 @@ impl Broker {
         self.drop_orphans();
     }
 
+    /// A client has left. Its process may go on showing what it sees, and nobody will hear when it stops: so it stays a holder,
+    /// and what lies there is never used again (S1).
+    pub(super) fn part_from_store_peer(&mut self, peer: PeerId) {
+        self.store.wants.retain(|wanted| wanted.peer != peer);
+        self.store.asked.retain(|asked| *asked != peer);
+    }
+
     /// A process is gone, and with it what it saw.
     pub(super) fn lose_store_peer(&mut self, peer: PeerId, now_ns: u64) {
+        self.part_from_store_peer(peer);
         let store = &mut self.store;
-        store.wants.retain(|wanted| wanted.peer != peer);
-        store.asked.retain(|asked| *asked != peer);
         for segment in store.segments.values_mut() {
             if segment.owner == Some(peer) {
                 segment.owner = None;

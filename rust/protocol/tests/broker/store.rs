@@ -2,7 +2,9 @@
 
 use crate::story::{CLIENT, Got, Said, Story};
 use headrace_protocol::broker::{Exit, PeerId, SegmentNews};
-use headrace_wire::{Citation, GiveBack, Message, Put, Released, Verdict, Want, write_citations};
+use headrace_wire::{
+    Citation, GiveBack, Goodbye, GoodbyeReason, Message, Put, Released, Verdict, Want, write_citations,
+};
 
 fn want(story: &mut Story, peer: PeerId, bytes: u64) -> Vec<Said> {
     story.send(peer, &Message::Want(Want { bytes }));
@@ -178,6 +180,37 @@ fn a_dead_holder_sees_nothing() {
     let owner = story.peer(0);
     let said = story.turn();
     assert!(said.contains(&Said::Release { peer: owner, blocks: vec![(segment, 1, 1)] }), "{said:?}");
+}
+
+#[test]
+fn what_a_client_saw_is_not_used_again_after_it_has_left() {
+    let closed = Goodbye { reason: GoodbyeReason::Closed as u8, text: "" };
+    type Leave<'a> = &'a dyn Fn(&mut Story);
+    let leave: [(&str, Leave<'_>); 3] = [
+        ("by a word", &|story| story.send(CLIENT, &Message::Goodbye(closed.clone()))),
+        ("without a word", &|story| story.broker.handle_disconnect(CLIENT, 0)),
+        ("thrown out", &|story| story.send_bytes(CLIENT, vec![0xc1])),
+    ];
+    for (how, leave) in leave {
+        let mut story = Story::new(2);
+        let (segment, _) = granted(&mut story, Some(0), 4_096);
+        story.submit_with(1, &[&[]], &[0], &[], &[0]);
+        let [(0, ref leases)] = story.leases()[..] else { panic!("one lease") };
+        story.report(0, &[(leases[0], Verdict::Done, &citing(&[(segment, 64)]))]);
+        story.turn();
+        leave(&mut story);
+        let mut said = story.turn();
+        // Not even with its owner do its pages go.
+        story.exit(0, Exit::Signal(9), None);
+        said.extend(story.turn());
+        let gives_away = |said: &&Said| match said {
+            Said::Release { peer, .. } => *peer != CLIENT,
+            Said::CloseSegment { .. } => true,
+            _ => false,
+        };
+        assert_eq!(said.iter().find(gives_away), None, "{how}");
+        assert_eq!(story.broker.store_statistics().blocks, 1, "{how}");
+    }
 }
 
 #[test]

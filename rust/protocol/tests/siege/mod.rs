@@ -74,6 +74,7 @@ impl Siege {
             version: VERSION.into(),
             python: PYTHON.into(),
             grace_ns: SECOND_NS,
+            seed: 1,
         };
         let mut siege = Siege {
             broker: Broker::new(config, 0),
@@ -315,7 +316,8 @@ impl Siege {
         let left = self.broker.statistics();
         assert_eq!((left.tasks_held, left.bytes_held), (0, 0), "something is left");
         let store = self.broker.store_statistics();
-        assert_eq!((store.granted, store.blocks), (0, 0), "memory is left");
+        // Segments may be: what a client saw stays for good, because its process may go on showing it.
+        assert_eq!(store.blocks, 0, "a block is left");
     }
 
     /// A chain of four; nobody answers if the client has been cut.

@@ -5,8 +5,8 @@ use super::script::Script;
 use headrace_protocol::broker::PeerId;
 use headrace_wire::{
     ANY_WORKER, BLOCK_ALIGN, BlobsBuf, Cancel, Citation, EXTERNAL, GiveBack, Goodbye, Heartbeat, Hello, Hold, Lease,
-    Message, PROTOCOL_VERSION, Put, Query, Recall, Released, Report, Results, Role, SUBMIT_MORE, State, Submit, Want,
-    Welcome, write_citations,
+    Message, PROTOCOL_VERSION, Policy, Put, Query, Recall, Released, Report, Results, Role, SUBMIT_MORE, State, Submit,
+    Want, Welcome, write_citations,
 };
 
 /// Beyond it a broker does not keep a value without looking at its budget.
@@ -114,6 +114,10 @@ impl Siege {
         }
         let key_index: Vec<u32> = (0..tasks.min(script.below(3)) as u32).map(|local| first + local).collect();
         key_index.iter().for_each(|_| keys.push(b"key"));
+        let mut policies = BlobsBuf::default();
+        if script.one_in(2) {
+            (0..options).for_each(|_| policies.push(&compose_policy(script)));
+        }
         let submit = Submit {
             run,
             first,
@@ -134,6 +138,9 @@ impl Siege {
             key_index: (&key_index).into(),
             keys: keys.as_blobs(),
             keep: (&keep).into(),
+            policies: policies.as_blobs(),
+            deadline_ms: if script.one_in(8) { u64::from(script.number()) } else { 0 },
+            run_priority: script.number() as i32,
         };
         Message::Submit(submit).encode(frame);
     }
@@ -239,4 +246,33 @@ pub(super) fn mutate(script: &mut Script<'_>, frame: &mut Vec<u8>) {
             }
         }
     }
+}
+
+/// What the options of a task may come to: nothing, a policy, or no message at all.
+fn compose_policy(script: &mut Script<'_>) -> Vec<u8> {
+    let (mut resources, mut amounts, mut tags) = (BlobsBuf::default(), Vec::new(), BlobsBuf::default());
+    match script.below(6) {
+        0 => return Vec::new(),
+        1 => return script.take(5).to_vec(),
+        2 => tags.push(script.take(1)),
+        3 => {
+            resources.push(b"gpu");
+            amounts.extend_from_slice(&u64::from(script.number()).to_le_bytes());
+        }
+        _ => {}
+    }
+    let mut blob = Vec::new();
+    Message::Policy(Policy {
+        retries: script.below(4) as u32,
+        flags: script.number(),
+        backoff_ms: script.number(),
+        backoff_max_ms: script.number(),
+        timeout_ms: script.below(3) as u32,
+        queue_timeout_ms: script.below(3) as u32,
+        resources: resources.as_blobs(),
+        amounts: &amounts,
+        tags: tags.as_blobs(),
+    })
+    .encode(&mut blob);
+    blob
 }
