@@ -54,11 +54,12 @@ pub(super) struct Wanted {
 }
 
 impl Store {
-    /// How many bytes are granted to an owner who needs `least`, where there is `room` for that.
+    /// How many bytes are granted to an owner who needs `least`, where there is `room` for that. Never more than half of the
+    /// room if less will do: two who take turns would take all of it from each other each time, and use little.
     fn size_for(&self, owner: PeerId, least: u64, room: u64) -> u64 {
         let owned = self.segments.values().filter(|segment| segment.owner == Some(owner)).count() as u32;
         let usual = self.usual_bytes() << owned.min(DOUBLINGS_MAX);
-        least.max(usual.min(room) / PAGE_BYTES * PAGE_BYTES)
+        least.max(usual.min(room / 2) / PAGE_BYTES * PAGE_BYTES)
     }
 
     /// The size of an owner's first segment.

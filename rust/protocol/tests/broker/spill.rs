@@ -232,7 +232,7 @@ fn the_last_pages_of_the_budget_are_granted_only_if_nothing_can_make_more_room()
         story.send(peer, &Message::GiveBack(Default::default()));
         let said = story.turn();
         if spill_limit == 0 {
-            let news = SegmentNews::Granted { segment: segment + 1, bytes: 8_192 };
+            let news = SegmentNews::Granted { segment: segment + 1, bytes: 4_096 };
             assert_eq!(said, [Said::Segment { worker: Some(0), news }]);
             continue;
         }
@@ -242,9 +242,23 @@ fn the_last_pages_of_the_budget_are_granted_only_if_nothing_can_make_more_room()
         story.turn();
         story.send(peer, &Message::GiveBack(GiveBack { segment: [segment][..].into(), pages: [10][..].into() }));
         let said = story.turn();
-        let news = SegmentNews::Granted { segment: segment + 1, bytes: 8_192 + BLOCK };
+        let news = SegmentNews::Granted { segment: segment + 1, bytes: 24_576 };
         assert!(said.contains(&Said::Segment { worker: Some(0), news }), "{said:?}");
     }
+}
+
+#[test]
+fn whoever_comes_first_leaves_half_of_the_room_to_others() {
+    let mut story = Story::with_disk(2, 1 << 20, 0);
+    granted(&mut story, 0, (1 << 20) - 65_536);
+    let sizes = [0, 1, 0].map(|worker| {
+        story.send(story.peer(worker), &Message::Want(Want { bytes: 5_000 }));
+        match story.turn()[..] {
+            [Said::Segment { news: SegmentNews::Granted { bytes, .. }, .. }] => bytes,
+            ref other => panic!("no grant: {other:?}"),
+        }
+    });
+    assert_eq!(sizes, [32_768, 16_384, 8_192]);
 }
 
 #[test]
