@@ -381,11 +381,7 @@ def check_many_blocks(spill_dir, blocks, limit):
     return script.stdout
 
 
-#: Where the last room is a few pages, segments of that size are granted: too many for so few descriptors, now and then.
-TINY_SEGMENTS = pytest.mark.xfail(reason="tiny segments may use up the descriptors", strict=False)
-
-
-@pytest.mark.parametrize(("limit", "moves"), [(1024 * MIB, False), pytest.param(32 * MIB, True, marks=TINY_SEGMENTS)])
+@pytest.mark.parametrize(("limit", "moves"), [(1024 * MIB, False), (32 * MIB, True)])
 def test_three_thousand_blocks_need_few_descriptors(spill_dir, limit, moves):
     assert check_many_blocks(spill_dir, 3_000, limit) == f"right {moves}\n"
 

@@ -18,15 +18,18 @@ use smallvec::SmallVec;
 /// The least that is granted at a time, if the budget allows it; and the part of the budget that it should not exceed.
 const SEGMENT_BYTES_MIN: u64 = 32 << 20;
 const SEGMENTS_A_BUDGET: u64 = 16;
+/// Less than this part of the least is granted only where nothing makes more room: segments of a few pages would be many.
+const SMALLEST_A_SEGMENT: u64 = 4;
 /// Offsets travel as 32-bit multiples of [`BLOCK_ALIGN`].
 pub(super) const SEGMENT_BYTES_MAX: u64 = BLOCK_ALIGN << 32;
 /// How often the segments of one owner double.
 const DOUBLINGS_MAX: u32 = 5;
-/// How long somebody waits for room, after the last thing that made some, while others have not let go of what is dead, and
-/// while others run tasks whose end may let something die.
+/// How long somebody waits for room, after the last thing that made some: before results move to disk, while others have not
+/// let go of what is dead or have not answered, and while others run tasks whose end may let something die.
+const PROMPT_NS: u64 = 50_000_000;
 const DYING_PATIENCE_NS: u64 = 1_000_000_000;
 const BUSY_PATIENCE_NS: u64 = 5_000_000_000;
-const LOOK_NS: u64 = 100_000_000;
+const LOOK_NS: u64 = 50_000_000;
 /// Inline results may exceed the budget by this part of it before some move to disk; and the pause after a look in vain.
 const INLINE_SLACKS_A_BUDGET: u64 = 16;
 const INLINE_PAUSE_NS: u64 = 50_000_000;
@@ -51,11 +54,17 @@ pub(super) struct Wanted {
 }
 
 impl Store {
-    /// How many bytes are granted to an owner who needs `least`, where there is `room` for that.
+    /// How many bytes are granted to an owner who needs `least`, where there is `room` for that. Never more than half of the
+    /// room if less will do: two who take turns would take all of it from each other each time, and use little.
     fn size_for(&self, owner: PeerId, least: u64, room: u64) -> u64 {
         let owned = self.segments.values().filter(|segment| segment.owner == Some(owner)).count() as u32;
-        let usual = SEGMENT_BYTES_MIN.min(self.limit / SEGMENTS_A_BUDGET) << owned.min(DOUBLINGS_MAX);
-        least.max(usual.min(room) / PAGE_BYTES * PAGE_BYTES)
+        let usual = self.usual_bytes() << owned.min(DOUBLINGS_MAX);
+        least.max(usual.min(room / 2) / PAGE_BYTES * PAGE_BYTES)
+    }
+
+    /// The size of an owner's first segment.
+    fn usual_bytes(&self) -> u64 {
+        SEGMENT_BYTES_MIN.min(self.limit / SEGMENTS_A_BUDGET)
     }
 }
 
@@ -90,20 +99,24 @@ impl Broker {
             let least = bytes.max(1).checked_next_multiple_of(PAGE_BYTES).unwrap_or(u64::MAX);
             let is_possible = least <= self.store.limit.min(SEGMENT_BYTES_MAX);
             let room = self.room();
-            if is_possible && least <= room {
+            let fits = is_possible && least <= room;
+            let wished = least.max(self.store.usual_bytes() / SMALLEST_A_SEGMENT);
+            if is_possible && wished > room {
+                if !asked || self.has_dead_to_tell() {
+                    let wanted = &mut self.store.wants[0];
+                    (wanted.asked, wanted.since_ns) = (true, if asked { now_ns } else { since_ns });
+                    self.ask_for_segments();
+                    continue;
+                }
+                if self.makes_room(wished, since_ns, now_ns) || (!fits && self.waits_on(least, since_ns, now_ns)) {
+                    self.store.wants[0].due_ns = now_ns + LOOK_NS;
+                    return;
+                }
+            }
+            if fits {
                 self.store.wants.pop_front();
                 self.grant(peer, self.store.size_for(peer, least, room), now_ns);
                 continue;
-            }
-            if is_possible && (!asked || self.has_dead_to_tell()) {
-                let wanted = &mut self.store.wants[0];
-                (wanted.asked, wanted.since_ns) = (true, if asked { now_ns } else { since_ns });
-                self.ask_for_segments();
-                continue;
-            }
-            if is_possible && self.waits_on(least, since_ns, now_ns) {
-                self.store.wants[0].due_ns = now_ns + LOOK_NS;
-                return;
             }
             self.store.wants.pop_front();
             let text = self.full(bytes, now_ns);
@@ -116,28 +129,33 @@ impl Broker {
         self.store.limit.saturating_sub(self.store.granted + self.ledger.results_bytes())
     }
 
-    /// Whether there may be room soon for so many bytes. Moves results to disk if what dies is not enough.
-    fn waits_on(&mut self, bytes: u64, since_ns: u64, now_ns: u64) -> bool {
-        let in_time = |patience_ns: u64| now_ns < since_ns + patience_ns;
-        if !self.store.asked.is_empty() && in_time(DYING_PATIENCE_NS) {
+    /// Whether there will be room for so many bytes in a moment: others answer, dead blocks go, or results move to disk,
+    /// which begins here if the rest is not enough.
+    fn makes_room(&mut self, bytes: u64, since_ns: u64, now_ns: u64) -> bool {
+        if !self.store.asked.is_empty() && now_ns < since_ns + PROMPT_NS {
             return true;
         }
-        let room = self.room();
+        let missing = bytes.saturating_sub(self.room());
+        let dying = self.store.dying_bytes((now_ns + 1).saturating_sub(PROMPT_NS));
+        missing <= dying || self.spill(missing - dying, now_ns)
+    }
+
+    /// Whether there may be room for so many bytes later, though nothing makes some now.
+    fn waits_on(&mut self, bytes: u64, since_ns: u64, now_ns: u64) -> bool {
+        let in_time = |patience_ns: u64| now_ns < since_ns + patience_ns;
         let dying = self.store.dying_bytes((now_ns + 1).saturating_sub(DYING_PATIENCE_NS));
-        if room + dying < bytes {
-            if self.spill(bytes - room - dying, now_ns) {
+        // What waiting workers have not started keeps its inputs in memory.
+        if self.room() + dying < bytes && self.can_spill(now_ns) {
+            if self.recall_from_waiting() {
+                self.store.wants[0].since_ns = now_ns;
                 return true;
             }
-            // What waiting workers have not started keeps its inputs in memory.
-            if self.can_spill(now_ns) {
-                if self.recall_from_waiting() {
-                    self.store.wants[0].since_ns = now_ns;
-                    return true;
-                }
-                if self.awaits_leases() && in_time(DYING_PATIENCE_NS) {
-                    return true;
-                }
+            if self.awaits_leases() && in_time(DYING_PATIENCE_NS) {
+                return true;
             }
+        }
+        if !self.store.asked.is_empty() && in_time(DYING_PATIENCE_NS) {
+            return true;
         }
         // Who else was granted memory a moment ago may not need it any more, and have said that it has none to return because
         // it had not seen that yet.

@@ -177,6 +177,90 @@ fn room_that_is_enough_but_for_whole_pages_is_not_enough() {
     assert!(matches!(said[..], [Said::Segment { news: SegmentNews::Refused { .. }, .. }]), "{said:?}");
 }
 
+/// One worker, a budget of not quite five blocks; four kept results fill a segment. The last of them is dead, and the client
+/// has not let go of it.
+fn filled_and_viewed() -> (Story, u32) {
+    let mut story = Story::with_disk(1, 200_000, 1 << 20);
+    let segment = granted(&mut story, 0, 4 * BLOCK);
+    story.submit(1, &[&[], &[], &[], &[]], &[0, 1, 2, 3]);
+    let mut left = 4;
+    while left > 0 {
+        for (_, got) in leases(&mut story).0 {
+            story.report(0, &[(got, Verdict::Done, &citing(segment, BLOCK * u64::from(got.index)))]);
+            left -= 1;
+        }
+    }
+    story.turn();
+    story.hold(1, &[], &[3], false);
+    let said = story.turn();
+    assert!(
+        said.contains(&Said::Release { peer: CLIENT, blocks: vec![(segment, 3 * BLOCK as u32 / 64, 0)] }),
+        "{said:?}"
+    );
+    (story, segment)
+}
+
+#[test]
+fn results_move_soon_where_others_do_not_answer_or_views_stay() {
+    for answers in [true, false] {
+        let (mut story, segment) = filled_and_viewed();
+        let peer = story.peer(0);
+        story.send(peer, &Message::Want(Want { bytes: BLOCK }));
+        assert_eq!(story.turn(), [Said::GiveBack { peer }]);
+        if answers {
+            story.send(peer, &Message::GiveBack(Default::default()));
+        }
+        assert_eq!(story.turn(), [], "a block is dying");
+        story.pass_ns(50_000_000);
+        let said = story.turn();
+        assert!(matches!(&said[..], [Said::Spill { parts, .. }] if parts == &[part(segment, 0, 0)]), "{said:?}");
+    }
+}
+
+#[test]
+fn the_last_pages_of_the_budget_are_granted_only_if_nothing_can_make_more_room() {
+    for spill_limit in [0, 1 << 20] {
+        let mut story = Story::with_disk(1, 1 << 20, spill_limit);
+        let segment = granted(&mut story, 0, (1 << 20) - 12_288);
+        story.submit(1, &[&[]], &[0]);
+        let (_, got) = leases(&mut story).0[0];
+        story.report(0, &[(got, Verdict::Done, &citing(segment, 0))]);
+        story.turn();
+        let peer = story.peer(0);
+        story.send(peer, &Message::Want(Want { bytes: 4_096 }));
+        assert_eq!(story.turn(), [Said::GiveBack { peer }]);
+        story.send(peer, &Message::GiveBack(Default::default()));
+        let said = story.turn();
+        if spill_limit == 0 {
+            let news = SegmentNews::Granted { segment: segment + 1, bytes: 4_096 };
+            assert_eq!(said, [Said::Segment { worker: Some(0), news }]);
+            continue;
+        }
+        let [Said::Spill { job, .. }] = said[..] else { panic!("{said:?}") };
+        story.broker.handle_spilled(job, Ok(()), story.now_ns);
+        released(&mut story, CLIENT, segment, 0);
+        story.turn();
+        story.send(peer, &Message::GiveBack(GiveBack { segment: [segment][..].into(), pages: [10][..].into() }));
+        let said = story.turn();
+        let news = SegmentNews::Granted { segment: segment + 1, bytes: 24_576 };
+        assert!(said.contains(&Said::Segment { worker: Some(0), news }), "{said:?}");
+    }
+}
+
+#[test]
+fn whoever_comes_first_leaves_half_of_the_room_to_others() {
+    let mut story = Story::with_disk(2, 1 << 20, 0);
+    granted(&mut story, 0, (1 << 20) - 65_536);
+    let sizes = [0, 1, 0].map(|worker| {
+        story.send(story.peer(worker), &Message::Want(Want { bytes: 5_000 }));
+        match story.turn()[..] {
+            [Said::Segment { news: SegmentNews::Granted { bytes, .. }, .. }] => bytes,
+            ref other => panic!("no grant: {other:?}"),
+        }
+    });
+    assert_eq!(sizes, [32_768, 16_384, 8_192]);
+}
+
 #[test]
 fn inputs_of_leases_stay() {
     let mut story = Story::with_disk(1, 100_000, 1 << 20);
