@@ -203,6 +203,7 @@ _State = tuple[
     tuple[int, int, int, int, int, int, int],
     tuple[int, int, int, int, int, int],
     list[tuple[str, int]],
+    tuple[int, int],
 ]
 
 @final
@@ -438,6 +439,9 @@ def forget_parent() -> None:
 
 # -- worker ------------------------------------------------------------------------------------------------------------
 
+#: Key, number, attempts that failed before, largest size of a result, and what is called, if that could be loaded.
+_Attempt = tuple[str, int, int, int, Callable[..., object] | None]
+
 @final
 class Worker:
     """The native half of a worker process. A process has one, and calls `run` on its main thread."""
@@ -459,22 +463,22 @@ class Worker:
     def run(
         self,
         load_function: Callable[[bytes], Callable[..., object]],
-        record_error: Callable[[str, int, int, BaseException], bytes],
-        record_result: Callable[[str, int, int, BaseException, object], bytes],
-        record_size: Callable[[str, int, int, int], bytes],
+        record_error: Callable[[_Attempt, BaseException], tuple[bytes, bool]],
+        record_result: Callable[[_Attempt, BaseException, object], tuple[bytes, bool]],
+        record_size: Callable[[_Attempt, int], tuple[bytes, bool]],
     ) -> str | None:
         """Say HELLO and run tasks until the session ends; give None, or why it did not end as it should.
 
-        The callables give a function from its bytes, and the record of a failure from key, attempt, largest size and
-        the exception that the task raised; the exception that says why its result cannot be encoded, and the result;
-        or the size of the result.
+        The callables give a function from its bytes, and the record of a failure, with whether it is worth a retry, from
+        the attempt and the exception that the task raised; the exception that says why its result cannot be encoded,
+        and the result; or the size of the result.
         """
 
     def refuse(self, text: str) -> None:
         """End the session before it began; GOODBYE carries `text`."""
 
-    def current(self) -> tuple[str, int] | None:
-        """Give key and attempt of the task that runs."""
+    def current(self) -> tuple[str, int, int] | None:
+        """Give key and attempt of the task that runs, and how many attempts failed before."""
 
     def is_cancelled(self) -> bool:
         """Say whether the attempt that executes now was cancelled."""

@@ -89,6 +89,7 @@ class Record(NamedTuple):
         classes: pickles of the classes that cannot be imported, by the id that cloudpickle gave them.
         parts: the exceptions.
         raised: number of the one that the task raised.
+        failures: attempts of the task that failed before.
     """
 
     key: str
@@ -98,12 +99,15 @@ class Record(NamedTuple):
     classes: dict[str, bytes]
     parts: list[Part]
     raised: int
+    failures: int = 0
 
 
 # -- in the worker -----------------------------------------------------------------------------------------------------
 
 
-def dump_failure(error: BaseException, key: str, attempt: int, worker: int, bytes_max: int | None = None) -> bytes:
+def dump_failure(
+    error: BaseException, key: str, attempt: int, worker: int, bytes_max: int | None = None, failures: int = 0
+) -> bytes:
     """Make the record of an exception that a task raised.
 
     Never raises: what methods of an exception raise meanwhile, even an interrupt, makes text of that exception.
@@ -114,12 +118,15 @@ def dump_failure(error: BaseException, key: str, attempt: int, worker: int, byte
         attempt: number of the attempt.
         worker: number of the worker.
         bytes_max: a record that would be longer holds text only.
+        failures: attempts of the task that failed before.
     """
     try:
         packer = _Packer(error)
         packer.pack()
         raised = packer.numbers[id(error)]
-        record = _pickle.dumps(Record(key, attempt, worker, _traceback(error), packer.classes, packer.parts, raised), 5)
+        record = _pickle.dumps(
+            Record(key, attempt, worker, _traceback(error), packer.classes, packer.parts, raised, failures), 5
+        )
         if bytes_max is None or len(record) <= bytes_max:
             return record
         obstacle = f"its record takes {len(record):,} bytes; the limit is {bytes_max:,}"
@@ -127,7 +134,7 @@ def dump_failure(error: BaseException, key: str, attempt: int, worker: int, byte
         obstacle = f"it cannot be recorded: {_name_and_text(problem)}"
     text_max = TEXT_BYTES_MAX if bytes_max is None else min(TEXT_BYTES_MAX, bytes_max // 4)
     part = Part(_type_name(error), _text(error, text_max), [], None, obstacle, None, [], 0, None, None, False)
-    return _pickle.dumps(Record(key, attempt, worker, _traceback(error, text_max), {}, [part], 0), 5)
+    return _pickle.dumps(Record(key, attempt, worker, _traceback(error, text_max), {}, [part], 0, failures), 5)
 
 
 class _Packer:
@@ -307,7 +314,7 @@ def load_failure(record: bytes) -> BaseException:
         _set_own(error, "__cause__", None if part.cause is None else errors[part.cause])
         _set_own(error, "__suppress_context__", part.suppress_context)
     raised = errors[failure.raised]
-    add_note(raised, whose(failure.key, failure.attempt, failure.worker))
+    add_note(raised, whose(failure.key, failure.attempt, failure.worker, failure.failures))
     if _own(raised, "__cause__") is None:
         _set_own(raised, "__cause__", RemoteTraceback(failure.traceback))
         _set_own(raised, "__suppress_context__", failure.parts[failure.raised].suppress_context)
@@ -316,9 +323,14 @@ def load_failure(record: bytes) -> BaseException:
     return raised
 
 
-def whose(key: str, attempt: int, worker: int) -> str:
+def whose(key: str, attempt: int, worker: int, failures: int) -> str:
     """Give the note on what a task raised."""
-    return f"headrace: raised by task {key!r} (attempt {attempt}, worker {worker})"
+    return f"headrace: raised by task {key!r} (attempt {attempt}, worker {worker}){after(failures)}"
+
+
+def after(failures: int) -> str:
+    """Tell of retries, at the end of a text."""
+    return "" if failures == 0 else " after 1 retry" if failures == 1 else f" after {failures:,} retries"
 
 
 def add_note(error: BaseException, text: str, once: bool = False) -> None:
