@@ -15,6 +15,9 @@ _T_co = TypeVar("_T_co", covariant=True)
 
 __version__: str
 
+#: As of `headrace.options.policy_of`.
+_Policy = tuple[int, int, int, int, int, int, list[tuple[str, int]], list[str]]
+
 # -- graph -------------------------------------------------------------------------------------------------------------
 
 @final
@@ -149,6 +152,9 @@ class Graph:
     def _name(self, index: int) -> str: ...
     def _key(self, index: int) -> str: ...
     def _inputs(self, index: int) -> list[Any]: ...
+    @property
+    def _has_policies(self) -> bool: ...
+    def _policy(self, index: int) -> tuple[_Policy, Callable[..., Any]] | None: ...
     def _bind(self, index: int, inputs: Sequence[Any], pack: Callable[..., _T]) -> tuple[Callable[..., Any], _T]: ...
 
 @disjoint_base
@@ -416,6 +422,15 @@ class Kernel:
     def fail(self, worker: int, slot: int, attempt: int) -> bool:
         """Note that the task failed; give False if the lease is no longer good (K4)."""
 
+    def give_back(self, worker: int, slot: int, attempt: int) -> bool:
+        """Note that the task is to run again; give False if the lease is no longer good (K4)."""
+
+    def park(self, slot: int) -> int:
+        """Keep a task from being leased; give what `unpark` wants."""
+
+    def unpark(self, slot: int, parked: int) -> None:
+        """Let a parked task be leased again."""
+
     def cancel(self, slots: list[int]) -> None:
         """Cancel tasks that have not ended, and all that depends on them."""
 
@@ -469,9 +484,9 @@ class Worker:
     ) -> str | None:
         """Say HELLO and run tasks until the session ends; give None, or why it did not end as it should.
 
-        The callables give a function from its bytes, and the record of a failure, with whether it is worth a retry, from
-        the attempt and the exception that the task raised; the exception that says why its result cannot be encoded,
-        and the result; or the size of the result.
+        The callables give a function from its bytes, and the record of a failure and whether it is worth a retry. They
+        take the attempt and the exception that the task raised; the exception that says why its result cannot be
+        encoded, and the result; or the size of the result.
         """
 
     def refuse(self, text: str) -> None:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class Retried:
     """A function, and which of its failures are worth another attempt.
 
-    Both travel together. The function's pickle is read at the first call, so that `retry_on` is asked about its failures
-    as well.
+    Both travel together. The function's pickle is read at the first call, so that `retry_on` is asked about failures of
+    that as well.
     """
 
     def __init__(self, fn: Callable[..., Any] | None, retry_on: RetryOn, pickle: bytes = b"") -> None:

@@ -195,7 +195,8 @@ pub(crate) fn submit_call<'py>(
         .map_err(|refusal| explain_refusal(py, refusal, workers))?;
 
     // What says which failures are worth a retry is found by the function that a worker knows by number.
-    let is_one_off = options.policy().flags & POLICY_RETRY_ON == 0 && lock_attached(py, submitting).is_one_off(&function);
+    let is_one_off =
+        options.policy().flags & POLICY_RETRY_ON == 0 && lock_attached(py, submitting).is_one_off(&function);
     if is_one_off {
         (function, encoded) = as_argument(&function, args, kwargs)?;
     }

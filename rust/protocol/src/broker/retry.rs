@@ -14,7 +14,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 /// Class of parked tasks.
-const PARKED_CLASS: ClassId = ClassId(u32::MAX - 1);
+pub(crate) const PARKED_CLASS: ClassId = ClassId(u32::MAX - 1);
 
 /// Who failed, and who waits for its next attempt.
 #[derive(Debug)]
