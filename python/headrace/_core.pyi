@@ -398,56 +398,28 @@ class ExternalRef:
 
 @final
 class Kernel:
-    """Which tasks are ready, and which results are alive, where tasks run in the client's own process."""
+    """Which tasks are ready, and which results are alive, where tasks run in the client's own process.
+
+    `rust/bridge/src/kernel.rs` says what each method does.
+    """
 
     def __new__(cls, workers: int, *, stand_ins: int | None = None) -> Kernel: ...
-    def externals(self, graph: _PythonGraph) -> list[tuple[int, int]]:
-        """Give (run, index) of the results that a graph cites from outside, in its order."""
-
-    def submit(self, graph: _PythonGraph, count: int, externals: list[int], keep: list[int]) -> list[int]:
-        """Add the first `count` tasks of a graph and hold the kept ones; give the slots of its tasks."""
-
-    def submit_one(self, externals: list[int], worker: int | None = None, priority: int = 0) -> int:
-        """Add one task, held once, behind others; give its slot."""
-
-    def lease(self, worker: int) -> tuple[int, int] | None:
-        """Lease one task to a worker: (slot, attempt), or None if none is ready for it."""
-
-    def predecessors(self, slot: int) -> list[int]:
-        """Give the predecessors of a task, in the order in which its arguments cite them."""
-
-    def complete(self, worker: int, slot: int, attempt: int) -> bool:
-        """Note that the task returned; give False if the lease is no longer good (K4)."""
-
-    def fail(self, worker: int, slot: int, attempt: int) -> bool:
-        """Note that the task failed; give False if the lease is no longer good (K4)."""
-
-    def give_back(self, worker: int, slot: int, attempt: int) -> bool:
-        """Note that the task is to run again; give False if the lease is no longer good (K4)."""
-
-    def park(self, slot: int) -> int:
-        """Keep a task from being leased; give what `unpark` wants."""
-
-    def unpark(self, slot: int, parked: int) -> None:
-        """Let a parked task be leased again."""
-
-    def cancel(self, slots: list[int]) -> None:
-        """Cancel tasks that have not ended, and all that depends on them."""
-
-    def hold(self, slot: int) -> None:
-        """Add a hold on a result."""
-
-    def unhold(self, slot: int) -> None:
-        """Take a hold away."""
-
-    def drain(self) -> tuple[list[tuple[int, int | None]], list[int], list[int]]:
-        """Give what followed: tasks that ended without running, results that died, slots that are free."""
-
-    def count_ready(self, slots: list[int]) -> int:
-        """Count those of these tasks that are ready."""
-
-    def open(self) -> tuple[int, int, int]:
-        """Give the numbers of (waiting, ready, leased) tasks now, of all runs."""
+    def externals(self, graph: _PythonGraph) -> list[tuple[int, int]]: ...
+    def submit(self, graph: _PythonGraph, count: int, externals: list[int], keep: list[int]) -> list[int]: ...
+    def submit_one(self, externals: list[int], worker: int | None = None, priority: int = 0) -> int: ...
+    def lease(self, worker: int) -> tuple[int, int] | None: ...
+    def predecessors(self, slot: int) -> list[int]: ...
+    def complete(self, worker: int, slot: int, attempt: int) -> bool: ...
+    def fail(self, worker: int, slot: int, attempt: int) -> bool: ...
+    def give_back(self, worker: int, slot: int, attempt: int) -> bool: ...
+    def park(self, slot: int) -> int: ...
+    def unpark(self, slot: int, parked: int) -> None: ...
+    def cancel(self, slots: list[int]) -> None: ...
+    def hold(self, slot: int) -> None: ...
+    def unhold(self, slot: int) -> None: ...
+    def drain(self) -> tuple[list[tuple[int, int | None]], list[int], list[int]]: ...
+    def count_ready(self, slots: list[int]) -> int: ...
+    def open(self) -> tuple[int, int, int]: ...
 
 def forget_parent() -> None:
     """Make every client of the parent unusable in a forked child."""

@@ -62,7 +62,8 @@ def failed(error: BaseException, task: Current) -> BaseException:
 
     Never raises, whatever the exception's class makes of its attributes.
     """
-    from headrace.records import add_note, ordinary, whose
+    from headrace.notes import add_note, whose
+    from headrace.records import ordinary
 
     try:
         error = ordinary(error, task.key, task.attempt, task.worker)
@@ -127,7 +128,7 @@ def died(key: str, death: tuple[int, int, int, int, int, int, bytes]) -> WorkerD
 
 def timed_out(key: str, queued: bool, worker: int, attempt: int, limit_ms: int, failures: int) -> TaskTimeout:
     """Give the error for a task that passed a time limit."""
-    from headrace.records import after
+    from headrace.notes import after
 
     if queued:
         text = f"task {key!r} stood ready for longer than its queue_timeout_s={limit_ms / 1_000:g}"

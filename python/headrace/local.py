@@ -59,8 +59,8 @@ class Local:
         # Reentrant, because a finalizer that stops the engine may run wherever memory is allocated.
         self._lock = threading.RLock()
         self._section = Uninterrupted(self._lock)
-        # What a failure's own methods raise is kept from the caller; Ctrl-C, which comes to where tasks of mode "sync" run,
-        # must not be.
+        # What a failure's own methods raise is kept from the caller. Ctrl-C, which comes to where tasks of mode "sync"
+        # run, must not be.
         self._recording = nullcontext() if threads else self._section
         self._work = threading.Condition(self._lock)
         self._calls = CallBatch(workers)

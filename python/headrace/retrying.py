@@ -56,7 +56,7 @@ def is_worth_a_retry(fn: object, error: BaseException) -> bool:
             return isinstance(error, fn.retry_on)
         return bool(fn.retry_on(error))
     except BaseException as problem:
-        from headrace.records import add_note
+        from headrace.notes import add_note
 
         text = f"{type(problem).__name__}: {describe_error(problem)}"
         add_note(error, f"headrace: not tried again, because retry_on itself raised {text}")
