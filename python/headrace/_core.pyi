@@ -15,6 +15,9 @@ _T_co = TypeVar("_T_co", covariant=True)
 
 __version__: str
 
+#: As of `headrace.options.policy_of`.
+_Policy = tuple[int, int, int, int, int, int, list[tuple[str, int]], list[str]]
+
 # -- graph -------------------------------------------------------------------------------------------------------------
 
 @final
@@ -149,6 +152,9 @@ class Graph:
     def _name(self, index: int) -> str: ...
     def _key(self, index: int) -> str: ...
     def _inputs(self, index: int) -> list[Any]: ...
+    @property
+    def _has_policies(self) -> bool: ...
+    def _policy(self, index: int) -> tuple[_Policy, Callable[..., Any]] | None: ...
     def _bind(self, index: int, inputs: Sequence[Any], pack: Callable[..., _T]) -> tuple[Callable[..., Any], _T]: ...
 
 @disjoint_base
@@ -203,6 +209,7 @@ _State = tuple[
     tuple[int, int, int, int, int, int, int],
     tuple[int, int, int, int, int, int],
     list[tuple[str, int]],
+    tuple[int, int],
 ]
 
 @final
@@ -391,52 +398,36 @@ class ExternalRef:
 
 @final
 class Kernel:
-    """Which tasks are ready, and which results are alive, where tasks run in the client's own process."""
+    """Which tasks are ready, and which results are alive, where tasks run in the client's own process.
+
+    `rust/bridge/src/kernel.rs` says what each method does.
+    """
 
     def __new__(cls, workers: int, *, stand_ins: int | None = None) -> Kernel: ...
-    def externals(self, graph: _PythonGraph) -> list[tuple[int, int]]:
-        """Give (run, index) of the results that a graph cites from outside, in its order."""
-
-    def submit(self, graph: _PythonGraph, count: int, externals: list[int], keep: list[int]) -> list[int]:
-        """Add the first `count` tasks of a graph and hold the kept ones; give the slots of its tasks."""
-
-    def submit_one(self, externals: list[int], worker: int | None = None, priority: int = 0) -> int:
-        """Add one task, held once, behind others; give its slot."""
-
-    def lease(self, worker: int) -> tuple[int, int] | None:
-        """Lease one task to a worker: (slot, attempt), or None if none is ready for it."""
-
-    def predecessors(self, slot: int) -> list[int]:
-        """Give the predecessors of a task, in the order in which its arguments cite them."""
-
-    def complete(self, worker: int, slot: int, attempt: int) -> bool:
-        """Note that the task returned; give False if the lease is no longer good (K4)."""
-
-    def fail(self, worker: int, slot: int, attempt: int) -> bool:
-        """Note that the task failed; give False if the lease is no longer good (K4)."""
-
-    def cancel(self, slots: list[int]) -> None:
-        """Cancel tasks that have not ended, and all that depends on them."""
-
-    def hold(self, slot: int) -> None:
-        """Add a hold on a result."""
-
-    def unhold(self, slot: int) -> None:
-        """Take a hold away."""
-
-    def drain(self) -> tuple[list[tuple[int, int | None]], list[int], list[int]]:
-        """Give what followed: tasks that ended without running, results that died, slots that are free."""
-
-    def count_ready(self, slots: list[int]) -> int:
-        """Count those of these tasks that are ready."""
-
-    def open(self) -> tuple[int, int, int]:
-        """Give the numbers of (waiting, ready, leased) tasks now, of all runs."""
+    def externals(self, graph: _PythonGraph) -> list[tuple[int, int]]: ...
+    def submit(self, graph: _PythonGraph, count: int, externals: list[int], keep: list[int]) -> list[int]: ...
+    def submit_one(self, externals: list[int], worker: int | None = None, priority: int = 0) -> int: ...
+    def lease(self, worker: int) -> tuple[int, int] | None: ...
+    def predecessors(self, slot: int) -> list[int]: ...
+    def complete(self, worker: int, slot: int, attempt: int) -> bool: ...
+    def fail(self, worker: int, slot: int, attempt: int) -> bool: ...
+    def give_back(self, worker: int, slot: int, attempt: int) -> bool: ...
+    def park(self, slot: int) -> int: ...
+    def unpark(self, slot: int, parked: int) -> None: ...
+    def cancel(self, slots: list[int]) -> None: ...
+    def hold(self, slot: int) -> None: ...
+    def unhold(self, slot: int) -> None: ...
+    def drain(self) -> tuple[list[tuple[int, int | None]], list[int], list[int]]: ...
+    def count_ready(self, slots: list[int]) -> int: ...
+    def open(self) -> tuple[int, int, int]: ...
 
 def forget_parent() -> None:
     """Make every client of the parent unusable in a forked child."""
 
 # -- worker ------------------------------------------------------------------------------------------------------------
+
+#: Key, number, attempts that failed before, largest size of a result, and what is called, if that could be loaded.
+_Attempt = tuple[str, int, int, int, Callable[..., object] | None]
 
 @final
 class Worker:
@@ -459,22 +450,22 @@ class Worker:
     def run(
         self,
         load_function: Callable[[bytes], Callable[..., object]],
-        record_error: Callable[[str, int, int, BaseException], bytes],
-        record_result: Callable[[str, int, int, BaseException, object], bytes],
-        record_size: Callable[[str, int, int, int], bytes],
+        record_error: Callable[[_Attempt, BaseException], tuple[bytes, bool]],
+        record_result: Callable[[_Attempt, BaseException, object], tuple[bytes, bool]],
+        record_size: Callable[[_Attempt, int], tuple[bytes, bool]],
     ) -> str | None:
         """Say HELLO and run tasks until the session ends; give None, or why it did not end as it should.
 
-        The callables give a function from its bytes, and the record of a failure from key, attempt, largest size and
-        the exception that the task raised; the exception that says why its result cannot be encoded, and the result;
-        or the size of the result.
+        The callables give a function from its bytes, and the record of a failure and whether it is worth a retry. They
+        take the attempt and the exception that the task raised; the exception that says why its result cannot be
+        encoded, and the result; or the size of the result.
         """
 
     def refuse(self, text: str) -> None:
         """End the session before it began; GOODBYE carries `text`."""
 
-    def current(self) -> tuple[str, int] | None:
-        """Give key and attempt of the task that runs."""
+    def current(self) -> tuple[str, int, int] | None:
+        """Give key and attempt of the task that runs, and how many attempts failed before."""
 
     def is_cancelled(self) -> bool:
         """Say whether the attempt that executes now was cancelled."""

@@ -15,14 +15,16 @@ class Current:
     Attributes:
         key: the task's own key, or `name-index`.
         attempt: number of this try; every lease gets a new one, so it may start anywhere and skip numbers.
+        failures: how many attempts of the task failed before this one.
         worker: number of the worker that runs it.
     """
 
-    __slots__ = ("_is_cancelled", "attempt", "key", "worker")
+    __slots__ = ("_is_cancelled", "attempt", "failures", "key", "worker")
 
-    def __init__(self, key: str, attempt: int, worker: int, is_cancelled: Callable[[], bool]) -> None:
+    def __init__(self, key: str, attempt: int, failures: int, worker: int, is_cancelled: Callable[[], bool]) -> None:
         self.key = key
         self.attempt = attempt
+        self.failures = failures
         self.worker = worker
         self._is_cancelled = is_cancelled
 

@@ -88,7 +88,7 @@ class Embedded:
         state = self.core.query(run)
         if state is None:
             return None
-        tasks, (first_lease_ns, elapsed_ns), workers, broker, store, largest = state
+        tasks, (first_lease_ns, elapsed_ns), workers, broker, store, largest, policies = state
         return RunStatistics(
             *tasks,
             first_lease_ns / 1e9,
@@ -96,6 +96,7 @@ class Embedded:
             tuple(WorkerStatistics(number, pid, finished, busy / 1e3) for number, pid, finished, busy in workers),
             *broker,
             StoreStatistics(*store, tuple(LargeResult(*result) for result in largest)),
+            *policies,
         )
 
     def cancel_all(self) -> None:

@@ -62,11 +62,12 @@ def failed(error: BaseException, task: Current) -> BaseException:
 
     Never raises, whatever the exception's class makes of its attributes.
     """
-    from headrace.records import add_note, ordinary, whose
+    from headrace.notes import add_note, whose
+    from headrace.records import ordinary
 
     try:
         error = ordinary(error, task.key, task.attempt, task.worker)
-        add_note(error, whose(task.key, task.attempt, task.worker), once=True)
+        add_note(error, whose(task.key, task.attempt, task.worker, task.failures), once=True)
         return error
     except BaseException as problem:
         failure = TaskError(f"task {task.key!r} raised an exception that cannot be told of", key=task.key)
@@ -125,13 +126,15 @@ def died(key: str, death: tuple[int, int, int, int, int, int, bytes]) -> WorkerD
     )
 
 
-def timed_out(key: str, queued: bool, worker: int, attempt: int, limit_ms: int) -> TaskTimeout:
+def timed_out(key: str, queued: bool, worker: int, attempt: int, limit_ms: int, failures: int) -> TaskTimeout:
     """Give the error for a task that passed a time limit."""
+    from headrace.notes import after
+
     if queued:
         text = f"task {key!r} stood ready for longer than its queue_timeout_s={limit_ms / 1_000:g}"
         return TaskTimeout(f"{text}: no worker was free for it", key=key)
     text = f"task {key!r} (attempt {attempt}) ran for longer than its timeout_s={limit_ms / 1_000:g} in worker {worker}"
-    return TaskTimeout(text, key=key, attempt=attempt, worker=worker)
+    return TaskTimeout(text + after(failures), key=key, attempt=attempt, worker=worker)
 
 
 def refused(key: str, text: str) -> HeadraceError:

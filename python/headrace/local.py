@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import nullcontext
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,12 @@ from headrace.errors import NoSuitableWorker, UsageError
 from headrace.failures import cancelled, failed, skipped
 from headrace.interrupts import Uninterrupted
 from headrace.launch import check_preparation
-from headrace.local_tasks import CALLS, Batch, Call, CallBatch, Ending, GraphBatch
+from headrace.local_policies import Policies
+from headrace.local_tasks import CALLS, Attempt, Batch, Call, CallBatch, Ending, GraphBatch
+from headrace.retrying import Retried, is_worth_a_retry
 from headrace.runs import Run
 from headrace.statistics import RunStatistics, WorkerStatistics
+from headrace.timers import Timers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +33,9 @@ if TYPE_CHECKING:
 
 #: How deep tasks of mode "sync" may submit from within each other.
 SYNC_DEPTH_MAX = 64
+
+#: Longest sleep of mode "sync": Ctrl-C that comes just before a sleep does not end that one.
+SLICE_S = 0.1
 
 
 class Local:
@@ -52,13 +59,18 @@ class Local:
         # Reentrant, because a finalizer that stops the engine may run wherever memory is allocated.
         self._lock = threading.RLock()
         self._section = Uninterrupted(self._lock)
+        # What a failure's own methods raise is kept from the caller. Ctrl-C, which comes to where tasks of mode "sync"
+        # run, must not be.
+        self._recording = nullcontext() if threads else self._section
         self._work = threading.Condition(self._lock)
         self._calls = CallBatch(workers)
         self._batches: dict[int, Batch] = {CALLS: self._calls}
         self._where: dict[int, tuple[Batch, int]] = {}
         self._values: dict[int, Any] = {}
         self._errors: dict[int, BaseException] = {}
-        self._running: dict[int, _Attempt] = {}
+        self._running: dict[int, Attempt] = {}
+        self._timers = Timers(self._lock, threads)
+        self._policies = Policies(self, self._kernel, self._timers)
         self._stopped = False
         # Worker numbers for mode "sync", one for each loop that runs tasks: a task that submits has one below it.
         self._stand_ins = list(range(SYNC_DEPTH_MAX))
@@ -169,6 +181,8 @@ class Local:
                 end_s - counts.start_s,
                 tuple(workers),
                 tasks_held=len(self._where),
+                retries=counts.retries,
+                timeouts=counts.timeouts,
             )
 
     def stop(self) -> None:
@@ -177,6 +191,7 @@ class Local:
             return  # the lock may be held by a thread that is not here
         with self._section:
             self._stopped = True
+            self._timers.stop()
             self._work.notify_all()
         self.core.close()
 
@@ -198,21 +213,28 @@ class Local:
             del lease  # or a sleeping worker would keep the inputs alive
 
     def _work_here(self) -> None:
-        """Run everything that is ready, in mode "sync"."""
+        """Run everything that is ready, in mode "sync", also what is only after a pause."""
         if self._threads:
             return
-        task = None
+        worker = None
         try:
             with self._section:
                 if not self._stand_ins:
                     raise UsageError(f"tasks submit from within each other more than {SYNC_DEPTH_MAX} deep")
-                task = self._next(self._stand_ins.pop())
-            while task is not None:
-                started_s = time.monotonic()
-                value, error, interrupt = self._attempt(task)
-                with self._section:
-                    self._end(task, value, error, started_s)
-                    task = self._next(task.worker)
+                worker = self._stand_ins.pop()
+                task, pause_s = self._next(worker)
+            while task is not None or pause_s is not None:
+                interrupt = None
+                if task is None:
+                    time.sleep(min(pause_s or 0, SLICE_S))
+                    with self._section:
+                        task, pause_s = self._next(worker)
+                else:
+                    started_s = time.monotonic()
+                    value, error, interrupt = self._attempt(task)
+                    with self._section:
+                        self._end(task, value, error, started_s)
+                        task, pause_s = self._next(worker)
                 if interrupt is not None:
                     raise interrupt
         except UsageError:
@@ -220,18 +242,18 @@ class Local:
         except BaseException:  # Ctrl-C, or what a handler of another signal raises
             with self._section:
                 self.cancel_all()
-                if task is not None:
-                    self._stand_ins.append(task.worker)
             raise
+        finally:
+            if worker is not None:
+                self._stand_ins.append(worker)
 
-    def _next(self, worker: int) -> _Attempt | None:
-        """Lease the next task to a stand-in; without one, it stands ready again."""
+    def _next(self, worker: int) -> tuple[Attempt | None, float | None]:
+        """Lease the next task to a stand-in; without one, say for how long to wait if there may be one later."""
+        self._timers.run_due()
         task = None if self._stopped else self._lease(worker)
-        if task is None:
-            self._stand_ins.append(worker)
-        return task
+        return task, self._timers.left_s() if task is None and self._policies.pausing else None
 
-    def _lease(self, worker: int) -> _Attempt | None:
+    def _lease(self, worker: int) -> Attempt | None:
         self._follow_holds()
         lease = self._kernel.lease(worker)
         if lease is None:
@@ -240,33 +262,44 @@ class Local:
         batch, index = self._where[slot]
         inputs = [self._values[needed] for needed in self._kernel.predecessors(slot)]
         batch.counts.note_lease()
-        started = self._running[slot] = _Attempt(batch, index, slot, attempt, worker, inputs)
+        failures = self._policies.failures(slot)
+        started = self._running[slot] = Attempt(batch, index, slot, attempt, failures, worker, inputs)
         return started
 
-    def _run(self, task: _Attempt) -> None:
+    def _run(self, task: Attempt) -> None:
         started_s = time.monotonic()
         value, error, _ = self._attempt(task)
         self._end(task, value, error, started_s)
 
-    def _attempt(self, task: _Attempt) -> tuple[Any, BaseException | None, KeyboardInterrupt | None]:
+    def _attempt(self, task: Attempt) -> tuple[Any, BaseException | None, KeyboardInterrupt | None]:
         """Run a task; give its value, the exception to raise for it, and the interrupt that this was, maybe."""
-        current = Current(task.key, task.attempt, self._number(task), lambda: task.cancelled)
+        current = Current(task.key, task.attempt, task.failures, self._number(task), lambda: task.cancelled)
         try:
             with running(current):
                 return task.execute(task.inputs), None, None
         except BaseException as raised:
-            # Without the frames of this module, which would keep inputs and values alive.
-            error = failed(BaseException.with_traceback(raised, _user_part(raised)), current)
-            return None, error, raised if isinstance(raised, KeyboardInterrupt) else None
+            interrupt = raised if isinstance(raised, KeyboardInterrupt) else None
+            with self._recording:
+                if task.policy is not None:
+                    task.is_final = not (self._threads or interrupt is None) or not is_worth_a_retry(task.fn, raised)
+                # Without the frames of this module, which would keep inputs and values alive.
+                error = failed(BaseException.with_traceback(raised, _user_part(raised)), current)
+            return None, error, interrupt
 
-    def _end(self, task: _Attempt, value: Any, error: BaseException | None, started_s: float) -> None:
+    def _end(self, task: Attempt, value: Any, error: BaseException | None, started_s: float) -> None:
         with self._section:
             counts = task.batch.counts
             counts.busy_s[self._number(task)] += time.monotonic() - started_s
             if self._running.get(task.slot) is task:  # the slot of a cancelled one may be another's by now
                 del self._running[task.slot]
+            if task.cancelled:
+                return
+            if error is not None and self._policies.retry(task):
+                counts.leased -= 1
+                self._work.notify_all()
+                return
             note = self._kernel.complete if error is None else self._kernel.fail
-            if task.cancelled or not note(task.worker, task.slot, task.attempt):
+            if not note(task.worker, task.slot, task.attempt):
                 return
             counts.leased -= 1
             counts.finished_by[self._number(task)] += 1
@@ -279,8 +312,18 @@ class Local:
             self._settle_consequences()
             self._work.notify_all()
 
-    def _number(self, task: _Attempt) -> int:
+    def _number(self, task: Attempt) -> int:
         return task.worker if self._threads else 0
+
+    # -- for policies ------------------------------------------------------------------------------------------------
+
+    def place(self, slot: int) -> tuple[Batch, int] | None:
+        """Give the run of a task and its index there, if the kernel knows it still."""
+        return self._where.get(slot)
+
+    def note_ready(self) -> None:
+        """Note that tasks have become ready."""
+        self._work.notify_all()
 
     # -- endings -----------------------------------------------------------------------------------------------------
 
@@ -317,6 +360,7 @@ class Local:
             batch, index = self._where.pop(slot)
             self._errors.pop(slot, None)
             self._values.pop(slot, None)
+            self._policies.forget(slot)
             batch.forget(index)
             if batch.over:
                 del self._batches[batch.run]
@@ -341,26 +385,13 @@ class Local:
 
 def _user_part(error: BaseException) -> TracebackType | None:
     trace: TracebackType | None = vars(BaseException)["__traceback__"].__get__(error)  # whatever its class makes of it
-    while trace is not None and trace.tb_frame.f_globals.get("__name__") in (__name__, Call.__module__):
+    while trace is not None and trace.tb_frame.f_globals.get("__name__") in (
+        __name__,
+        Call.__module__,
+        Retried.__module__,
+    ):
         trace = trace.tb_next
     return trace
-
-
-class _Attempt:
-    """One try of a task, with all that it takes: the engine may forget the task while it runs."""
-
-    __slots__ = ("attempt", "batch", "cancelled", "execute", "index", "inputs", "key", "slot", "worker")
-
-    def __init__(self, batch: Batch, index: int, slot: int, attempt: int, worker: int, inputs: list[Any]) -> None:
-        self.batch = batch
-        self.index = index
-        self.key = batch.key(index)
-        self.execute = batch.body(index)
-        self.slot = slot
-        self.attempt = attempt
-        self.worker = worker
-        self.inputs = inputs
-        self.cancelled = False
 
 
 def _give(value: object) -> object:

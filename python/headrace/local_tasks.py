@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from headrace.graph import Graph
+    from headrace.options import Policy
     from headrace.runs import Run
 
 #: The run of single calls.
@@ -28,6 +29,7 @@ class Counts:
 
     def __init__(self, workers: int) -> None:
         self.leased = self.done = self.failed = self.skipped = self.cancelled = 0
+        self.retries = self.timeouts = 0
         self.finished_by = [0] * workers
         self.busy_s = [0.0] * workers
         self.start_s = time.monotonic()
@@ -84,6 +86,9 @@ class Batch(Protocol):
     def body(self, index: int) -> Callable[[list[Any]], Any]:
         """Give what runs a task, given the results of its predecessors."""
 
+    def policy(self, index: int) -> tuple[Policy, Callable[..., Any]] | None:
+        """Give what the options of a task ask for, and what it calls; None if they ask for nothing."""
+
 
 class GraphBatch:
     """The tasks of a graph."""
@@ -95,6 +100,7 @@ class GraphBatch:
         self.kept = dict.fromkeys(run._keep)
         self.key = graph._key
         self._graph = graph
+        self._has_policies = graph._has_policies
         self._slots: list[int | None] = []
         self._known = 0
         self._released = False
@@ -145,6 +151,10 @@ class GraphBatch:
 
         return execute
 
+    def policy(self, index: int) -> tuple[Policy, Callable[..., Any]] | None:
+        """Give what the options of a task ask for, and what it calls; None if they ask for nothing."""
+        return self._graph._policy(index) if self._has_policies else None
+
 
 class CallBatch:
     """The single calls. Each is held by its future, and forgotten with it."""
@@ -190,6 +200,38 @@ class CallBatch:
         """Give what runs a task, given the results of its predecessors."""
         return self._calls[index][1].execute
 
+    def policy(self, index: int) -> tuple[Policy, Callable[..., Any]] | None:
+        """Give what the options of a task ask for, and what it calls; None if they ask for nothing."""
+        return self._calls[index][1].policy
+
+
+class Attempt:
+    """One try of a task, with all that it takes: the engine may forget the task while it runs."""
+
+    __slots__ = (
+        "attempt", "batch", "cancelled", "execute", "failures", "fn", "index", "inputs", "is_final", "key", "policy",
+        "slot", "worker",
+    )  # fmt: skip
+
+    def __init__(
+        self, batch: Batch, index: int, slot: int, attempt: int, failures: int, worker: int, inputs: list[Any]
+    ) -> None:
+        self.batch = batch
+        self.index = index
+        self.key = batch.key(index)
+        self.execute = batch.body(index)
+        self.policy: Policy | None
+        self.fn: Callable[..., Any] | None
+        self.policy, self.fn = batch.policy(index) or (None, None)
+        self.slot = slot
+        self.attempt = attempt
+        self.failures = failures
+        self.worker = worker
+        self.inputs = inputs
+        self.cancelled = False
+        #: Whether its failure is worth no retry.
+        self.is_final = False
+
 
 class Call:
     """A function with its arguments, which are the objects that the caller gave.
@@ -198,7 +240,8 @@ class Call:
     """
 
     def __init__(self, session: int, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._fn, self.name, _, self.key, self.priority, self.worker, _, _ = describe(fn, "call", True)
+        self._fn, self.name, _, self.key, self.priority, self.worker, _, policy = describe(fn, "call", True)
+        self.policy = None if policy is None else (policy, self._fn)
         self._args = args
         self._kwargs = kwargs
         self._cited: dict[tuple[int, int], ExternalRef] = {}

@@ -218,7 +218,7 @@ class _Link:
 
 
 def read_state(fields: list[Any]) -> RunStatistics:
-    """Read the fields of a STATE frame, in the order of `rust/wire/src/message.rs`."""
+    """Read the fields of a STATE frame, in the order of `rust/wire/src/state.rs`."""
     tasks, times_ns, workers, broker = fields[2:9], fields[9:11], map(_words, fields[11:15]), fields[15:22]
     store, (lengths, names, sizes) = fields[22:28], fields[28:31]
     largest, start = [], 0
@@ -235,6 +235,7 @@ def read_state(fields: list[Any]) -> RunStatistics:
             ),
             *broker,
             StoreStatistics._make([*store, tuple(largest)]),
+            *fields[31:33],
         ]
     )
 

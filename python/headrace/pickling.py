@@ -106,6 +106,10 @@ def describe(
         from headrace.writable import WritableArguments
 
         fn = plain = WritableArguments(plain, options["writable"])
+    if options.get("retry_on") is not None:
+        from headrace.retrying import Retried
+
+        fn = plain = Retried(plain, options["retry_on"])
     blob = b"" if by_reference else dump_function(fn, verb)
     priority, worker, nout = options.get("priority", 0), options.get("worker"), options.get("nout")
     return plain, name, blob, options.get("key"), priority, worker, nout, policy_of(options)

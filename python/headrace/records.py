@@ -13,6 +13,7 @@ import sys
 from typing import Any, NamedTuple
 
 from headrace.errors import TaskError
+from headrace.notes import add_note, whose
 from headrace.pickling import explain, is_importable
 
 #: Longest pickle of one exception; longer ones (an array among the arguments) travel as text.
@@ -89,6 +90,7 @@ class Record(NamedTuple):
         classes: pickles of the classes that cannot be imported, by the id that cloudpickle gave them.
         parts: the exceptions.
         raised: number of the one that the task raised.
+        failures: attempts of the task that failed before.
     """
 
     key: str
@@ -98,12 +100,15 @@ class Record(NamedTuple):
     classes: dict[str, bytes]
     parts: list[Part]
     raised: int
+    failures: int = 0
 
 
 # -- in the worker -----------------------------------------------------------------------------------------------------
 
 
-def dump_failure(error: BaseException, key: str, attempt: int, worker: int, bytes_max: int | None = None) -> bytes:
+def dump_failure(
+    error: BaseException, key: str, attempt: int, worker: int, bytes_max: int | None = None, failures: int = 0
+) -> bytes:
     """Make the record of an exception that a task raised.
 
     Never raises: what methods of an exception raise meanwhile, even an interrupt, makes text of that exception.
@@ -114,12 +119,15 @@ def dump_failure(error: BaseException, key: str, attempt: int, worker: int, byte
         attempt: number of the attempt.
         worker: number of the worker.
         bytes_max: a record that would be longer holds text only.
+        failures: attempts of the task that failed before.
     """
     try:
         packer = _Packer(error)
         packer.pack()
         raised = packer.numbers[id(error)]
-        record = _pickle.dumps(Record(key, attempt, worker, _traceback(error), packer.classes, packer.parts, raised), 5)
+        record = _pickle.dumps(
+            Record(key, attempt, worker, _traceback(error), packer.classes, packer.parts, raised, failures), 5
+        )
         if bytes_max is None or len(record) <= bytes_max:
             return record
         obstacle = f"its record takes {len(record):,} bytes; the limit is {bytes_max:,}"
@@ -127,7 +135,7 @@ def dump_failure(error: BaseException, key: str, attempt: int, worker: int, byte
         obstacle = f"it cannot be recorded: {_name_and_text(problem)}"
     text_max = TEXT_BYTES_MAX if bytes_max is None else min(TEXT_BYTES_MAX, bytes_max // 4)
     part = Part(_type_name(error), _text(error, text_max), [], None, obstacle, None, [], 0, None, None, False)
-    return _pickle.dumps(Record(key, attempt, worker, _traceback(error, text_max), {}, [part], 0), 5)
+    return _pickle.dumps(Record(key, attempt, worker, _traceback(error, text_max), {}, [part], 0, failures), 5)
 
 
 class _Packer:
@@ -307,32 +315,13 @@ def load_failure(record: bytes) -> BaseException:
         _set_own(error, "__cause__", None if part.cause is None else errors[part.cause])
         _set_own(error, "__suppress_context__", part.suppress_context)
     raised = errors[failure.raised]
-    add_note(raised, whose(failure.key, failure.attempt, failure.worker))
+    add_note(raised, whose(failure.key, failure.attempt, failure.worker, failure.failures))
     if _own(raised, "__cause__") is None:
         _set_own(raised, "__cause__", RemoteTraceback(failure.traceback))
         _set_own(raised, "__suppress_context__", failure.parts[failure.raised].suppress_context)
     else:
         add_note(raised, f"\n{failure.traceback}")
     return raised
-
-
-def whose(key: str, attempt: int, worker: int) -> str:
-    """Give the note on what a task raised."""
-    return f"headrace: raised by task {key!r} (attempt {attempt}, worker {worker})"
-
-
-def add_note(error: BaseException, text: str, once: bool = False) -> None:
-    """Add a note, if wished only where it is not yet; not where the class makes something else of its notes."""
-    try:
-        notes = error.__notes__
-    except BaseException:  # mostly there are none
-        notes = []
-    try:
-        before = notes if isinstance(notes, (list, tuple)) else []
-        if not once or text not in before:
-            object.__setattr__(error, "__notes__", [*before, text])
-    except BaseException:
-        return
 
 
 def _rebuild(part: Part, errors: list[BaseException], failure: Record) -> BaseException:

@@ -114,6 +114,10 @@ class RunStatistics(NamedTuple):
     """Tasks that the broker knows now, of all runs."""
     store: StoreStatistics = StoreStatistics()
     """What all results take now."""
+    retries: int = 0
+    """Attempts that failed and were followed by another one."""
+    timeouts: int = 0
+    """Attempts, and waits for a worker, that passed a time limit."""
 
     @property
     def progress(self) -> Progress:

@@ -85,7 +85,10 @@ def prepare_for_tasks(worker: _core.Worker) -> None:
 
     def current_task() -> Current | None:
         running = worker.current()
-        return running and Current(*running, worker.number, worker.is_cancelled)
+        if running is None:
+            return None
+        key, attempt, failures = running
+        return Current(key, attempt, failures, worker.number, worker.is_cancelled)
 
     _signal.signal(_signal.SIGINT, interrupt)
     set_process_source(current_task)
@@ -140,27 +143,38 @@ def load_function(blob: bytes) -> Callable[..., object]:
     return pickling.load_function(blob)
 
 
-def recorders(worker: int) -> tuple[Callable[..., bytes], Callable[..., bytes], Callable[..., bytes]]:
+if TYPE_CHECKING:
+    #: Key, attempt, attempts that failed before, largest size of a result, and what is called if that could be loaded.
+    Attempt = tuple[str, int, int, int, Callable[..., object] | None]
+    #: The record of a failure, and whether it is worth a retry.
+    Failure = tuple[bytes, bool]
+
+
+def recorders(worker: int) -> tuple[Callable[..., Failure], Callable[..., Failure], Callable[..., Failure]]:
     """Give what records the failures of this worker's tasks: an exception, a bad result, a result that is too large."""
 
-    def record_error(key: str, attempt: int, limit: int, error: BaseException) -> bytes:
+    def record_error(attempt: Attempt, error: BaseException) -> Failure:
         from headrace.records import dump_failure
+        from headrace.retrying import is_worth_a_retry
 
+        key, number, failures, limit, fn = attempt
         if isinstance(error, ValueError) and "read-only" in str(error):
             error.add_note(READ_ONLY)
-        return dump_failure(error, key, attempt, worker, limit)
+        is_worth = is_worth_a_retry(fn, error)
+        return dump_failure(error, key, number, worker, limit, failures), is_worth
 
-    def record_result(key: str, attempt: int, limit: int, error: BaseException, result: object) -> bytes:
-        return record_error(key, attempt, limit, result_error(key, error, result))
+    def record_result(attempt: Attempt, error: BaseException, result: object) -> Failure:
+        return record_error(attempt, result_error(attempt[0], error, result))
 
-    def record_size(key: str, attempt: int, limit: int, size: int) -> bytes:
+    def record_size(attempt: Attempt, size: int) -> Failure:
         from headrace.errors import ResultTooLarge
 
+        key, _, _, limit, _ = attempt
         text = (
             f"task {key!r} returned a value of {size:,} bytes; the limit is {limit:,}. "
             "Write it to a file and return the path, or split the task"
         )
-        return record_error(key, attempt, limit, ResultTooLarge(text, key=key))
+        return record_error(attempt, ResultTooLarge(text, key=key))
 
     return record_error, record_result, record_size
 

@@ -57,7 +57,7 @@ pub(crate) struct ClientCore {
 /// Answer to a question: (waiting, ready, leased, done, failed, skipped, cancelled), (first_lease_ns, elapsed_ns), the
 /// workers as (number, pid, finished, busy_ms), and the broker's own (lease_frames, report_frames, stale_reports, recalls,
 /// worker_deaths, bytes_held, tasks_held), and the store's (limit, owned, peak, mapped, inline, spilled) with the names and
-/// bytes of the largest results.
+/// bytes of the largest results; and the run's (retries, timeouts).
 type StateParts = (
     (u64, u64, u64, u64, u64, u64, u64),
     (u64, u64),
@@ -65,6 +65,7 @@ type StateParts = (
     (u64, u64, u64, u64, u64, u64, u64),
     (u64, u64, u64, u64, u64, u64),
     Vec<(String, u64)>,
+    (u64, u64),
 );
 
 /// Lines that tasks wrote, as (worker, stream, text).
@@ -423,5 +424,6 @@ fn state_parts(state: &State<'_>) -> StateParts {
             state.store_spilled,
         ),
         largest,
+        (state.retries, state.timeouts),
     )
 }

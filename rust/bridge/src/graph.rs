@@ -35,7 +35,7 @@ use crate::nodes::Nodes;
 
 use batch::BatchCiting;
 use columns::{Batch, Columns};
-use functions::{LastEntry, identity};
+use functions::{LastEntry, PolicyParts, identity, policy_parts};
 use held::Held;
 
 pub(crate) use call::{EncodedCall, encode_call};
@@ -405,6 +405,23 @@ impl Graph {
             }
         }
         Ok(list)
+    }
+
+    /// Whether any task may have another policy than the default one.
+    #[getter]
+    fn _has_policies(&self) -> bool {
+        self.lock().columns.options.iter().any(|options| !options.policy.is_empty())
+    }
+
+    /// The policy of a task, as `headrace.options.policy_of` gave it, and what the task calls; None for the default policy.
+    fn _policy(&self, py: Python<'_>, index: u32) -> PyResult<Option<(PolicyParts, Py<PyAny>)>> {
+        self.check(index)?;
+        let data = self.lock();
+        let Some(options) = data.columns.options_of(index).filter(|options| !options.policy.is_empty()) else {
+            return Ok(None);
+        };
+        let function = data.columns.task_function[index as usize] as usize;
+        Ok(Some((policy_parts(&options.policy()), self.held.lock(py).callables[function].clone_ref(py))))
     }
 
     /// What a task calls, and `pack(*args, **kwargs)` of its arguments, given the results of what it cites in the order of

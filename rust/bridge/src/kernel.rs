@@ -15,6 +15,9 @@ use crate::graph::Graph;
 /// Class of tasks that any worker may run; class `1 + w` belongs to worker `w`.
 const ANY_CLASS: ClassId = ClassId(0);
 
+/// Class of tasks that nobody may run yet.
+const PARKED_CLASS: ClassId = ClassId(u32::MAX);
+
 /// Which tasks are ready, and which results are alive. A result can never be lost here: worker and client share it.
 #[pyclass(frozen, module = "headrace._core")]
 pub(crate) struct Kernel {
@@ -134,6 +137,21 @@ impl Kernel {
         self.lock().fail(WorkerId(worker), TaskIndex(slot), Attempt(attempt)).is_ok()
     }
 
+    /// The task is to run again; false if the lease is no longer good (K4).
+    fn give_back(&self, worker: u32, slot: u32, attempt: u32) -> bool {
+        self.lock().give_back(WorkerId(worker), TaskIndex(slot), Attempt(attempt)).is_ok()
+    }
+
+    /// Keeps a task from being leased; the answer is for `unpark`.
+    fn park(&self, slot: u32) -> u32 {
+        self.lock().set_class(TaskIndex(slot), PARKED_CLASS).0
+    }
+
+    /// Lets a parked task be leased again.
+    fn unpark(&self, slot: u32, class: u32) {
+        self.lock().set_class(TaskIndex(slot), ClassId(class));
+    }
+
     /// Cancels tasks that have not ended, and all that depends on them.
     fn cancel(&self, slots: Vec<u32>) {
         self.lock().cancel(&tasks(&slots));
@@ -172,13 +190,16 @@ impl Kernel {
     /// How many of these tasks are ready.
     fn count_ready(&self, slots: Vec<u32>) -> usize {
         let engine = self.lock();
-        slots.iter().filter(|&&slot| engine.state(TaskIndex(slot)) == TaskState::Ready).count()
+        let is_ready =
+            |task: &TaskIndex| engine.state(*task) == TaskState::Ready && engine.class_of(*task) != PARKED_CLASS;
+        tasks(&slots).iter().filter(|&task| is_ready(task)).count()
     }
 
-    /// (waiting, ready, leased) tasks now, of all runs.
+    /// (waiting, ready, leased) tasks now, of all runs. Those that are parked wait.
     fn open(&self) -> (u64, u64, u64) {
-        let statistics = self.lock().statistics();
-        (statistics.waiting, statistics.ready, statistics.leased)
+        let engine = self.lock();
+        let (statistics, parked) = (engine.statistics(), engine.ready_len(PARKED_CLASS) as u64);
+        (statistics.waiting + parked, statistics.ready - parked, statistics.leased)
     }
 }
 

@@ -81,9 +81,12 @@ impl Worker {
     ///
     /// `load_function(bytes)` gives a task's function. The record of a failure comes from one of
     ///
-    /// - `record_error(key, attempt, limit, error)`: the task raised `error`;
-    /// - `record_result(key, attempt, limit, error, result)`: `result` cannot be encoded because of `error`;
-    /// - `record_size(key, attempt, limit, size)`: the result takes `size` bytes, more than `limit`.
+    /// - `record_error(attempt, error)`: the task raised `error`;
+    /// - `record_result(attempt, error, result)`: `result` cannot be encoded because of `error`;
+    /// - `record_size(attempt, size)`: the result takes `size` bytes, more than it may;
+    ///
+    /// where `attempt` is `(key, number, failures, largest size, function or None)`. Each gives the record, and whether the
+    /// failure is worth a retry.
     ///
     /// Returns None, or why the session did not end as it should.
     fn run(
@@ -138,9 +141,9 @@ impl Worker {
         self.close(py);
     }
 
-    /// Key and attempt of the task that runs.
-    fn current(&self) -> Option<(String, u32)> {
-        self.tasks.running().map(|running| (running.key, running.attempt))
+    /// Key and attempt of the task that runs, and how many of its attempts failed before.
+    fn current(&self) -> Option<(String, u32, u32)> {
+        self.tasks.running().map(|running| (running.key, running.attempt, running.failures))
     }
 
     /// Whether the attempt that executes now was cancelled.
@@ -291,18 +294,20 @@ impl Bench<'_> {
             return Ok(Ending::Interrupted);
         }
         let running = self.tasks.running().expect("the attempt has not ended yet");
-        let (key, attempt, limit) = (running.key, running.attempt, start.result_bytes_max);
-        let record = match failure {
-            Failure::Raised(error) => self.record_error.call1(py, (key, attempt, limit, error.into_value(py))),
+        let function = self.functions.get(&start.function);
+        let attempt = (running.key, running.attempt, running.failures, start.result_bytes_max, function);
+        let recorded = match failure {
+            Failure::Raised(error) => self.record_error.call1(py, (attempt, error.into_value(py))),
             Failure::NotEncodable { result, error } => {
-                self.record_result.call1(py, (key, attempt, limit, error.into_value(py), result))
+                self.record_result.call1(py, (attempt, error.into_value(py), result))
             }
-            Failure::TooLarge { bytes } => self.record_size.call1(py, (key, attempt, limit, bytes)),
+            Failure::TooLarge { bytes } => self.record_size.call1(py, (attempt, bytes)),
         };
-        match record.and_then(|record| Ok(record.bind(py).cast::<PyBytes>()?.as_bytes().to_vec())) {
-            Ok(record) => {
-                self.out = record;
-                Ok(Ending::Raised(&self.out))
+        match recorded.and_then(|recorded| recorded.extract::<(Bound<'_, PyBytes>, bool)>(py)) {
+            Ok((record, is_worth_a_retry)) => {
+                self.out.clear();
+                self.out.extend_from_slice(record.as_bytes());
+                Ok(if is_worth_a_retry { Ending::Raised(&self.out) } else { Ending::RaisedForGood(&self.out) })
             }
             Err(_) if self.tasks.is_cancelled() => Ok(Ending::Interrupted),
             Err(error) => Err(error),

@@ -275,6 +275,11 @@ impl Kernel {
         }
     }
 
+    /// The class of a task.
+    pub fn class_of(&self, task: TaskIndex) -> ClassId {
+        self.board.tasks[task.at()].rank.class
+    }
+
     /// The predecessors of a task in the order in which its chunk named them; empty once it cannot run again.
     #[inline]
     pub fn predecessors(&self, task: TaskIndex) -> &[TaskIndex] {

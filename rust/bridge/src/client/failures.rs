@@ -50,8 +50,8 @@ pub(crate) fn outcome(
             let ended = (death.worker, death.pid, death.signal, death.exit_code, death.attempts, death.limit, stderr);
             build(py, "died", (key(), ended))
         }
-        Detail::TimedOut(Overrun { queued, worker, attempt, limit_ms, .. }) => {
-            build(py, "timed_out", (key(), queued, worker, attempt, limit_ms))
+        Detail::TimedOut(Overrun { queued, worker, attempt, limit_ms, failures }) => {
+            build(py, "timed_out", (key(), queued, worker, attempt, limit_ms, failures))
         }
         Detail::Refused(text) => build(py, "refused", (key(), text)),
     };

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use headrace_protocol::broker::ARGS_BYTES_MAX;
 use headrace_protocol::chunks::{encode_chunks, is_ordered};
 use headrace_protocol::client::CALLS;
-use headrace_wire::{ANY_WORKER, Blobs, BlobsBuf, Submit, U32s};
+use headrace_wire::{ANY_WORKER, Blobs, BlobsBuf, POLICY_RETRY_ON, Submit, U32s};
 use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
 use pyo3::sync::PyOnceLock;
@@ -194,7 +194,9 @@ pub(crate) fn submit_call<'py>(
         .and_then(|()| check_args(encoded.args.len(), || format!("a call of '{}'", function.name)))
         .map_err(|refusal| explain_refusal(py, refusal, workers))?;
 
-    let is_one_off = lock_attached(py, submitting).is_one_off(&function);
+    // What says which failures are worth a retry is found by the function that a worker knows by number.
+    let is_one_off =
+        options.policy().flags & POLICY_RETRY_ON == 0 && lock_attached(py, submitting).is_one_off(&function);
     if is_one_off {
         (function, encoded) = as_argument(&function, args, kwargs)?;
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use headrace_wire::{ANY_WORKER, BlobsBuf, EXTERNAL};
+use headrace_wire::{ANY_WORKER, BlobsBuf, EXTERNAL, Message, Policy};
 
 /// What the options of a task ask for, beyond its key.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -22,6 +22,16 @@ pub(crate) struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self { priority: 0, worker: ANY_WORKER, nout: 0, policy: Arc::default() }
+    }
+}
+
+impl Options {
+    /// The policy, read.
+    pub(crate) fn policy(&self) -> Policy<'_> {
+        match Message::decode(&self.policy) {
+            Ok(Message::Policy(policy)) => policy,
+            _ => Policy::default(),
+        }
     }
 }
 

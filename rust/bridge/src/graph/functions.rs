@@ -53,7 +53,16 @@ pub(crate) fn describe(callable: &Bound<'_, PyAny>, verb: &str, by_reference: bo
 }
 
 /// What `headrace.options.policy_of` gives.
-type PolicyParts = (u32, u32, u32, u32, u32, u32, Vec<(String, u64)>, Vec<String>);
+pub(super) type PolicyParts = (u32, u32, u32, u32, u32, u32, Vec<(String, u64)>, Vec<String>);
+
+/// The same of a policy.
+pub(super) fn policy_parts(policy: &Policy<'_>) -> PolicyParts {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let amounts = policy.amounts.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word));
+    let demands = policy.resources.iter().map(text).zip(amounts).collect();
+    let Policy { retries, flags, backoff_ms, backoff_max_ms, timeout_ms, queue_timeout_ms, tags, .. } = *policy;
+    (retries, flags, backoff_ms, backoff_max_ms, timeout_ms, queue_timeout_ms, demands, tags.iter().map(text).collect())
+}
 
 fn encoded_policy(parts: PolicyParts) -> Vec<u8> {
     let (retries, flags, backoff_ms, backoff_max_ms, timeout_ms, queue_timeout_ms, demands, names) = parts;

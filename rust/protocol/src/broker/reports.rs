@@ -150,7 +150,7 @@ impl Broker {
         }
     }
 
-    fn is_leased(&self, number: u32, task: u32, attempt: u32) -> bool {
+    pub(super) fn is_leased(&self, number: u32, task: u32, attempt: u32) -> bool {
         let task = TaskIndex(task);
         self.kernel.worker_of(task) == Some(worker_id(number)) && self.kernel.attempt(task) == Attempt(attempt)
     }

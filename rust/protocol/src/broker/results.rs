@@ -2,6 +2,7 @@
 
 use super::ledger::NONE;
 use super::peers::Peer;
+use super::retry::PARKED_CLASS;
 use super::runs::{CALLS, Slots};
 use super::workers::Life;
 use super::{Action, Broker, PeerId, Wake};
@@ -138,7 +139,7 @@ impl Broker {
         let counted = match self.peers.get(&peer) {
             Some(Peer::Observer { .. }) => {
                 finished_by = self.workers.iter().map(|worker| worker.finished).collect();
-                Some((self.count_all(), self.kernel.statistics().ready))
+                Some((self.count_all(), self.count_all_ready()))
             }
             _ => position.map(|position| (self.run(position).counts, self.count_ready(position))),
         };
@@ -163,14 +164,22 @@ impl Broker {
         self.send(peer, &Message::State(state));
     }
 
+    /// Ready tasks of all runs. Those in a pause wait.
+    fn count_all_ready(&self) -> u64 {
+        self.kernel.statistics().ready - self.kernel.ready_len(PARKED_CLASS) as u64
+    }
+
     /// Ready tasks of a run. With one unfinished run, which is the rule, the kernel's own count serves; with several the
     /// run's tasks are looked at one by one.
     fn count_ready(&self, position: u32) -> u64 {
         let unfinished = self.runs.iter().flatten().filter(|run| run.counts.ended() < run.counts.total).count();
         if unfinished <= 1 {
-            return self.kernel.statistics().ready;
+            return self.count_all_ready();
         }
-        let is_ready = |slot: &&u32| **slot != NONE && self.kernel.state(TaskIndex(**slot)) == TaskState::Ready;
+        let is_ready = |slot: &&u32| {
+            let task = TaskIndex(**slot);
+            **slot != NONE && self.kernel.state(task) == TaskState::Ready && self.kernel.class_of(task) != PARKED_CLASS
+        };
         match &self.run(position).slots {
             Slots::Dense(slots) => slots.iter().filter(is_ready).count() as u64,
             Slots::Sparse(slots) => slots.values().filter(is_ready).count() as u64,

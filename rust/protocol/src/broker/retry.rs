@@ -14,7 +14,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 /// Class of parked tasks.
-const PARKED_CLASS: ClassId = ClassId(u32::MAX - 1);
+pub(crate) const PARKED_CLASS: ClassId = ClassId(u32::MAX - 1);
 
 /// Who failed, and who waits for its next attempt.
 #[derive(Debug)]
@@ -97,8 +97,7 @@ impl Broker {
     pub(super) fn retry(&mut self, number: u32, task: u32, attempt: u32, now_ns: u64) -> bool {
         let slot = *self.ledger.slot(task);
         let (worker, index, stamp) = (worker_id(number), TaskIndex(task), Attempt(attempt));
-        let is_leased = self.kernel.worker_of(index) == Some(worker) && self.kernel.attempt(index) == stamp;
-        if slot.policy == DEFAULT_POLICY || !is_leased {
+        if slot.policy == DEFAULT_POLICY || !self.is_leased(number, task, attempt) {
             return false;
         }
         let policy = self.policies.get(slot.policy);

@@ -1,0 +1,88 @@
+"""Functions with effects that are counted outside: each call appends a line to a file."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from client_tasks import Sour
+
+import headrace as hr
+
+
+def note(path, line=""):
+    """Append a line at once, whoever else does, and say how many there are now."""
+    with open(path, "ab") as file:
+        file.write(f"{line or time.monotonic()}\n".encode())
+    return len(lines(path))
+
+
+def lines(path):
+    return Path(path).read_text().splitlines() if Path(path).exists() else []
+
+
+def times(path):
+    return [float(line) for line in lines(path)]
+
+
+def fail_first(path, failures, value=None, *_after):
+    """Fail so many times, then return the value."""
+    if note(path) <= failures:
+        raise Sour(len(lines(path)))
+    return value
+
+
+def fail_as(path, error, *_after):
+    note(path)
+    raise error
+
+
+def succeed(path, *_after):
+    note(path)
+    return len(lines(path))
+
+
+def say_failures(path, failures):
+    """Fail so many times, then say what the task was told of that."""
+    found = hr.current().failures
+    note(path, str(found))
+    if found < failures:
+        raise Sour(found)
+    return found
+
+
+def die_first(path, *_after):
+    """Kill the worker at the first call, fail at the second, return at the third."""
+    call = note(path)
+    if call == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if call == 2:
+        raise Sour(2)
+    return call
+
+
+def is_mild(error):
+    return error.degree < 3
+
+
+def is_broken(error):
+    raise RuntimeError("the question itself")
+
+
+class Unloadable:
+    """A function that raises when it is unpickled in another process."""
+
+    def __init__(self, path):
+        self.path = path
+        self.home = os.getpid()
+
+    def __call__(self):
+        return fail_as(self.path, KeyError("called"))
+
+    def __reduce__(self):
+        return _load, (self.path,)
+
+
+def _load(path):
+    note(path)
+    raise KeyError("loaded")
