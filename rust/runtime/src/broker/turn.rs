@@ -328,6 +328,8 @@ impl Loop {
             if alive.is_empty() {
                 return;
             }
+            // An attempt that was about to start when it was to be interrupted is interrupted now.
+            self.machine.handle_timeout(now_ns);
             if now_ns >= until_ns {
                 for worker in alive {
                     self.children.kill(worker);
@@ -335,7 +337,8 @@ impl Loop {
             }
             self.poll_fds.clear();
             self.children.poll_fds(&mut self.poll_fds);
-            let left_ns = until_ns.saturating_sub(now_ns).max(LEAVE_NS / 100);
+            let next_ns = self.machine.next_timeout_ns().map_or(until_ns, |next_ns| next_ns.min(until_ns));
+            let left_ns = next_ns.saturating_sub(now_ns).max(LEAVE_NS / 100);
             let _ = poll::wait(&mut self.poll_fds, Some(Duration::from_nanos(left_ns)));
         }
     }
