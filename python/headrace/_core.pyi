@@ -315,6 +315,9 @@ class ClientCore:
         Besides, give the bytes that were dropped since its start because nobody took them.
         """
 
+    def leave(self) -> None:
+        """Tell the broker that the session ends, and wait for nothing."""
+
     def close(self) -> None:
         """End the session, and the embedded broker with its workers."""
 

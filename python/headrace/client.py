@@ -33,6 +33,9 @@ Keep: TypeAlias = "Node[Any] | str | Iterable[Keep]"
 #: The run of single calls.
 CALLS = 0
 
+#: Seconds that the end of a client which is cancelled waits for callbacks that run.
+CALLBACKS_S = 0.5
+
 
 class Engine(Protocol):
     """What runs the tasks of a client: the embedded broker, or this process itself."""
@@ -256,7 +259,8 @@ class Client:
         finally:
             self._engine.stop()
             if self._dispatching is not None:
-                self._dispatching.join()
+                # Callbacks may take their time, but not where somebody wants to get away.
+                self._dispatching.join(CALLBACKS_S if cancel else None)
 
     def _check_open(self) -> None:
         self._core.check_process()
@@ -382,7 +386,12 @@ def _close_all() -> None:
         import headrace.failures  # noqa: F401
     for client in clients:
         client._open = False
-        client._engine.stop()
+        client._core.leave()
+    for client in clients:
+        try:
+            client._engine.stop()
+        except KeyboardInterrupt:  # this is as fast as it goes, and the others must be stopped as well
+            continue
     for client in clients if others else ():
         client._core.wait_alone()
 

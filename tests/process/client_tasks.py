@@ -98,4 +98,5 @@ def worker_pids(client):
         pids = [worker.pid for worker in run.statistics().workers]
         if all(pids):
             return pids
+        time.sleep(0.002)  # they need the processor to come up
     raise AssertionError("not all workers came up")

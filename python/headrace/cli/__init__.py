@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+TYPE_CHECKING = False  # without the import of typing; see headrace/__init__.py
+if TYPE_CHECKING:
+    from types import FrameType
+
 
 def main() -> None:
     """Run the command that the process's arguments name, and exit with its code."""
@@ -9,10 +13,22 @@ def main() -> None:
     import sys
 
     # Nothing is there yet that an interrupt would have to end in order: until the imports are done it ends the process.
-    handler = signal.getsignal(signal.SIGINT)
-    if handler is signal.default_int_handler:
+    is_interruptible = signal.getsignal(signal.SIGINT) in (signal.default_int_handler, signal.SIG_DFL)
+    if is_interruptible:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from headrace.cli.app import run_command
+    from headrace.cli.app import ExitCode, run_command
 
-    signal.signal(signal.SIGINT, handler)
-    sys.exit(run_command(sys.argv[1:]))
+    def terminate(_number: int, _frame: FrameType | None) -> None:
+        sys.exit(ExitCode.TERMINATED)
+
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, terminate)
+    try:
+        if is_interruptible:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        code = run_command(sys.argv[1:])
+    except KeyboardInterrupt:  # one more, while the first was being dealt with
+        code = ExitCode.INTERRUPTED
+    if is_interruptible:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is left that would have to end in order
+    sys.exit(code)

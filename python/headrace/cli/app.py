@@ -28,6 +28,7 @@ class ExitCode(enum.IntEnum):
     INFRASTRUCTURE = 3
     INTERRUPTED = 130
     BROKEN_PIPE = 141
+    TERMINATED = 143
 
 
 class _LazyGroup(click.Group):
@@ -54,6 +55,7 @@ def app() -> None:
       3    headrace itself could not go on (workers, broker, system)
       130  interrupted by Ctrl-C
       141  whoever read the output went away
+      143  terminated by SIGTERM
     """  # noqa: D301  (the \b is for click: it must be the character)
 
 
@@ -83,6 +85,10 @@ def run_command(arguments: list[str]) -> ExitCode:
         return _say(error.format_message(), ExitCode.USAGE)
     except (click.Abort, KeyboardInterrupt):
         return _say("interrupted", ExitCode.INTERRUPTED)
+    except SystemExit as request:
+        if request.code != ExitCode.TERMINATED:
+            raise
+        return _say("terminated", ExitCode.TERMINATED)
     except BrokenPipeError:
         _give_up_output()
         return ExitCode.BROKEN_PIPE

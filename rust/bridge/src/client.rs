@@ -278,6 +278,13 @@ impl ClientCore {
         Ok(numbers.unwrap_or_default())
     }
 
+    /// Tells the broker that the session ends, and waits for nothing: whoever closes several clients tells all first.
+    fn leave(&self) {
+        if !self.is_local && !self.session.is_forked() {
+            self.session.command(|tables| tables.machine().map(Client::close));
+        }
+    }
+
     /// Ends the session, and the embedded broker with its workers. May be called twice.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         if self.session.is_forked() {

@@ -16,6 +16,7 @@ use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use headrace_sys::origin::Origin;
@@ -220,7 +221,9 @@ fn check_base(base: &Path) -> Result<(), RunDirError> {
 fn reap_stale(base: &Path) {
     let Ok(entries) = fs::read_dir(base) else { return };
     for entry in entries.flatten() {
-        if is_run_dir_name(&entry.file_name()) {
+        // A link by such a name is not ours, and leads to what is not ours.
+        let is_ours = |status: fs::Metadata| status.is_dir() && status.uid() == rustix::process::geteuid().as_raw();
+        if is_run_dir_name(&entry.file_name()) && entry.metadata().is_ok_and(is_ours) {
             reap_if_stale(&entry.path());
         }
     }

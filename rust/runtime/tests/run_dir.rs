@@ -89,6 +89,25 @@ fn what_others_left_behind_is_removed_and_nothing_else() {
 }
 
 #[test]
+fn a_link_that_is_called_like_a_run_directory_is_not_followed() {
+    let (base, elsewhere) = (Base::new(), Base::new());
+    for file in ["lock", "precious"] {
+        fs::write(elsewhere.0.join(file), "").unwrap();
+    }
+    symlink(&elsewhere.0, base.0.join("headrace-0123abcd")).unwrap();
+    let foreign = base.0.join("headrace-4567cdef");
+    if rustix::process::geteuid().is_root() {
+        fs::create_dir(&foreign).unwrap();
+        fs::write(foreign.join("lock"), "").unwrap();
+        std::os::unix::fs::chown(&foreign, Some(54_321), None).unwrap();
+    }
+    drop(RunDir::create(Some(&base.0)).unwrap());
+    assert_eq!(elsewhere.entries(), 2);
+    assert!(base.0.join("headrace-0123abcd").is_symlink());
+    assert_eq!(foreign.join("lock").exists(), rustix::process::geteuid().is_root());
+}
+
+#[test]
 fn brokers_that_start_and_stop_at_once_do_not_hurt_each_other() {
     let base = Base::new();
     std::thread::scope(|scope| {

@@ -4,7 +4,7 @@ use super::BrokerConfig;
 use super::lines::Lines;
 use crate::segments;
 use headrace_protocol::broker::{Exit, SegmentNews};
-use headrace_sys::control::{self, MESSAGE_BYTES_MAX};
+use headrace_sys::control::{self, MESSAGE_BYTES_MAX, Received};
 use headrace_sys::memfd;
 use headrace_sys::pidfd::{ExitStatus, PidFd, Signal};
 use headrace_sys::poll::PollFd;
@@ -15,9 +15,14 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Bytes read from a worker's pipe at a time.
 const PIPE_BYTES: usize = 64 << 10;
+/// How long a process may go on that has closed its end of the control socket, and what is told of one that does.
+pub(super) const LOST_PATIENCE: Duration = Duration::from_millis(200);
+const LOST: &[u8] =
+    b"headrace: this worker has closed its connection to the broker, or became another program, and is killed\n";
 /// Pieces of that size read from a pipe in one turn, so that a flood does not hold up the work of others.
 const PIECES_A_TURN: usize = 4;
 /// The same once the process has ended: what a full pipe holds. Another process may have the pipe and go on writing.
@@ -49,6 +54,8 @@ struct Process {
     pipes: [Pipe; 2],
     /// The attempt that was last sent SIGINT; a second one would hit its clean-up.
     interrupted: Option<(u32, u32)>,
+    /// When it closed its end of the control socket. Mostly its end follows at once.
+    lost: Option<Instant>,
 }
 
 /// Standard output or error of a process; `None` once it has ended.
@@ -103,14 +110,18 @@ impl Children {
             frames: 0,
             pipes: [pipe(1, child.stdout), pipe(2, child.stderr)],
             interrupted: None,
+            lost: None,
         });
         Ok(())
     }
 
-    /// Descriptors that turn readable when a process writes or ends.
+    /// Descriptors that turn readable when a process writes, ends, or lets go of its broker.
     pub(super) fn poll_fds(&self, fds: &mut Vec<PollFd>) {
         for process in self.running.iter().flatten() {
             fds.push(PollFd::input(process.process.fd()));
+            if process.lost.is_none() {
+                fds.push(PollFd::input(process.control.as_raw_fd()));
+            }
             for end in process.pipes.iter().filter_map(|pipe| pipe.end.as_ref()) {
                 fds.push(PollFd::input(end.as_raw_fd()));
             }
@@ -131,7 +142,13 @@ impl Children {
         let mut ended = Vec::new();
         for (worker, slot) in self.running.iter_mut().enumerate() {
             let Some(process) = slot else { continue };
-            let Ok(Some(status)) = process.process.try_wait_with_group() else { continue };
+            let Ok(Some(status)) = process.process.try_wait_with_group() else {
+                if process.outlives_its_connection() {
+                    line(worker as u32, 2, LOST);
+                    let _ = process.process.send_signal_to_group(Signal::KILL);
+                }
+                continue;
+            };
             process.read_pipes(PIECES_AT_END, |stream, text| line(worker as u32, stream, text));
             for pipe in &mut process.pipes {
                 if let Some(text) = pipe.lines.finish() {
@@ -161,6 +178,11 @@ impl Children {
     /// Tells what sockets would not take before.
     pub(super) fn retry_control(&mut self) {
         self.running.iter_mut().flatten().filter(|process| !process.untold.is_empty()).for_each(Process::tell);
+    }
+
+    /// Whether a worker's end is due.
+    pub(super) fn awaits_end(&self) -> bool {
+        self.running.iter().flatten().any(|process| process.lost.is_some())
     }
 
     /// Whether a worker has not been told everything.
@@ -200,6 +222,23 @@ impl Children {
 }
 
 impl Process {
+    /// Whether it goes on without a connection to its broker, as another program, say.
+    fn outlives_its_connection(&mut self) -> bool {
+        match self.lost {
+            // A worker says nothing here, so whatever can be read is the end.
+            None if matches!(control::receive(&self.control), Ok(Received::End)) => {
+                self.lost = Some(Instant::now() + LOST_PATIENCE);
+                false
+            }
+            None => false,
+            Some(until) if Instant::now() >= until => {
+                self.lost = Some(Instant::now() + LOST_PATIENCE);
+                true
+            }
+            Some(_) => false,
+        }
+    }
+
     fn tell(&mut self) {
         while let Some((message, fd)) = self.untold.front() {
             match control::send(&self.control, message, fd.as_ref().map(|fd| fd.as_fd())) {

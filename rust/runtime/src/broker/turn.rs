@@ -1,6 +1,6 @@
 //! The broker's turn: drain all input, apply it, flush; then sleep until something happens.
 
-use super::children::Children;
+use super::children::{Children, LOST_PATIENCE};
 use super::spiller::{Job, Part, Source, Spiller, Target};
 use crate::clock;
 use crate::inproc::{BrokerEnd, Wake};
@@ -301,6 +301,10 @@ impl Loop {
         if !self.backlog.is_empty() || self.children.is_blocked() {
             until_ns = Some(until_ns.map_or(now_ns + RETRY_NS, |known_ns| known_ns.min(now_ns + RETRY_NS)));
         }
+        if self.children.awaits_end() {
+            let look_ns = now_ns + LOST_PATIENCE.as_nanos() as u64;
+            until_ns = Some(until_ns.map_or(look_ns, |known_ns| known_ns.min(look_ns)));
+        }
         let timeout = until_ns.map(|until_ns| Duration::from_nanos(until_ns.saturating_sub(now_ns)));
         self.poll_fds.clear();
         self.poll_fds.push(PollFd::input(self.router.fd()));
@@ -311,7 +315,8 @@ impl Loop {
         let _ = poll::wait(&mut self.poll_fds, timeout);
         self.client.wake_up();
         self.children_due_ns = clock::now_ns() + CHILDREN_NS;
-        self.children_call = self.poll_fds[3..].iter().any(|fd| fd.is_ready() || fd.hung_up() || fd.failed());
+        self.children_call = self.children.awaits_end()
+            || self.poll_fds[3..].iter().any(|fd| fd.is_ready() || fd.hung_up() || fd.failed());
     }
 
     /// Tells the workers to leave, waits for them, and kills those that stay.
@@ -323,6 +328,8 @@ impl Loop {
             let now_ns = clock::now_ns();
             self.drain_router(now_ns);
             self.drain_children(now_ns);
+            // An attempt that was about to start when it was to be interrupted is interrupted now.
+            self.machine.handle_timeout(now_ns);
             self.flush(now_ns);
             let alive = self.children.alive();
             if alive.is_empty() {
@@ -335,7 +342,8 @@ impl Loop {
             }
             self.poll_fds.clear();
             self.children.poll_fds(&mut self.poll_fds);
-            let left_ns = until_ns.saturating_sub(now_ns).max(LEAVE_NS / 100);
+            let next_ns = self.machine.next_timeout_ns().map_or(until_ns, |next_ns| next_ns.min(until_ns));
+            let left_ns = next_ns.saturating_sub(now_ns).max(LEAVE_NS / 100);
             let _ = poll::wait(&mut self.poll_fds, Some(Duration::from_nanos(left_ns)));
         }
     }
