@@ -1,6 +1,6 @@
-"""The program `headrace`, apart from the package: an interrupt of its first moments ends it before any of that is imported."""
+"""The program `headrace`, apart from the package, so that an interrupt before that is imported ends it quietly."""
 
-import _signal  # built in, so that nothing is read for it
+import _signal  # type: ignore[import-not-found]  # built in, so that nothing is read for it
 
 
 def main() -> None:
