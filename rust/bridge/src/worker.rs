@@ -1,4 +1,5 @@
 //! The worker process: decodes, calls and encodes, task after task, on Python's main thread.
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -64,8 +65,8 @@ impl Worker {
         let control = take_inherited(control_fd)?;
         let library = Library::open(&[libzmq]).map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
         let context = Context::new(&library).map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
-        // A routing id names a start of a worker, not the worker: the router refuses a second peer of the same name.
-        let name = format!("w{number}-{incarnation:x}");
+        // A name of this process alone, which nobody can guess: the router gives it to whoever comes with it last.
+        let name = format!("w{number}-{:016x}", RandomState::new().build_hasher().finish());
         let dealer = Dealer::connect(&context, endpoint, name.as_bytes())
             .and_then(|mut dealer| dealer.set_linger_ms(LAST_WORDS_MS).map(|()| dealer))
             .map_err(|error| PyRuntimeError::new_err(error.to_string()))?;

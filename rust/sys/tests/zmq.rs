@@ -58,6 +58,21 @@ fn frames_of_all_sizes_arrive_whole_both_ways() {
 }
 
 #[test]
+fn whoever_comes_with_a_name_that_is_taken_gets_it_and_is_read() {
+    let (context, endpoint) = (context(), endpoint());
+    let mut router = Router::bind(&context, &endpoint).unwrap();
+    let mut first = connected(&context, &endpoint, b"w1");
+    first.send(&mut b"first".to_vec()).unwrap();
+    assert_eq!(*router_recv(&mut router).1, *b"first");
+    let mut second = connected(&context, &endpoint, b"w1");
+    second.send(&mut b"second".to_vec()).unwrap();
+    let (peer, frame) = router_recv(&mut router);
+    assert_eq!((&*peer, &*frame), (&b"w1"[..], &b"second"[..]));
+    router.send(&peer, &mut b"answer".to_vec()).unwrap();
+    assert_eq!(*dealer_recv(&mut second), *b"answer");
+}
+
+#[test]
 fn a_small_frame_leaves_its_memory() {
     let (context, endpoint) = (context(), endpoint());
     let _router = Router::bind(&context, &endpoint).unwrap();

@@ -17,8 +17,8 @@ pub struct Dealer {
 impl Dealer {
     /// A dealer that connects to `endpoint` in the background, and again whenever the connection is lost.
     ///
-    /// `name` is its routing id, 1 to 31 bytes, not beginning with a zero byte; a router refuses a second peer of the same
-    /// name, so a name should say which *start* of a worker it belongs to. Empty: the router chooses one.
+    /// `name` is its routing id, 1 to 31 bytes, not beginning with a zero byte. A router gives it to whoever comes with it last, so
+    /// nobody else should be able to guess it. Empty: the router chooses one.
     ///
     /// # Errors
     /// libzmq's, with the endpoint. That nobody listens is no error.

@@ -26,4 +26,6 @@ pub use library::{Library, LoadError, Version};
 pub use message::Frame;
 pub use router::{Router, RoutingId};
 pub use search::find_candidates;
-pub use socket::{Events, FRAME_BYTES_MAX, HANDSHAKE_TIMEOUT_MS, LARGE_FRAME_BYTES, QUEUED_FRAMES_MAX};
+pub use socket::{
+    Events, FRAME_BYTES_MAX, HANDSHAKE_TIMEOUT_MS, LARGE_FRAME_BYTES, QUEUED_FRAMES_MAX, UNREAD_FRAMES_MAX,
+};

@@ -7,7 +7,10 @@ use std::os::fd::RawFd;
 use super::context::Context;
 use super::error::{SendError, ZmqError};
 use super::message::{Frame, Message};
-use super::socket::{Events, ROUTER, ROUTER_MANDATORY, Socket};
+use super::socket::{Events, ROUTER, ROUTER_HANDOVER, ROUTER_MANDATORY, Socket};
+
+/// Frames of peers that cannot be answered which one call of [`Router::try_recv`] drops before it looks up.
+const NAMELESS_MAX: u32 = 256;
 
 /// A ROUTER: one socket for all peers, each known by its routing id. One frame is one message.
 pub struct Router {
@@ -20,11 +23,15 @@ impl Router {
     /// The path of an `ipc://` endpoint has at most 107 bytes. Binding takes over a path that another socket has, and the
     /// path stays behind at the end: whoever calls this holds the lock of the directory, and cleans it up.
     ///
+    /// A peer takes over the name of another one, whose connection ends: a name that matters has to be a secret.
+    ///
     /// # Errors
     /// libzmq's, with the endpoint.
     pub fn bind(context: &Context, endpoint: &str) -> Result<Self, ZmqError> {
         let mut socket = Socket::open(context, ROUTER)?;
         socket.set_int(ROUTER_MANDATORY, 1)?;
+        // Without it, what a second peer of the same name sends is never read, and kept until the socket is closed.
+        socket.set_int(ROUTER_HANDOVER, 1)?;
         socket.bind(endpoint)?;
         Ok(Self { socket })
     }
@@ -43,14 +50,14 @@ impl Router {
         self.socket.send_body(frame)
     }
 
-    /// The next frame, if one has arrived.
+    /// The next frame, if one has arrived; also none after very many that are dropped.
     ///
     /// A transmission of several parts is no message of ours; it comes out as one empty frame, which no decoder takes.
     ///
     /// # Errors
     /// When the socket is broken.
     pub fn try_recv(&mut self) -> Result<Option<(RoutingId, Frame)>, ZmqError> {
-        loop {
+        for _ in 0..NAMELESS_MAX {
             let Some(head) = self.socket.receive()? else { return Ok(None) };
             let peer = RoutingId::new(head.bytes());
             let Some(body) = self.socket.receive()? else { return Ok(None) };
@@ -60,6 +67,7 @@ impl Router {
             let body = if several { Message::empty(self.socket.functions()) } else { body };
             return Ok(Some((peer, Frame::new(body))));
         }
+        Ok(None)
     }
 
     /// Whether a frame has arrived. To be asked before every sleep on [`fd`](Router::fd).

@@ -17,9 +17,13 @@ pub const LARGE_FRAME_BYTES: usize = 64 * 1024;
 /// A submit of 10⁶ tasks with a few hundred bytes of arguments each fits; larger ones are sent in chunks.
 pub const FRAME_BYTES_MAX: i64 = 1 << 30;
 
-/// The frames that a socket queues for or from one peer. Credits keep the real numbers far below it; where they do not,
+/// The frames that a socket queues for one peer. Credits keep the real numbers far below it; where they do not,
 /// [`SendError::WouldBlock`] says so instead of a queue that grows without an end.
 pub const QUEUED_FRAMES_MAX: c_int = 65_536;
+
+/// The frames that a socket queues from one peer before it lets the rest wait at the sender. An honest peer has a few on their
+/// way; of one that floods, not more than this lies in memory while the reader has no time.
+pub const UNREAD_FRAMES_MAX: c_int = 256;
 
 /// A connection that has not shaken hands after this long is cut.
 pub const HANDSHAKE_TIMEOUT_MS: c_int = 5_000;
@@ -29,6 +33,7 @@ pub(super) const ROUTER: c_int = 6;
 
 pub(super) const ROUTING_ID: c_int = 5;
 pub(super) const ROUTER_MANDATORY: c_int = 33;
+pub(super) const ROUTER_HANDOVER: c_int = 56;
 pub(super) const IMMEDIATE: c_int = 39;
 const FD: c_int = 14;
 const EVENTS: c_int = 15;
@@ -75,7 +80,7 @@ impl Socket {
         let mut socket = Self { handle, fd: -1, spare: None, context: context.clone() };
         socket.set_int(LINGER, 0)?;
         socket.set_int(SNDHWM, QUEUED_FRAMES_MAX)?;
-        socket.set_int(RCVHWM, QUEUED_FRAMES_MAX)?;
+        socket.set_int(RCVHWM, UNREAD_FRAMES_MAX)?;
         socket.set_int(HANDSHAKE_IVL, HANDSHAKE_TIMEOUT_MS)?;
         socket.set(MAXMSGSIZE, &FRAME_BYTES_MAX.to_ne_bytes())?;
         socket.fd = socket.get_int(FD)?;
