@@ -29,6 +29,7 @@ mod lists;
 mod ready;
 mod slots;
 mod state;
+mod watch;
 
 pub use batch::{LeaseRequest, Leased, Oracle, Preference};
 pub use chunk::{Chunk, Classes, EXTERNAL, Priorities};

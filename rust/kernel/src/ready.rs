@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::ids::{ClassId, NONE, TaskIndex, WorkerId};
 use crate::lists::{End, Lists};
-use crate::state::{Rank, Task, TaskState};
+use crate::state::{Flag, Rank, Task, TaskState};
 
 /// All tasks with their places: each non-terminal task stands in exactly the queue that its counts call for.
 #[derive(Clone, Default)]
@@ -15,6 +15,8 @@ pub(crate) struct Board {
     pub(crate) lists: Lists,
     pub(crate) ready: Ready,
     pub(crate) workers: Vec<Option<Worker>>,
+    /// Watched tasks that have become ready.
+    pub(crate) became_ready: Vec<TaskIndex>,
     /// Tasks per state; those that have not ended all count as waiting.
     pub(crate) counts: [u64; TaskState::ALL.len()],
 }
@@ -86,6 +88,9 @@ impl Board {
         if entry.missing == 0 {
             self.set_state(task, TaskState::Ready);
             self.enqueue(task, end);
+            if self.tasks[task.at()].has(Flag::Watched) {
+                self.became_ready.push(task);
+            }
         } else {
             if entry.state != TaskState::Waiting {
                 self.set_state(task, TaskState::Waiting);

@@ -208,7 +208,7 @@ impl Task {
 
     /// The task runs again.
     pub(crate) fn clear_end(&mut self) {
-        self.flags &= Flag::Checkpoint as u8;
+        self.flags &= Flag::Checkpoint as u8 | Flag::Watched as u8;
     }
 
     /// The slot is free.
@@ -226,7 +226,7 @@ impl Task {
     }
 }
 
-/// One bit of a task; all but the last are clear in a task that has not ended.
+/// One bit of a task; all but the last two are clear in a task that has not ended.
 #[derive(Clone, Copy)]
 #[repr(u8)]
 pub(crate) enum Flag {
@@ -238,6 +238,8 @@ pub(crate) enum Flag {
     Released = 4,
     /// Once secured, its result is kept in place of its ancestors (lifetime.rs has the reason).
     Checkpoint = 8,
+    /// The caller wants to hear when it becomes ready.
+    Watched = 16,
 }
 
 const _: () = assert!(size_of::<Task>() == 96);

@@ -65,6 +65,7 @@ fn choose(world: &World, kind: u32, dice: &mut Dice) -> Option<Op> {
             Op::Stale { task, worker: if matches { worker + 1 } else { worker }, attempt_off }
         }
         94..96 => Op::SetClass(*dice.pick(&any)?, dice.below(3)),
+        96 => Op::Watch(*dice.pick(&any)?),
         _ => Op::DrainFreed,
     })
 }

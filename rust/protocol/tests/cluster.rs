@@ -104,6 +104,8 @@ struct Workload {
     raises: Vec<u8>,
     /// Whether failed attempts are tried again.
     retried: bool,
+    /// Whether attempts have a time limit, which some pass; then they are tried again until one does not.
+    limited: bool,
     keep: Vec<u32>,
 }
 
@@ -127,7 +129,8 @@ impl Workload {
         };
         let raises = (0..tasks).map(raise).collect();
         let keep = (0..tasks as u32).filter(|_| chance.one_in(3)).collect();
-        Workload { deps, raises, retried, keep }
+        let limited = !failing && !retried && chance.one_in(2);
+        Workload { deps, raises, retried, limited, keep }
     }
 
     /// The value of each task, `None` if it failed or was skipped.
@@ -177,7 +180,7 @@ impl Cluster {
             spill_limit,
             version: "0.1.0".into(),
             python: "3.11.7".into(),
-            grace_ns: 1_000_000_000,
+            grace_ns: 20_000_000,
             seed: 7,
         };
         let hello = Hello {
@@ -227,9 +230,10 @@ impl Cluster {
         for (task, raises) in workload.raises.iter().enumerate() {
             args.push(&[&(task as u64).to_le_bytes()[..], &[run as u8, *raises]].concat());
         }
-        let options: Vec<u32> = if workload.retried { vec![0; tasks] } else { Vec::new() };
+        let options: Vec<u32> = if workload.retried || workload.limited { vec![0; tasks] } else { Vec::new() };
         let backoff_ms = self.chance.below(2) as u32;
-        let policy = Policy { retries: RETRIES.into(), backoff_ms, backoff_max_ms: 2, ..Policy::default() };
+        let (retries, timeout_ms) = if workload.limited { (1_000_000, 1) } else { (RETRIES.into(), 0) };
+        let policy = Policy { retries, backoff_ms, backoff_max_ms: 2, timeout_ms, ..Policy::default() };
         let (mut blob, mut policies) = (Vec::new(), BlobsBuf::default());
         Message::Policy(policy).encode(&mut blob);
         policies.push(&blob);
@@ -401,6 +405,13 @@ impl Cluster {
         for frame in process.to_worker.drain(..arrived) {
             process.machine.handle_frame(&frame);
         }
+        if let Some(start) = &process.running {
+            let executing = Some((start.task, start.attempt));
+            if let Some(overdue) = process.machine.handle_timeout(executing, now_ns) {
+                // Or it does not let the interrupt through.
+                process.cancelled = Some(overdue).filter(|_| !self.chance.one_in(4));
+            }
+        }
         for _ in 0..self.chance.below(20) {
             match process.running.take() {
                 None => {
@@ -518,7 +529,7 @@ fn word(bytes: &[u8]) -> u64 {
     u64::from_le_bytes(bytes[..8].try_into().expect("values have eight bytes and more"))
 }
 
-fn check_seed(seed: u64) -> u64 {
+fn check_seed(seed: u64) -> (u64, u64) {
     let mut cluster = Cluster::new(seed);
     let workloads: Vec<Workload> =
         (0..1 + cluster.chance.below(3)).map(|_| Workload::random(&mut cluster.chance)).collect();
@@ -588,7 +599,7 @@ fn check_seed(seed: u64) -> u64 {
         assert_eq!(process.machine.statistics().values, 0, "no value is left in a worker");
         assert_eq!((left.blocks, left.foreign_blocks), (0, 0), "no block is left in a worker");
     }
-    cluster.moves
+    (cluster.moves, left.timeouts)
 }
 
 #[test]
@@ -599,15 +610,16 @@ fn whatever_happens_every_value_is_right_and_nothing_is_left() {
         Some(seed) => (seed, 1),
         None => (0, number("HEADRACE_SEEDS").unwrap_or(600)),
     };
-    let mut moves = 0;
+    let (mut moves, mut timeouts) = (0, 0);
     for seed in first..first + seeds {
         match std::panic::catch_unwind(|| check_seed(seed)) {
-            Ok(moved) => moves += moved,
+            Ok((moved, overdue)) => (moves, timeouts) = (moves + moved, timeouts + overdue),
             Err(panic) => {
                 eprintln!("HEADRACE_SEED={seed} repeats this");
                 std::panic::resume_unwind(panic);
             }
         }
     }
+    assert!(timeouts > seeds / 10 || seeds == 1, "{timeouts} attempts timed out: too few to learn anything");
     assert!(moves > seeds / 10 || seeds == 1, "{moves} results moved to disk: too few to learn anything");
 }

@@ -41,6 +41,13 @@ impl World {
             .map(|(task, worker, attempt)| (self.slot(task), worker, attempt))
             .collect();
         assert_eq!(sorted(returned), sorted(expected), "K2: which leases came back");
+        let mut ready = Vec::new();
+        self.kernel.drain_ready(|task| ready.push(task));
+        // What ended in the same step is of no interest.
+        ready.retain(|task| self.kernel.state(*task) == TaskState::Ready);
+        let expected = std::mem::take(&mut self.became_ready).into_iter();
+        let expected = expected.filter(|&task| self.tasks[task].state == TaskState::Ready).map(|task| self.slot(task));
+        assert_eq!(sorted(ready), sorted(expected.collect()), "which watched tasks became ready");
         self.drain_dead();
     }
 

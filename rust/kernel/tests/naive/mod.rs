@@ -27,6 +27,7 @@ pub struct Naive {
     pub secured: bool,
     pub released: bool,
     pub root: Option<usize>,
+    pub watched: bool,
     /// `None` once freed.
     pub slot: Option<u32>,
 }
@@ -65,6 +66,7 @@ pub enum Op {
     FailUnleased(usize),
     GiveBack(usize),
     SetClass(usize, u32),
+    Watch(usize),
     LoseWorker(u32),
     LoseResult(usize),
     Secure(usize),
@@ -97,6 +99,7 @@ pub struct World {
     /// Who ended, because of whom, and what lease it had.
     ended: Vec<(usize, Option<usize>, Option<Lease>)>,
     returned: Vec<(usize, u32, u32)>,
+    became_ready: Vec<usize>,
     dead: BTreeSet<usize>,
     stale: u64,
 }
@@ -188,6 +191,11 @@ impl World {
             }
             &Op::GiveBack(task) => self.give_back(task),
             &Op::SetClass(task, class) => self.set_class(task, class),
+            &Op::Watch(task) => {
+                self.kernel.watch(self.slot(task));
+                self.tasks[task].watched = true;
+                self.note_ready(task);
+            }
             &Op::LoseWorker(worker) => self.lose_worker(worker),
             &Op::LoseResult(task) => self.lose_result(task),
             &Op::Secure(task) => {
@@ -253,6 +261,7 @@ impl World {
                 secured: false,
                 released: false,
                 root: None,
+                watched: false,
                 slot: None,
             });
         }
@@ -335,6 +344,17 @@ impl World {
 
     fn make_ready(&mut self, task: usize, front: bool) {
         self.tasks[task].state = Ready;
+        self.enqueue(task, front);
+        self.note_ready(task);
+    }
+
+    fn note_ready(&mut self, task: usize) {
+        if self.tasks[task].watched && self.tasks[task].state == Ready {
+            self.became_ready.push(task);
+        }
+    }
+
+    fn enqueue(&mut self, task: usize, front: bool) {
         let Naive { class, priority, .. } = self.tasks[task];
         let queue = self.ready.entry(class).or_default().entry(Reverse(priority)).or_default();
         queue.insert(if front { 0 } else { queue.len() }, task);
@@ -375,7 +395,7 @@ impl World {
         assert_eq!(self.kernel.set_class(self.slot(task), ClassId(class)), ClassId(before));
         if before != class && self.tasks[task].state == Ready {
             self.leave(task);
-            self.make_ready(task, true);
+            self.enqueue(task, true);
         }
     }
 

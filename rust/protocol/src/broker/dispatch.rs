@@ -37,7 +37,8 @@ pub(super) struct LeaseColumns {
     args: BlobsBuf,
     key_position: Vec<u32>,
     keys: BlobsBuf,
-    /// Short where the rest is 0.
+    /// Shorter where the rest is 0.
+    timeout_ms: Vec<u32>,
     failures: Vec<u32>,
 }
 
@@ -58,21 +59,26 @@ impl LeaseColumns {
         self.args.clear();
         self.key_position.clear();
         self.keys.clear();
+        self.timeout_ms.clear();
         self.failures.clear();
     }
 
-    /// Enters what is rarely said of a lease: the next one.
-    fn push_policy(&mut self, failures: u32) {
-        if failures > 0 {
-            self.failures.resize(self.task.len(), 0);
-            self.failures.push(failures);
+    /// Enters what is said of few leases: of the next one.
+    fn push_rare(&mut self, timeout_ms: u32, failures: u32) {
+        for (column, number) in [(&mut self.timeout_ms, timeout_ms), (&mut self.failures, failures)] {
+            if number > 0 {
+                column.resize(self.task.len(), 0);
+                column.push(number);
+            }
         }
     }
 
-    /// Makes columns as long as they must be, or empty.
-    fn fill(&mut self) {
-        if !self.failures.is_empty() {
-            self.failures.resize(self.task.len(), 0);
+    /// Makes these columns as long as the others, unless they are empty.
+    fn fill_rare(&mut self) {
+        for column in [&mut self.timeout_ms, &mut self.failures] {
+            if !column.is_empty() {
+                column.resize(self.task.len(), 0);
+            }
         }
     }
 
@@ -119,6 +125,7 @@ impl LeaseColumns {
             args: self.args.as_blobs(),
             key_position: (&self.key_position).into(),
             keys: self.keys.as_blobs(),
+            timeout_ms: (&self.timeout_ms).into(),
             failures: (&self.failures).into(),
             ..self.luggage(frame, dead)
         })
@@ -214,6 +221,7 @@ impl Broker {
             ledger,
             store,
             functions,
+            policies,
             retries,
             runs,
             workers,
@@ -297,7 +305,7 @@ impl Broker {
                 }
             }
             if slot.policy != DEFAULT_POLICY {
-                columns.push_policy(retries.failures(lease.task.0));
+                columns.push_rare(policies.get(slot.policy).timeout_ms, retries.failures(lease.task.0));
             }
             columns.task.push(lease.task.0);
             columns.attempt.push(lease.attempt.0);
@@ -318,7 +326,7 @@ impl Broker {
         }
         let worker = &mut workers[number as usize];
         let mut bytes = Vec::new();
-        columns.fill();
+        columns.fill_rare();
         columns.message(frame, &worker.dead).encode(&mut bytes);
         worker.dead.clear();
         worker.expect_transit(bytes.len());

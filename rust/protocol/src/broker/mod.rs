@@ -19,6 +19,7 @@ mod dispatch;
 mod functions;
 mod ledger;
 mod observers;
+mod overruns;
 mod payload;
 mod peers;
 mod policy;
@@ -33,6 +34,7 @@ mod spill;
 mod store;
 mod streaming;
 mod submit;
+mod timers;
 mod workers;
 
 pub use action::{Action, PeerId, SegmentNews, Wake};
@@ -48,6 +50,7 @@ use functions::Functions;
 use headrace_kernel::{ClassId, Kernel, Leased, WorkerId};
 use headrace_wire::{DecodeError, Message};
 use ledger::Ledger;
+use overruns::Waits;
 use peers::Peer;
 use policy::Policies;
 use retry::Retries;
@@ -56,6 +59,7 @@ use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, VecDeque};
 use store::Store;
 use streaming::Rest;
+use timers::Timers;
 use workers::{Life, Worker};
 
 /// How a broker is set up.
@@ -117,6 +121,8 @@ pub struct Broker {
     functions: Functions,
     policies: Policies,
     retries: Retries,
+    waits: Waits,
+    timers: Timers,
     runs: Vec<Option<Run>>,
     free_runs: Vec<u32>,
     /// The tasks of runs of which nothing is left.
@@ -162,6 +168,8 @@ impl Broker {
         let mut broker = Broker {
             store: Store::new(config.store_limit, config.spill_limit),
             retries: Retries::new(config.seed),
+            waits: Waits::default(),
+            timers: Timers::default(),
             config,
             kernel: Kernel::new(),
             ledger: Ledger::default(),
@@ -235,6 +243,7 @@ impl Broker {
                 self.handle_report(worker, frame, &report, now_ns);
             }
             (Some(_), Message::Heartbeat(_)) => {}
+            (Some(&Peer::Worker(worker)), Message::Overdue(overdue)) => self.handle_overdue(worker, &overdue, now_ns),
             (Some(Peer::Client(_)), Message::Put(put)) => self.handle_put(peer, frame, &put, now_ns),
             (Some(Peer::Worker(_) | Peer::Client(_)), Message::Want(want)) => {
                 self.handle_want(peer, want.bytes, now_ns);
@@ -268,7 +277,9 @@ impl Broker {
         self.settle_store(now_ns);
         self.serve_wants(now_ns);
         self.keep_budget(now_ns);
-        self.end_pauses(now_ns);
+        self.begin_waits(now_ns);
+        self.ring_timers(now_ns);
+        self.unpark(now_ns);
         self.dispatch(now_ns);
         self.recall_for_idle_workers(now_ns);
         self.tell_news(now_ns);
@@ -289,7 +300,7 @@ impl Broker {
             Life::Down { respawn_ns } => Some(respawn_ns),
             _ => worker.interrupted.iter().map(|asked| asked.retry_ns.min(asked.kill_ns)).min(),
         });
-        let timers = [self.recall_due_ns, self.wants_due_ns(), self.retries.next_timeout_ns()];
+        let timers = [self.recall_due_ns, self.wants_due_ns(), self.timers.next_ns()];
         workers.chain([self.heartbeat_due_ns]).chain(timers.into_iter().flatten()).min()
     }
 

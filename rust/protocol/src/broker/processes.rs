@@ -43,6 +43,7 @@ impl Broker {
         if life == Life::Starting {
             process.start_failures += 1;
         }
+        let overdue = process.overdue;
         let deferred = std::mem::take(&mut process.deferred);
         let stderr = process.end_process(now_ns);
         self.statistics.worker_deaths += 1;
@@ -61,7 +62,8 @@ impl Broker {
             return;
         }
         if let Some(peer) = peer {
-            if let Some((task, attempt)) = executing {
+            let was_overdue = self.end_overdue(worker, overdue, now_ns);
+            if let Some((task, attempt)) = executing.filter(|_| !was_overdue) {
                 self.blame(worker, task, attempt, pid, exit, &stderr, now_ns);
             }
             self.take_back(worker);
@@ -116,6 +118,7 @@ impl Broker {
         if !self.kernel.leases_of(worker_id(worker)).any(|lease| lease == wanted) {
             return;
         }
+        self.waits.forget(task);
         let slot = self.ledger.slot_mut(task);
         slot.crashes = slot.crashes.saturating_add(1);
         if slot.crashes < self.config.crash_limit {

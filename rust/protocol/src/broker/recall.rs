@@ -79,7 +79,7 @@ impl Broker {
         leases.into_iter().flatten().map(|(task, attempt)| (task.0, attempt.0))
     }
 
-    fn send_recall(&mut self, donor: u32, wanted: &[(u32, u32)]) {
+    pub(super) fn send_recall(&mut self, donor: u32, wanted: &[(u32, u32)]) {
         for (task, _) in wanted {
             self.ledger.slot_mut(*task).recalled = true;
         }

@@ -5,7 +5,7 @@ use super::store::CITES_NOTHING;
 use super::workers::{Entry, INTERRUPT_RETRY_NS, Interrupted};
 use super::{Action, Broker, Frame, Payload, worker_id};
 use headrace_kernel::{Attempt, HowEnded, Returned, TaskIndex};
-use headrace_wire::{CancelReason, Message, Outcome, Overrun, Report, Revoke, Verdict};
+use headrace_wire::{CancelReason, Message, Outcome, Report, Revoke, Verdict};
 
 /// Bytes of results that a run may gather for its client before they are sent within a turn.
 const OUTBOX_BYTES_MAX: usize = 64 << 20;
@@ -80,11 +80,13 @@ impl Broker {
 
     fn apply_entry(&mut self, number: u32, entry: Entry, now_ns: u64) {
         let Entry { task, attempt, verdict, value } = entry;
+        self.workers[number as usize].note_over(task, attempt);
         let (worker, index, stamp) = (worker_id(number), TaskIndex(task), Attempt(attempt));
         let held = self.ledger.slot(task).held_by_worker;
         let refusal = if verdict == Verdict::Done { self.refuse_inline(&value, now_ns) } else { None };
         let accepted = match verdict {
-            Verdict::Failed | Verdict::TimedOut if self.retry(number, task, attempt, now_ns) => return,
+            Verdict::Failed if self.retry(number, task, attempt, now_ns) => return,
+            Verdict::TimedOut if self.retry(number, task, attempt, now_ns) => return self.count_timeout(task),
             Verdict::Done if refusal.is_some() => self.kernel.fail(worker, index, stamp),
             Verdict::Value => {
                 if self.ledger.value(task).is_some_and(|held| held.payload.is_none() && held.holders.contains(&number))
@@ -125,9 +127,7 @@ impl Broker {
         };
         if accepted.is_err() {
             self.statistics.stale_reports += 1;
-            self.disown(number, task);
-            self.workers[number as usize].interrupted.retain(|asked| (asked.task, asked.attempt) != (task, attempt));
-            return;
+            return self.disown(number, task);
         }
         self.unlease(number, task);
         if let Some(text) = refusal {
@@ -165,6 +165,7 @@ impl Broker {
     }
 
     fn apply_done(&mut self, number: u32, task: u32, verdict: Verdict, value: Payload, now_ns: u64) {
+        self.waits.forget(task);
         let slot = *self.ledger.slot(task);
         self.ledger.slot_mut(task).done = true;
         let Broker { runs, store, actions, .. } = self;
@@ -196,15 +197,6 @@ impl Broker {
         run.counts.failed += 1;
         run.outbox.push(slot.index, outcome, blob);
         self.note_ended(slot.run, now_ns);
-    }
-
-    /// An attempt passed its time limit.
-    fn note_overrun(&mut self, worker: u32, task: u32, attempt: u32, now_ns: u64) {
-        let limit_ms = self.policies.get(self.ledger.slot(task).policy).timeout_ms;
-        let failures = self.retries.failures(task);
-        let mut blob = Vec::new();
-        Message::Overrun(Overrun { queued: false, worker, attempt, limit_ms, failures }).encode(&mut blob);
-        self.note_failed(task, Outcome::TimedOut, &blob, now_ns);
     }
 
     /// A lease is over, whatever came of it: its worker has room again.
@@ -306,7 +298,7 @@ impl Broker {
     }
 
     fn settle_dead_and_freed(&mut self) {
-        let Broker { kernel, ledger, policies, retries, runs, workers, .. } = self;
+        let Broker { kernel, ledger, policies, retries, waits, runs, workers, .. } = self;
         kernel.drain_dead(|task| {
             for holder in ledger.drop_value(task.0) {
                 workers[holder as usize].dead.push(task.0);
@@ -318,6 +310,7 @@ impl Broker {
             ledger.close(task.0);
             policies.remove_task(slot.policy);
             retries.forget(task.0);
+            waits.forget(task.0);
             let run = runs[slot.run as usize].as_mut().expect("a live task's run is in the table");
             run.forget(slot.index);
             if run.live == 0 {
@@ -350,7 +343,8 @@ impl Broker {
     fn stop_attempt(&mut self, number: u32, task: u32, attempt: u32, now_ns: u64) {
         let (retry_ns, kill_ns) = (now_ns + INTERRUPT_RETRY_NS, now_ns + self.config.grace_ns);
         let worker = &mut self.workers[number as usize];
-        if worker.peer().is_none() {
+        // One that is overdue has been interrupted: once more would hit its clean-up.
+        if worker.peer().is_none() || worker.overdue == Some((task, attempt)) {
             return;
         }
         worker.interrupted.push(Interrupted { task, attempt, retry_ns, kill_ns });

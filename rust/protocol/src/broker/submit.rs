@@ -253,6 +253,9 @@ impl Broker {
             };
             if policy != DEFAULT_POLICY {
                 self.policies.add_task(policy);
+                if self.policies.get(policy).queue_timeout_ms > 0 {
+                    self.kernel.watch(*task);
+                }
             }
             self.ledger.open(
                 task.0,

@@ -98,6 +98,8 @@ pub(crate) struct Worker {
     pub(crate) dead: Vec<u32>,
     /// Cancelled attempts that it has not confirmed to be over; no new work before that.
     pub(crate) interrupted: Vec<Interrupted>,
+    /// An attempt that runs for longer than it may.
+    pub(crate) overdue: Option<(u32, u32)>,
     /// A finished attempt whose value is on the way, because a consumer went elsewhere after the lease said that none
     /// would. What the worker reported after it waits, so that the kernel sees endings in order (K2).
     pub(crate) awaited: Option<(u32, u32)>,
@@ -132,6 +134,7 @@ impl Worker {
             functions: Vec::new(),
             dead: Vec::new(),
             interrupted: Vec::new(),
+            overdue: None,
             awaited: None,
             deferred: VecDeque::new(),
             start_failures: 0,
@@ -195,6 +198,15 @@ impl Worker {
         }
     }
 
+    /// An attempt is over, however it ended.
+    #[inline]
+    pub(crate) fn note_over(&mut self, task: u32, attempt: u32) {
+        if !self.interrupted.is_empty() {
+            self.interrupted.retain(|asked| (asked.task, asked.attempt) != (task, attempt));
+            self.overdue = self.overdue.filter(|overdue| *overdue != (task, attempt));
+        }
+    }
+
     /// Notes that the worker is about to learn a function; false if it knows it.
     pub(crate) fn learn_function(&mut self, number: u32) -> bool {
         let position = number as usize;
@@ -236,6 +248,7 @@ impl Worker {
         self.functions.clear();
         self.dead.clear();
         self.interrupted.clear();
+        self.overdue = None;
         self.awaited = None;
         self.deferred.clear();
         let farewell = std::mem::take(&mut self.farewell);

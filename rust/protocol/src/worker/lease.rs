@@ -38,6 +38,8 @@ struct Columns {
     args: Box<[u8]>,
     /// Keys of their own, ascending by position.
     keys: Vec<(u32, Box<str>)>,
+    /// Milliseconds that each attempt may run, or 0, by position; empty where none has a limit.
+    timeout_ms: Box<[u32]>,
     /// Attempts that failed before, by position; empty where none did.
     failures: Box<[u32]>,
 }
@@ -121,6 +123,7 @@ impl Queue {
             deps: frame.deps.to_vec(),
             args: frame.args.bytes.into(),
             keys: frame.key_position.iter().zip(frame.keys.iter().map(text)).collect(),
+            timeout_ms: frame.timeout_ms.iter().collect(),
             failures: frame.failures.iter().collect(),
         };
         self.batches.push_back(Batch { leases, columns: Arc::new(columns) });
@@ -179,6 +182,16 @@ impl Queue {
         let position = self.running.as_ref()?.position;
         let keys = &self.columns.keys;
         keys.binary_search_by_key(&position, |(position, _)| *position).ok().map(|at| &*keys[at].1)
+    }
+
+    /// Milliseconds that the running lease's attempt may take.
+    #[inline]
+    pub(super) fn limit_of_running(&self) -> Option<u64> {
+        if self.columns.timeout_ms.is_empty() {
+            return None;
+        }
+        let limit_ms = self.columns.timeout_ms[self.running.as_ref()?.position as usize];
+        (limit_ms > 0).then_some(limit_ms.into())
     }
 
     /// How many attempts of the running lease's task failed before.

@@ -14,6 +14,9 @@
 //!   re-leases a returned task already has its inputs.
 //! - **W5** After GOODBYE, of either side, nothing starts.
 //!
+//! An attempt with a time limit is *overdue* from the moment in which somebody found that the limit has passed
+//! ([`Worker::handle_timeout`]); the broker is told at once, and however the attempt ends then, it has timed out.
+//!
 //! Values that lie in shared memory are references to [`Blocks`]: those that are held here, those that the running task
 //! takes, and those that Python sees count alike. What a report cites is on its way before it says that a block was let go.
 
@@ -28,8 +31,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use headrace_wire::{
-    DecodeError, Goodbye, GoodbyeReason, Heartbeat, Hello, LEASE_HOLD, LEASE_REPORT, Lease, Message, PROTOCOL_VERSION,
-    Recall, Revoke, Role, U32s, Verdict, Want, Welcome, cites,
+    DecodeError, Goodbye, GoodbyeReason, Heartbeat, Hello, LEASE_HOLD, LEASE_REPORT, Lease, Message, Overdue,
+    PROTOCOL_VERSION, Recall, Revoke, Role, U32s, Verdict, Want, Welcome, cites,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -123,6 +126,10 @@ pub struct Worker {
     reporting: Reporting,
     outbox: VecDeque<Vec<u8>>,
     result_bytes_max: u64,
+    /// When the running attempt becomes overdue.
+    deadline_ns: Option<u64>,
+    /// Whether it is.
+    overdue: bool,
     finished: u64,
     unknown_frames: u64,
     flush_due: bool,
@@ -152,6 +159,8 @@ impl Worker {
             reporting: Reporting::default(),
             outbox: VecDeque::new(),
             result_bytes_max: RESULT_BYTES_CEILING,
+            deadline_ns: None,
+            overdue: false,
             finished: 0,
             unknown_frames: 0,
             flush_due: false,
@@ -202,9 +211,9 @@ impl Worker {
     /// Starts the next lease whose inputs are all here and describes it in `start`; false if there is none.
     ///
     /// Ask only when nothing runs. `clock` gives nanoseconds and is read at the ends of a row of calls of one function,
-    /// not for each call.
+    /// not for each call, but for each attempt with a time limit.
     #[must_use]
-    pub fn start_next(&mut self, start: &mut Start, clock: impl FnMut() -> u64) -> bool {
+    pub fn start_next(&mut self, start: &mut Start, mut clock: impl FnMut() -> u64) -> bool {
         debug_assert!(self.queue.running().is_none(), "one task at a time");
         if self.closed.is_some() {
             return false;
@@ -212,6 +221,7 @@ impl Worker {
         while let Some(lease) = self.queue.pop(start) {
             if self.values.collect(self.queue.deps_of_running(), &mut start.inputs) {
                 self.take_inputs(&start.inputs);
+                self.deadline_ns = self.queue.limit_of_running().map(|limit_ms| clock() + limit_ms * 1_000_000);
                 self.reporting.begin_call(lease.function, clock);
                 start.result_bytes_max = self.result_bytes_max;
                 return true;
@@ -231,7 +241,14 @@ impl Worker {
         let lease = self.queue.end_running().expect("a task that ends has started");
         self.finished += 1;
         self.reporting.end_call();
+        self.deadline_ns = None;
         match ending {
+            _ if std::mem::take(&mut self.overdue) => {
+                if let Ending::Value(value) = ending {
+                    self.blocks.unhold_cited(value);
+                }
+                self.give_up(lease.task, lease.attempt, Verdict::TimedOut, &[]);
+            }
             Ending::Value(value) => {
                 let held = lease.flags & LEASE_HOLD != 0;
                 if held {
@@ -262,6 +279,24 @@ impl Worker {
             self.blocks.unhold_cited(value.bytes());
         }
         self.flush_due |= self.queue.at_frame_end() || self.reporting.is_full() || self.blocks.has_released();
+    }
+
+    /// When [`Worker::handle_timeout`] wants to be called.
+    #[must_use]
+    pub fn next_timeout_ns(&self) -> Option<u64> {
+        self.deadline_ns
+    }
+
+    /// Lets time pass: the (task, attempt) that is to be interrupted because its time is over, once. It must be the one that
+    /// executes, or the interrupt would hit nothing; so ask again if it is not yet.
+    pub fn handle_timeout(&mut self, executing: Option<(u32, u32)>, now_ns: u64) -> Option<(u32, u32)> {
+        let lease = self.queue.running()?;
+        let running = (lease.task, lease.attempt);
+        self.deadline_ns.take_if(|deadline_ns| *deadline_ns <= now_ns && executing == Some(running))?;
+        self.overdue = true;
+        let (task, attempt) = running;
+        self.post(&Message::Overdue(Overdue { task, attempt }));
+        Some(running)
     }
 
     /// Blocks of shared memory as this process sees them. After references were dropped there, ask [`Worker::flush_due`].

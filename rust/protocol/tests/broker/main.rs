@@ -5,6 +5,7 @@ mod retry;
 mod spill;
 mod store;
 mod story;
+mod time_limits;
 mod unruly;
 
 use headrace_protocol::broker::{Exit, LEASE_BYTES_MAX, PeerId};

@@ -2,8 +2,8 @@
 
 use headrace_protocol::broker::{Action, Broker, Config, Exit, Frame, PeerId, SegmentNews, SpillPart};
 use headrace_wire::{
-    ANY_WORKER, Blobs, BlobsBuf, Cancel, Hello, Hold, Message, Outcome, PROTOCOL_VERSION, Policy, Report, Results,
-    Role, Submit, Verdict,
+    ANY_WORKER, Blobs, BlobsBuf, Cancel, Hello, Hold, Message, Outcome, Overdue, PROTOCOL_VERSION, Policy, Report,
+    Results, Role, Submit, Verdict,
 };
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ pub(crate) struct Got {
     pub(crate) index: u32,
     pub(crate) function: u32,
     pub(crate) flags: u8,
+    pub(crate) timeout_ms: u32,
     pub(crate) failures: u32,
 }
 
@@ -382,6 +383,11 @@ impl Story {
         self.send(self.peer(worker), &Message::Report(report));
     }
 
+    /// The worker says that the attempt runs for longer than it may.
+    pub(crate) fn overdue(&mut self, worker: u32, got: Got) {
+        self.send(self.peer(worker), &Message::Overdue(Overdue { task: got.task, attempt: got.attempt }));
+    }
+
     pub(crate) fn cancel(&mut self, run: u32, index: &[u32]) {
         self.send(CLIENT, &Message::Cancel(Cancel { run, whole: index.is_empty(), index: index.into() }));
     }
@@ -451,6 +457,7 @@ impl Story {
                     index: lease.index.at(at),
                     function: lease.function.at(at),
                     flags: lease.flags[at],
+                    timeout_ms: lease.timeout_ms.iter().nth(at).unwrap_or(0),
                     failures: lease.failures.iter().nth(at).unwrap_or(0),
                 };
                 Said::Lease {

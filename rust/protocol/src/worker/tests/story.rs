@@ -25,6 +25,7 @@ pub(super) struct Batch {
     args: BlobsBuf,
     key_position: Vec<u32>,
     keys: BlobsBuf,
+    timeout_ms: Vec<u32>,
     failures: Vec<u32>,
 }
 
@@ -68,6 +69,13 @@ impl Batch {
         self
     }
 
+    /// The last lease is of a task that may run for so long.
+    pub(super) fn limited(mut self, limit_ms: u32) -> Self {
+        self.timeout_ms.resize(self.task.len() - 1, 0);
+        self.timeout_ms.push(limit_ms);
+        self
+    }
+
     /// A column that is empty, or as long as the others.
     fn filled(&self, column: &[u32]) -> Vec<u32> {
         let mut column = column.to_vec();
@@ -102,6 +110,7 @@ impl Batch {
             args: self.args.as_blobs(),
             key_position: (&self.key_position).into(),
             keys: self.keys.as_blobs(),
+            timeout_ms: (&self.filled(&self.timeout_ms)).into(),
             failures: (&self.filled(&self.failures)).into(),
             ..Lease::default()
         }))

@@ -1,0 +1,68 @@
+//! What is to happen at a time. An entry whose reason has gone stays until its time comes, and means nothing then.
+
+use super::Broker;
+use super::retry::Parked;
+use headrace_kernel::{Handle, Kernel, TaskIndex};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+/// A task, not only its slot: slot and generation.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) struct Name(u32, u32);
+
+impl Name {
+    pub(crate) fn of(task: u32, kernel: &Kernel) -> Self {
+        Name(task, kernel.handle(TaskIndex(task)).generation)
+    }
+
+    /// The slot, if the task is in it still.
+    pub(crate) fn find(self, kernel: &Kernel) -> Option<TaskIndex> {
+        kernel.resolve(Handle { index: TaskIndex(self.0), generation: self.1 })
+    }
+}
+
+/// What is to happen.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Timer {
+    /// The pause before a retry ends.
+    Pause(Parked),
+    /// A task may not wait any longer for its start.
+    Wait(Name),
+}
+
+/// Timers by their time; those of the same time in the order in which they were set.
+#[derive(Debug, Default)]
+pub(crate) struct Timers {
+    due: BinaryHeap<Reverse<(u64, u64, Timer)>>,
+    set: u64,
+}
+
+impl Timers {
+    pub(crate) fn set(&mut self, due_ns: u64, timer: Timer) {
+        self.set += 1;
+        self.due.push(Reverse((due_ns, self.set, timer)));
+    }
+
+    /// When the next one is due.
+    pub(crate) fn next_ns(&self) -> Option<u64> {
+        self.due.peek().map(|Reverse((due_ns, ..))| *due_ns)
+    }
+
+    fn take_due(&mut self, now_ns: u64) -> Option<Timer> {
+        if self.next_ns()? > now_ns {
+            return None;
+        }
+        self.due.pop().map(|Reverse((.., timer))| timer)
+    }
+}
+
+impl Broker {
+    pub(super) fn ring_timers(&mut self, now_ns: u64) {
+        while let Some(timer) = self.timers.take_due(now_ns) {
+            match timer {
+                Timer::Pause(parked) => self.retries.end_pause(parked),
+                Timer::Wait(task) => self.end_wait(task, now_ns),
+            }
+        }
+    }
+}
