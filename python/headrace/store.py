@@ -17,6 +17,7 @@ values are the business of a client.
 from __future__ import annotations
 
 import _pickle
+import gc
 import operator
 import os
 import threading
@@ -169,6 +170,8 @@ class Store:
 
     def _make(self, nbytes: int, by: str) -> Segment:
         self._check_open()
+        if self.used + _in_pages(nbytes) > self._limit:
+            gc.collect()  # cycles may keep views
         with _making:
             holders = self._holders()
             used = sum(size for size, _ in holders)

@@ -158,8 +158,7 @@ def recorders(worker: int) -> tuple[Callable[..., Failure], Callable[..., Failur
         from headrace.retrying import is_worth_a_retry
 
         key, number, failures, limit, fn = attempt
-        if isinstance(error, ValueError) and "read-only" in str(error):
-            error.add_note(READ_ONLY)
+        advise(error)
         is_worth = is_worth_a_retry(fn, error)
         return dump_failure(error, key, number, worker, limit, failures), is_worth
 
@@ -179,11 +178,32 @@ def recorders(worker: int) -> tuple[Callable[..., Failure], Callable[..., Failur
     return record_error, record_result, record_size
 
 
-#: What to do about an argument that must not be written to.
+#: How numpy and `memoryview` refuse a write.
+WRITE_REFUSED = (
+    r"\b(array|destination|base)\b.* is read-only$|^cannot set WRITEABLE flag to True|^cannot modify read-only memory$"
+)
+
+#: What to do about it, where the memory is that of an argument.
 READ_ONLY = (
     "headrace: large arguments are read-only views of results in shared memory. A task with the option "
     '.options(writable=("x",)) may write to its argument x; headrace.copy(x) makes a copy that can be changed'
 )
+
+
+def advise(error: BaseException) -> None:
+    """Add to the failure of a write what to do instead. Never raises: the class of the error may be the user's own."""
+    if not isinstance(error, ValueError | TypeError):
+        return
+    try:
+        import re
+
+        is_refusal = re.search(WRITE_REFUSED, str(error)) is not None
+    except BaseException:  # the record of the failure will say so
+        return
+    if is_refusal:
+        from headrace.notes import add_note
+
+        add_note(error, READ_ONLY, once=True)
 
 
 def result_error(key: str, error: BaseException, result: object) -> BaseException:

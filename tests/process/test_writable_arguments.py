@@ -467,6 +467,56 @@ def test_the_error_names_both_ways_out(client):
     assert "headrace.copy(x)" in notes
 
 
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda x: x.fill(1.0),
+        lambda x: x.sort(),
+        lambda x: x.__iadd__(1.0),
+        lambda x: np.put(x, [0], [1.0]),
+        lambda x: x.setflags(write=True),
+        lambda x: x.data.__setitem__(0, 1.0),
+        lambda x: x.flat.__setitem__(0, 1.0),
+    ],
+)
+def test_so_it_does_however_somebody_writes(client, write):
+    with pytest.raises((ValueError, TypeError)) as caught:
+        value_of(client, write, client.call(filled, 1.0, ITEMS))
+    assert sum("headrace.copy(x)" in note for note in caught.value.__notes__) == 1
+
+
+def test_other_errors_that_speak_of_read_only_things_are_left_alone(client):
+    def save():
+        raise ValueError("the file is read-only")
+
+    with pytest.raises(ValueError, match="the file is read-only") as caught:
+        value_of(client, save)
+    assert not any("headrace.copy" in note for note in caught.value.__notes__)
+
+
+class Unreadable(ValueError):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+class Unnoted(ValueError):
+    __notes__ = "no list"
+
+    def __str__(self):
+        return "array is read-only"
+
+
+@pytest.mark.parametrize("kind", [Unreadable, Unnoted])
+def test_an_error_that_misbehaves_costs_no_worker(client, kind):
+    def fail():
+        raise kind
+
+    deaths = client.statistics().worker_deaths
+    future = client.call(fail)
+    assert type(future.exception(timeout=TIMEOUT_S)).__name__ == kind.__name__
+    assert client.statistics().worker_deaths == deaths
+
+
 def test_a_missing_argument_is_the_functions_own_error(client):
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'x'"):
         value_of(client, writing(lambda x, y=0: x), y=1)

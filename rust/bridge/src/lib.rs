@@ -6,6 +6,7 @@ mod client;
 mod codec;
 mod errors;
 mod fastcall;
+mod garbage;
 mod graph;
 mod inline_limit;
 mod kernel;

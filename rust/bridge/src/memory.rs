@@ -4,13 +4,15 @@
 //! from it (an array, a view of an array) keeps it alive in turn. So bytes are used again only when nobody can see them (S1),
 //! and a view may outlive run, client and broker. A private map shows the block wherever it was not written to, so it counts
 //! as well.
+mod growth;
+
 use std::collections::BTreeMap;
 use std::ffi::c_int;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use headrace_protocol::store::{Allocated, BlockId, Blocks};
-use headrace_runtime::segments::{Answer, Segments};
+use headrace_runtime::segments::Segments;
 use headrace_sys::segment::{CowMap, Segment};
 use headrace_wire::Citation;
 use pyo3::exceptions::{PyMemoryError, PyValueError};
@@ -20,6 +22,7 @@ use pyo3::prelude::*;
 use crate::buffer::Exported;
 use crate::errors::infra_error;
 use crate::inline_limit::NO_LIMIT;
+use growth::Growth;
 
 /// Whoever speaks with the broker for this process.
 pub(crate) trait Seat: Send + Sync {
@@ -34,6 +37,12 @@ pub(crate) trait Seat: Send + Sync {
 
     /// Takes in what has arrived, where nobody else does while a thread waits for memory.
     fn listen(&self);
+
+    /// How urgent it is, by the broker's word, to look for garbage that keeps memory.
+    fn garbage_due(&self) -> u8;
+
+    /// Garbage was looked for with this urgency.
+    fn note_collected(&self, urgency: u8);
 }
 
 /// The shared memory of one session in this process.
@@ -42,8 +51,7 @@ pub(crate) struct Memory {
     segments: Arc<Segments>,
     /// Blocks with `Block` objects: their sizes and how many there are, so that a buffer in one is known by its address.
     exports: Mutex<BTreeMap<BlockId, (u64, u32)>>,
-    /// One thread at a time asks for segments: the answers bear no names.
-    growing: Mutex<()>,
+    growth: Growth,
     /// Values up to this many bytes travel in frames.
     pub(crate) inline_bytes_max: usize,
     pid: u32,
@@ -52,17 +60,13 @@ pub(crate) struct Memory {
 /// Longest wait for a segment that was announced. It was sent before what cites it.
 const ARRIVAL: Duration = Duration::from_secs(10);
 
-/// How long signals, and questions of the broker, may wait while a thread waits for memory; and at first.
-const SLICE: Duration = Duration::from_millis(20);
-const FIRST_SLICE: Duration = Duration::from_millis(1);
-
 impl Memory {
     pub(crate) fn new(seat: impl Seat + 'static, segments: Arc<Segments>, inline_bytes_max: usize) -> Self {
         Self {
             seat: Box::new(seat),
             segments,
             exports: Mutex::default(),
-            growing: Mutex::default(),
+            growth: Growth::default(),
             inline_bytes_max,
             pid: std::process::id(),
         }
@@ -71,71 +75,6 @@ impl Memory {
     /// This memory, if values shall lie in it.
     pub(crate) fn for_values(self: &Arc<Self>) -> Option<&Arc<Self>> {
         (self.inline_bytes_max != NO_LIMIT).then_some(self)
-    }
-
-    /// A new block of this process, with one reference, and the map that it lies in; its pages are there.
-    pub(crate) fn allocate(&self, py: Python<'_>, bytes: u64) -> PyResult<(Allocated, Arc<Segment>)> {
-        if self.is_forked() {
-            return Err(infra_error(py, "ForkedClientError", "a forked child has no shared memory of its own"));
-        }
-        if let Some(found) = self.try_allocate(py, bytes)? {
-            return Ok(found);
-        }
-        let growing = loop {
-            match self.growing.try_lock() {
-                Ok(guard) => break guard,
-                Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
-                Err(TryLockError::WouldBlock) => {
-                    // Not a plain lock: signals must get through, and the broker may take a second to answer.
-                    py.detach(|| std::thread::sleep(Duration::from_millis(1)));
-                    py.check_signals()?;
-                }
-            }
-        };
-        loop {
-            // Somebody else may have grown or freed meanwhile.
-            if let Some(found) = self.try_allocate(py, bytes)? {
-                drop(growing);
-                return Ok(found);
-            }
-            self.seat.want(bytes);
-            match self.answer(py)? {
-                Answer::Granted { segment, bytes } => {
-                    self.with_blocks(|blocks| blocks.own(segment, bytes));
-                }
-                Answer::Unusable { segment, text } => {
-                    self.seat.return_segment(segment);
-                    return Err(infra_error(py, "StoreFull", &text));
-                }
-                Answer::Refused(text) => return Err(infra_error(py, "StoreFull", &text)),
-            }
-        }
-    }
-
-    /// The answer to the last wish. An interrupt waits for it, too: the broker answers within a second or so.
-    fn answer(&self, py: Python<'_>) -> PyResult<Answer> {
-        let mut slice = FIRST_SLICE;
-        loop {
-            // What is asked of this process may be the room that it waits for.
-            let answer = py.detach(|| {
-                self.seat.listen();
-                self.segments.answer(slice)
-            });
-            if let Some(answer) = answer {
-                return Ok(answer);
-            }
-            slice = SLICE.min(2 * slice);
-            if let Err(interrupt) = py.check_signals() {
-                match py.detach(|| self.segments.answer(ARRIVAL)) {
-                    Some(Answer::Granted { segment, bytes }) => {
-                        self.with_blocks(|blocks| blocks.own(segment, bytes));
-                    }
-                    Some(Answer::Unusable { segment, .. }) => self.seat.return_segment(segment),
-                    Some(Answer::Refused(_)) | None => {}
-                }
-                return Err(interrupt);
-            }
-        }
     }
 
     /// A new block as an object that may be written to.

@@ -21,6 +21,7 @@ use rustc_hash::FxHashMap;
 
 use crate::codec::{decode_args, decode_value, encode_value, is_atom, make_writable};
 use crate::errors::note;
+use crate::garbage;
 use crate::inline_limit::inline_bytes_max_of_results;
 use crate::memory::{Block, Memory, Seat};
 
@@ -120,6 +121,13 @@ impl Worker {
                     self.stop_if_forked();
                     self.tasks.next(Some(ending), &mut start)
                 }
+                Next::Collect(urgency) => {
+                    bench.atoms.sweep();
+                    // Signals, and what they raise, are looked at when it sleeps.
+                    let _ = garbage::collect_as_urgent(py, urgency);
+                    self.tasks.note_collected(urgency);
+                    self.tasks.next(None, &mut start)
+                }
                 Next::Idle => {
                     bench.atoms.sweep();
                     take_signals(py)?;
@@ -191,6 +199,14 @@ impl Seat for WorkerSeat {
     }
 
     fn listen(&self) {} // the warden does
+
+    fn garbage_due(&self) -> u8 {
+        0 // the warden answers, and the main thread looks for garbage after its task
+    }
+
+    fn note_collected(&self, urgency: u8) {
+        self.0.note_collected(urgency);
+    }
 }
 
 impl Worker {

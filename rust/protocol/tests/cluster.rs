@@ -281,6 +281,9 @@ impl Cluster {
         while let Some(frame) = self.to_client.pop_front() {
             self.client.handle_frame(frame).expect("the broker keeps the protocol");
         }
+        if self.client.garbage_due() > 0 && self.chance.one_in(2) {
+            self.client.note_collected(2);
+        }
         self.client.flush_holds();
     }
 
@@ -486,6 +489,9 @@ impl Cluster {
         }
         if process.machine.flush_due() || self.chance.one_in(3) {
             process.machine.flush(now_ns);
+        }
+        if process.machine.garbage_due() > 0 && process.running.is_none() {
+            process.machine.note_collected(2);
         }
         while let Some(frame) = process.machine.poll_frame() {
             process.to_broker.push_back(frame);

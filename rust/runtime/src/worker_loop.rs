@@ -60,6 +60,8 @@ pub(crate) const RETRY: Duration = Duration::from_millis(1);
 pub enum Next {
     /// Run what was put into `start`.
     Run,
+    /// Look for garbage, as urgent as [`Blocks::garbage_due`] has it, and say so by [`WorkerLoop::note_collected`].
+    Collect(u8),
     /// Nothing to do: give the interpreter away and [`WorkerLoop::wait`].
     Idle,
     /// The session is over; [`WorkerLoop::end`] says why.
@@ -214,7 +216,7 @@ impl<L: Link + 'static> WorkerLoop<L> {
         drop(desk);
         match next {
             Next::Run => page.set_executing(start.task, start.attempt),
-            Next::Idle | Next::Stop => {
+            Next::Collect(_) | Next::Idle | Next::Stop => {
                 page.clear_executing();
                 start.clear();
             }
@@ -246,7 +248,7 @@ impl<L: Link + 'static> WorkerLoop<L> {
             }
             let mut desk = self.shared.desk();
             desk.turn();
-            if desk.worker.has_work() || desk.is_over() {
+            if desk.worker.has_work() || desk.worker.garbage_due() > 0 || desk.is_over() {
                 // From here on the warden stands in, should somebody keep the interpreter from the caller.
                 desk.main = Main::Busy;
                 let rouse = desk.rouse_warden();
@@ -272,6 +274,11 @@ impl<L: Link + 'static> WorkerLoop<L> {
     /// Asks for a segment with room for a block of so many bytes; the answer comes to [`WorkerLoop::segments`].
     pub fn want(&self, bytes: u64) {
         self.post(|worker| worker.want(bytes, now_ns()));
+    }
+
+    /// Garbage was looked for with this urgency, after [`Next::Collect`].
+    pub fn note_collected(&self, urgency: u8) {
+        self.post(|worker| worker.note_collected(urgency));
     }
 
     /// Gives a segment back that is of no use here.
@@ -385,6 +392,9 @@ impl<L: Link> Desk<L> {
 
     fn next(&mut self, start: &mut Start) -> Next {
         self.main = Main::Busy;
+        if self.worker.garbage_due() > 0 {
+            return self.nothing_to_run();
+        }
         let mut served = self.worker.flush_due();
         if served {
             self.flush();
@@ -400,9 +410,13 @@ impl<L: Link> Desk<L> {
         Next::Run
     }
 
+    /// What there is to do instead.
     fn nothing_to_run(&mut self) -> Next {
         if self.is_over() {
             return Next::Stop;
+        }
+        if self.worker.garbage_due() > 0 {
+            return Next::Collect(self.worker.garbage_due());
         }
         self.main = Main::Idle;
         Next::Idle

@@ -14,7 +14,8 @@ use headrace_runtime::worker_loop::{Next, WorkerLoop};
 use headrace_sys::eventfd::EventFd;
 use headrace_sys::status_page::StatusPage;
 use headrace_wire::{
-    BlobsBuf, Goodbye, GoodbyeReason, Heartbeat, LEASE_HOLD, LEASE_REPORT, Lease, Message, Recall, Verdict,
+    BlobsBuf, Citation, GiveBack, Goodbye, GoodbyeReason, Heartbeat, LEASE_HOLD, LEASE_REPORT, Lease, Message, Recall,
+    Release, Verdict, write_citations,
 };
 
 /// Far beyond what an answer takes, so that a busy machine does not fail a test.
@@ -76,7 +77,15 @@ struct Cluster {
 
 impl Cluster {
     /// Starts a worker whose tasks are `body(task)`.
-    fn start(mut body: impl FnMut(u32) + Send + 'static) -> Self {
+    fn start(body: impl FnMut(u32) + Send + 'static) -> Self {
+        Self::with_garbage(body, |_| panic!("nobody asked for memory"))
+    }
+
+    /// The same, and `look_for_garbage(urgency)` is done where somebody wants memory.
+    fn with_garbage(
+        mut body: impl FnMut(u32) + Send + 'static,
+        mut look_for_garbage: impl FnMut(u8) + Send + 'static,
+    ) -> Self {
         let inbox = Arc::new(Inbox { edge: EventFd::new().unwrap(), frames: Mutex::default() });
         let (to_broker, from_worker) = channel();
         let (control, workers_control) = UnixDatagram::pair().unwrap();
@@ -94,6 +103,10 @@ impl Cluster {
                     Next::Run => {
                         body(start.task);
                         ended = Some(Ending::Value(b"done"));
+                    }
+                    Next::Collect(urgency) => {
+                        look_for_garbage(urgency);
+                        worker.note_collected(urgency);
                     }
                     Next::Idle => {
                         let _ = worker.wait().unwrap();
@@ -228,6 +241,44 @@ fn leases_that_came_during_a_task_run_after_it() {
     release.send(()).unwrap();
     assert_eq!(cluster.hear_report(), [(0, Verdict::Done)]);
     assert_eq!(cluster.hear_report(), [(1, Verdict::Done), (2, Verdict::Done)]);
+    cluster.stop();
+}
+
+#[test]
+fn the_main_thread_looks_for_garbage_before_or_after_its_tasks() {
+    let (release, held) = channel::<()>();
+    let (entered, enter) = channel();
+    let (looked, looks) = channel();
+    let body = move |_| {
+        entered.send(()).unwrap();
+        held.recv().unwrap();
+    };
+    let cluster = Cluster::with_garbage(body, move |urgency| looked.send(urgency).unwrap());
+    // A value that lies in somebody else's block, which is dead.
+    let (mut value, mut values) = (Vec::new(), BlobsBuf::default());
+    write_citations(&[Citation { segment: 7, offset: 64, bytes: 4_096 }], &mut value);
+    values.push(&value);
+    cluster.say(&Message::Lease(Lease { value_task: [99][..].into(), values: values.as_blobs(), ..Lease::default() }));
+    cluster.say(&Message::Release(Release {
+        segment: [7][..].into(),
+        offset: [1][..].into(),
+        citations: [0][..].into(),
+    }));
+    let ask = || cluster.say(&Message::GiveBack(GiveBack { urgency: 2, ..GiveBack::default() }));
+    let hear_answer = || cluster.hear(|message| assert!(matches!(message, Message::GiveBack(_)), "{message:?}"));
+    for _ in 0..3 {
+        ask();
+        assert_eq!(looks.recv_timeout(PATIENCE), Ok(2), "while it sleeps");
+        hear_answer();
+    }
+    cluster.lease(&[0], false);
+    enter.recv_timeout(PATIENCE).unwrap();
+    ask();
+    hear_answer();
+    assert!(looks.try_recv().is_err(), "the task may take hours");
+    release.send(()).unwrap();
+    assert_eq!(looks.recv_timeout(PATIENCE), Ok(2));
+    assert_eq!(cluster.hear_report(), [(0, Verdict::Done)]);
     cluster.stop();
 }
 

@@ -56,7 +56,7 @@ impl Check for Release<'_> {
 
 impl Check for GiveBack<'_> {
     fn check(&self) -> Result<(), DecodeError> {
-        let GiveBack { segment, pages } = *self;
+        let GiveBack { segment, pages, .. } = *self;
         rules!(GiveBack: pages.len() == segment.len())
     }
 }

@@ -137,7 +137,7 @@ body!(Put<'a> { index, value });
 body!(Want { bytes });
 body!(Release<'a> { segment, offset, citations });
 body!(Released<'a> { segment, offset });
-body!(GiveBack<'a> { segment, pages });
+body!(GiveBack<'a> { segment, pages } later { urgency });
 body!(Moved<'a> { run, index, values });
 body!(Death<'a> { worker, pid, signal, exit_code, attempts, limit, stderr });
 body!(Policy<'a> {

@@ -31,15 +31,23 @@ pub struct Released<'a> {
     pub offset: U32s<'a>,
 }
 
-/// Shared memory that its owner does not use and returns (worker or client to broker); or, empty, the wish that it does
-/// (broker to owners).
+/// Shared memory that its owner does not use and returns (worker or client to broker); or, without segments, the wish that it
+/// does (broker to owners, and where somebody waits to holders of dead blocks as well).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct GiveBack<'a> {
     /// Numbers of segments.
     pub segment: U32s<'a>,
     /// How many pages of each were punched; 0 for a whole segment.
     pub pages: U32s<'a>,
+    /// Of a wish: 0, [`WANTED`] or [`WANTED_BADLY`].
+    pub urgency: u8,
 }
+
+/// Somebody waits for memory, so that it may be worth while to look for garbage that keeps some.
+pub const WANTED: u8 = 1;
+
+/// Somebody will be told that there is none: whoever has dead blocks looks for garbage before.
+pub const WANTED_BADLY: u8 = 2;
 
 /// Results whose encoding is another one now, because their bytes were moved to disk (broker to client). What the client has of
 /// the former encoding it may forget.

@@ -18,6 +18,7 @@ use rustc_hash::FxHashMap;
 use super::failures::error;
 use super::tables::{Ending, Tables};
 use super::watches::Watches;
+use crate::garbage;
 use crate::graph::Graph;
 use crate::inline_limit::INLINE_BYTES_MAX;
 use crate::memory::{Memory, Seat};
@@ -214,6 +215,7 @@ impl Session {
             let slice = left.map_or(SLICE, |left| left.min(SLICE));
             let found = self.detach(py, || self.sleep(interest, slice, &mut look));
             self.drop_discarded();
+            self.collect_if_due(py)?;
             if found.is_some() || left.is_some_and(|left| left.is_zero()) {
                 return Ok(found);
             }
@@ -305,24 +307,35 @@ impl Session {
         // rare, do.
         let interest = Interest::RunEnd { run: CALLS };
         let Source::Broker(end) = &self.source else { return (None, 0) };
-        let logs = self.detach(py, || {
-            loop {
-                let (lines, dropped, received) = {
-                    let mut state = self.lock();
-                    drain(end, &mut state);
-                    let lines: Vec<LogLines> = std::iter::from_fn(|| state.tables.poll_log()).collect();
-                    (lines, state.tables.log_bytes_dropped(), end.received())
-                };
-                if !lines.is_empty() {
-                    return (Some(lines), dropped);
+        // Garbage is better looked for by a thread of the user's, so only if none is here.
+        let is_alone =
+            || self.away.load(Ordering::Relaxed) == 1 && !self.memory.get().is_some_and(|memory| memory.is_growing());
+        loop {
+            let logs = self.detach(py, || {
+                loop {
+                    let (lines, dropped, received) = {
+                        let mut state = self.lock();
+                        drain(end, &mut state);
+                        if state.tables.garbage_due() > 0 && is_alone() {
+                            return None;
+                        }
+                        let lines: Vec<LogLines> = std::iter::from_fn(|| state.tables.poll_log()).collect();
+                        (lines, state.tables.log_bytes_dropped(), end.received())
+                    };
+                    if !lines.is_empty() {
+                        return Some((Some(lines), dropped));
+                    }
+                    if end.wait(interest, received, None) == Waited::Closed {
+                        return Some((None, dropped));
+                    }
                 }
-                if end.wait(interest, received, None) == Waited::Closed {
-                    return (None, dropped);
-                }
+            });
+            self.drop_discarded();
+            match logs {
+                Some(logs) => return logs,
+                None => self.collect_if_due(py).unwrap_or_else(|error| error.write_unraisable(py, None)),
             }
-        });
-        self.drop_discarded();
-        logs
+        }
     }
 
     /// Remembers the graph of a run.
@@ -349,6 +362,17 @@ impl Session {
     pub(crate) fn drop_discarded(&self) {
         let discarded = self.lock().tables.take_discarded();
         drop(discarded);
+    }
+
+    /// Looks for garbage that keeps memory, if somebody waits for some.
+    pub(crate) fn collect_if_due(&self, py: Python<'_>) -> PyResult<()> {
+        let urgency = self.lock().tables.garbage_due();
+        if urgency == 0 {
+            return Ok(());
+        }
+        let done = garbage::collect_as_urgent(py, urgency);
+        self.command(|tables| tables.machine().map(|machine| machine.note_collected(urgency)));
+        done.map(drop)
     }
 
     /// Why nothing more will come, if so.
@@ -394,6 +418,16 @@ impl Seat for ClientSeat {
             && let Source::Broker(end) = &session.source
         {
             drain(end, &mut session.lock());
+        }
+    }
+
+    fn garbage_due(&self) -> u8 {
+        self.session.upgrade().map_or(0, |session| session.lock().tables.garbage_due())
+    }
+
+    fn note_collected(&self, urgency: u8) {
+        if let Some(session) = self.session.upgrade() {
+            session.command(|tables| tables.machine().map(|machine| machine.note_collected(urgency)));
         }
     }
 }

@@ -229,6 +229,14 @@ impl Tables {
         }
     }
 
+    /// How urgent it is to look for garbage that keeps shared memory.
+    pub(crate) fn garbage_due(&self) -> u8 {
+        match &self.source {
+            Source::Broker(machine) => machine.garbage_due(),
+            Source::Local(_) => 0,
+        }
+    }
+
     /// The next call that has ended, each once.
     pub(crate) fn poll_ended_call(&mut self) -> Option<u32> {
         match &mut self.source {

@@ -12,7 +12,7 @@ use super::spill::INLINE_BYTES_MIN;
 use super::store::{Segment, Store};
 use super::workers::Worker;
 use super::{Action, Broker, Payload, PeerId};
-use headrace_wire::{BLOCK_ALIGN, FILE_SEGMENTS, GiveBack, Message, PAGE_BYTES, citations};
+use headrace_wire::{BLOCK_ALIGN, FILE_SEGMENTS, GiveBack, Message, PAGE_BYTES, WANTED, WANTED_BADLY, citations};
 use smallvec::SmallVec;
 
 /// The least that is granted at a time, if the budget allows it; and the part of the budget that it should not exceed.
@@ -45,8 +45,9 @@ const LARGEST_NAMED: usize = 3;
 pub(super) struct Wanted {
     pub(super) peer: PeerId,
     bytes: u64,
-    /// Whether the owners of segments were asked for its sake.
+    /// Whether the owners of segments were asked for its sake; and when others were pressed to look for garbage.
     asked: bool,
+    pressed_ns: Option<u64>,
     /// When it came, or something last made room.
     since_ns: u64,
     /// When to look again even if nothing happens.
@@ -74,7 +75,14 @@ impl Broker {
             return self.refuse(peer, &format!("more than {WANTS_MAX} open wishes for memory"), now_ns);
         }
         self.store.used = true;
-        self.store.wants.push_back(Wanted { peer, bytes, asked: false, since_ns: now_ns, due_ns: now_ns });
+        self.store.wants.push_back(Wanted {
+            peer,
+            bytes,
+            asked: false,
+            pressed_ns: None,
+            since_ns: now_ns,
+            due_ns: now_ns,
+        });
         self.serve_wants(now_ns);
     }
 
@@ -105,7 +113,7 @@ impl Broker {
                 if !asked || self.has_dead_to_tell() {
                     let wanted = &mut self.store.wants[0];
                     (wanted.asked, wanted.since_ns) = (true, if asked { now_ns } else { since_ns });
-                    self.ask_for_segments();
+                    self.ask_for_segments(WANTED);
                     continue;
                 }
                 if self.makes_room(wished, since_ns, now_ns) || (!fits && self.waits_on(least, since_ns, now_ns)) {
@@ -117,6 +125,10 @@ impl Broker {
                 self.store.wants.pop_front();
                 self.grant(peer, self.store.size_for(peer, least, room), now_ns);
                 continue;
+            }
+            if is_possible && self.asks_for_garbage(now_ns) {
+                self.store.wants[0].due_ns = now_ns + LOOK_NS;
+                return;
             }
             self.store.wants.pop_front();
             let text = self.full(bytes, now_ns);
@@ -170,6 +182,21 @@ impl Broker {
             return true;
         }
         dying > 0 || (self.others_work() && in_time(BUSY_PATIENCE_NS))
+    }
+
+    /// Whether it is to be seen still that no garbage keeps dead blocks: their holders look for it before somebody is told that
+    /// there is no room.
+    fn asks_for_garbage(&mut self, now_ns: u64) -> bool {
+        let pressed_ns = match self.store.wants[0].pressed_ns {
+            Some(pressed_ns) => pressed_ns,
+            None if self.store.holders_of_dead().next().is_none() => return false,
+            None => {
+                self.ask_for_segments(WANTED_BADLY);
+                now_ns
+            }
+        };
+        self.store.wants[0].pressed_ns = Some(pressed_ns);
+        !self.store.asked.is_empty() && now_ns < pressed_ns + DYING_PATIENCE_NS
     }
 
     /// Whether workers hold results that are dead, because nobody has told them.
@@ -253,18 +280,23 @@ impl Broker {
         self.tell_of_segment(owner, SegmentNews::Granted { segment, bytes });
     }
 
-    /// Asks every owner for the segments that it does not use.
-    fn ask_for_segments(&mut self) {
-        let mut owners: Vec<PeerId> = self.store.segments.values().filter_map(|segment| segment.owner).collect();
-        owners.retain(|owner| !self.is_cut(*owner));
-        owners.sort_unstable();
-        owners.dedup();
+    /// Asks every owner for the segments that it does not use. Where somebody waits for memory, whoever has not let go of dead
+    /// blocks is asked as well: garbage may keep them.
+    fn ask_for_segments(&mut self, urgency: u8) {
+        let mut asked: Vec<PeerId> = self.store.segments.values().filter_map(|segment| segment.owner).collect();
+        if urgency > 0 {
+            asked.extend(self.store.holders_of_dead());
+        }
+        // Who has left does not answer.
+        asked.retain(|peer| self.peers.contains_key(peer) && !self.is_cut(*peer));
+        asked.sort_unstable();
+        asked.dedup();
         // Dead results that a worker holds still may be what fills its segments.
         (0..self.workers.len() as u32).for_each(|worker| self.forget_dead(worker));
-        for &owner in &owners {
-            self.send(owner, &Message::GiveBack(GiveBack::default()));
+        for &peer in &asked {
+            self.send(peer, &Message::GiveBack(GiveBack { urgency, ..GiveBack::default() }));
         }
-        self.store.asked.extend(owners);
+        self.store.asked.extend(asked);
     }
 
     pub(super) fn handle_give_back(&mut self, peer: PeerId, given: &GiveBack<'_>, now_ns: u64) {
@@ -295,7 +327,7 @@ impl Broker {
             self.store.cool_ns = now_ns + WARM_NS;
         } else if self.store.granted > 0 && now_ns >= self.store.cool_ns && self.store.asked.is_empty() {
             self.store.cool_ns = u64::MAX;
-            self.ask_for_segments();
+            self.ask_for_segments(0);
         }
     }
 

@@ -254,6 +254,11 @@ impl Store {
         in_memory.map(|(_, block)| block).filter(|block| block.live == 0)
     }
 
+    /// Those who have not, some of them more than once.
+    pub(super) fn holders_of_dead(&self) -> impl Iterator<Item = PeerId> + '_ {
+        self.dead().flat_map(|block| block.holders.iter().map(|holder| holder.peer))
+    }
+
     /// Their bytes.
     pub(super) fn dead_bytes(&self) -> u64 {
         self.dead().map(|block| block.bytes).sum()

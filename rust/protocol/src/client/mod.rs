@@ -202,6 +202,18 @@ impl Client {
         answer
     }
 
+    /// How urgent it is to look for garbage that keeps shared memory: see [`Blocks::garbage_due`].
+    #[must_use]
+    pub fn garbage_due(&self) -> u8 {
+        self.blocks.garbage_due()
+    }
+
+    /// Garbage was looked for with this urgency, after [`Client::garbage_due`].
+    pub fn note_collected(&mut self, urgency: u8) {
+        let out = &mut self.out;
+        self.blocks.note_collected(urgency, |message| out.push_back(encoded(message)));
+    }
+
     /// Gives back a segment that was granted and could not be used.
     pub fn return_segment(&mut self, segment: u32) {
         self.send(&return_of(&[segment]));
@@ -402,9 +414,9 @@ impl Client {
                     }
                 }
             },
-            (_, Message::GiveBack(_)) => {
+            (_, Message::GiveBack(wish)) => {
                 let out = &mut self.out;
-                self.blocks.give_back(|message| out.push_back(encoded(message)));
+                self.blocks.handle_give_back(&wish, true, |message| out.push_back(encoded(message)));
             }
             (_, message) => return Err(ProtocolError::NotForClients(message.name())),
         }

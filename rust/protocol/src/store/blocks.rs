@@ -62,6 +62,9 @@ pub struct Blocks {
     released: Vec<BlockId>,
     /// Pages that were given back and are to be punched.
     pub(super) punches: Vec<(u32, Range<u64>)>,
+    /// How urgent it is to look for garbage, and the answers that wait for that.
+    pub(super) garbage_due: u8,
+    pub(super) answers_due: u32,
 }
 
 #[derive(Debug)]
@@ -197,6 +200,13 @@ impl Blocks {
         references
             .chain(self.foreign.values_mut().map(|foreign| &mut foreign.references))
             .for_each(|count| *count += 1);
+    }
+
+    /// Whether references keep dead blocks: views that somebody looks at, or that lie in garbage. Looks at every block.
+    pub(super) fn keeps_dead(&self) -> bool {
+        let mut own = self.segments.values().flat_map(|segment| segment.blocks.values());
+        self.foreign.values().any(|foreign| foreign.release_came)
+            || own.any(|own| own.references > 0 && own.citations == 0)
     }
 
     /// Gives up what no block uses: the own segments without a block, which are forgotten here, and the free pages of the

@@ -187,9 +187,10 @@ impl Worker {
                 self.blocks.handle_release_frame(&release);
                 self.flush_due |= self.blocks.has_released();
             }
-            Ok(Message::GiveBack(_)) => {
+            Ok(Message::GiveBack(wish)) => {
                 let outbox = &mut self.outbox;
-                self.blocks.give_back(|message| outbox.push_back(encoded(message)));
+                let soon = self.queue.running().is_none();
+                self.blocks.handle_give_back(&wish, soon, |message| outbox.push_back(encoded(message)));
             }
             Ok(Message::Heartbeat(heartbeat)) => {
                 self.post(&Message::Heartbeat(Heartbeat { number: heartbeat.number, finished: self.finished }));
@@ -304,6 +305,19 @@ impl Worker {
         let answer = look(&mut self.blocks);
         self.flush_due |= self.blocks.has_released();
         answer
+    }
+
+    /// How urgent it is to look for garbage that keeps shared memory: see [`Blocks::garbage_due`].
+    #[must_use]
+    #[inline]
+    pub fn garbage_due(&self) -> u8 {
+        self.blocks.garbage_due()
+    }
+
+    /// Garbage was looked for with this urgency, after [`Worker::garbage_due`].
+    pub fn note_collected(&mut self, urgency: u8) {
+        let outbox = &mut self.outbox;
+        self.blocks.note_collected(urgency, |message| outbox.push_back(encoded(message)));
     }
 
     /// Gives back a segment that was granted and could not be used.

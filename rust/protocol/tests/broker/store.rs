@@ -63,7 +63,10 @@ fn a_wish_is_granted_within_the_budget_and_refused_beyond_it() {
     // What the owner does not use could help.
     let peer = story.peer(0);
     assert_eq!(want(&mut story, peer, 500_000), [Said::GiveBack { peer }]);
-    story.send(peer, &Message::GiveBack(GiveBack { segment: [1, 2][..].into(), pages: [0, 1][..].into() }));
+    story.send(
+        peer,
+        &Message::GiveBack(GiveBack { segment: [1, 2][..].into(), pages: [0, 1][..].into(), ..GiveBack::default() }),
+    );
     let said = story.turn();
     let [
         Said::Segment { worker: Some(0), news: SegmentNews::Dropped { segment: 1 } },
@@ -103,13 +106,18 @@ fn an_answer_to_an_earlier_question_does_not_say_that_nothing_is_left() {
     story.report(0, &[(leases[0], Verdict::Done, b"")]);
     story.turn();
     let said = want(&mut story, CLIENT, 900_000);
-    assert_eq!(said.last(), Some(&Said::GiveBack { peer: CLIENT }), "the worker sees the block still");
+    let holder = Said::GiveBack { peer: story.peer(0) };
+    assert!(said.ends_with(&[Said::GiveBack { peer: CLIENT }, holder]), "the worker sees the block still: {said:?}");
+    story.send(story.peer(0), &Message::GiveBack(GiveBack::default()));
     released(&mut story, 0, &[(segment, 0)]);
     let blocks = vec![(segment, 0, 1)];
     assert_eq!(story.turn(), [Said::Release { peer: CLIENT, blocks }, Said::GiveBack { peer: CLIENT }]);
     story.send(CLIENT, &Message::GiveBack(GiveBack::default()));
     assert_eq!(story.turn(), [], "it was asked again, now that the block is free");
-    story.send(CLIENT, &Message::GiveBack(GiveBack { segment: [segment][..].into(), pages: [0][..].into() }));
+    story.send(
+        CLIENT,
+        &Message::GiveBack(GiveBack { segment: [segment][..].into(), pages: [0][..].into(), ..GiveBack::default() }),
+    );
     let said = story.turn();
     assert!(matches!(said.last(), Some(Said::Segment { worker: None, news: SegmentNews::Granted { .. } })), "{said:?}");
 }
@@ -246,6 +254,44 @@ fn a_stale_report_leaves_no_block() {
 }
 
 #[test]
+fn only_who_waits_for_memory_makes_others_look_for_garbage() {
+    let mut story = Story::with_store(2, 1 << 20);
+    let (segment, _) = granted(&mut story, Some(0), 900_000);
+    hand_over(&mut story, segment);
+    story.cancel(1, &[]);
+    story.turn();
+    // Worker 1 owns nothing, and it sees a block that is dead.
+    let (owner, holder) = (story.peer(0), story.peer(1));
+    let said = want(&mut story, owner, 500_000);
+    assert!(said.ends_with(&[Said::GiveBack { peer: owner }, Said::GiveBack { peer: holder }]), "{said:?}");
+    story.send(owner, &Message::GiveBack(GiveBack::default()));
+    assert_eq!(story.turn(), [], "the other one looks for garbage");
+    story.send(holder, &Message::GiveBack(GiveBack::default()));
+    let mut told = Vec::new();
+    for _ in 0..14 {
+        story.pass_ns(1_000_000_000);
+        for said in story.turn() {
+            let is_question = matches!(said, Said::GiveBack { .. } | Said::Press { .. } | Said::Cool { .. });
+            if is_question {
+                [owner, holder].into_iter().for_each(|peer| story.send(peer, &Message::GiveBack(GiveBack::default())));
+            }
+            if is_question || matches!(said, Said::Segment { news: SegmentNews::Refused { .. }, .. }) {
+                told.push(said);
+            }
+        }
+        [owner, holder]
+            .into_iter()
+            .for_each(|peer| story.send(peer, &Message::Heartbeat(headrace_wire::Heartbeat::default())));
+    }
+    let [Said::Press { peer: first }, Said::Press { peer: second }, Said::Segment { .. }, Said::Cool { peer }] =
+        told[..]
+    else {
+        panic!("{told:?}")
+    };
+    assert_eq!((first, second, peer), (owner, holder, owner));
+}
+
+#[test]
 fn unused_segments_go_back_after_a_rest() {
     let mut story = Story::new(1);
     granted(&mut story, Some(0), 4_096);
@@ -253,7 +299,7 @@ fn unused_segments_go_back_after_a_rest() {
     let mut asked = 0;
     for _ in 0..20 {
         story.pass_ns(1_000_000_000);
-        asked += story.turn().iter().filter(|said| **said == Said::GiveBack { peer }).count();
+        asked += story.turn().iter().filter(|said| **said == Said::Cool { peer }).count();
         story.send(peer, &Message::Heartbeat(headrace_wire::Heartbeat::default()));
     }
     assert_eq!(asked, 1);

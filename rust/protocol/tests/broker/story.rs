@@ -95,7 +95,14 @@ pub(crate) enum Said {
         peer: PeerId,
         blocks: Vec<(u32, u32, u32)>,
     },
+    /// The question for unused memory: where somebody waits for it, will be told that there is none, or after a rest.
     GiveBack {
+        peer: PeerId,
+    },
+    Press {
+        peer: PeerId,
+    },
+    Cool {
         peer: PeerId,
     },
     /// Index and new encoding of each result.
@@ -480,7 +487,11 @@ impl Story {
                     release.segment.iter().zip(numbers).map(|(segment, (offset, count))| (segment, offset, count));
                 Said::Release { peer, blocks: blocks.collect() }
             }
-            Message::GiveBack(_) => Said::GiveBack { peer },
+            Message::GiveBack(wish) => match wish.urgency {
+                0 => Said::Cool { peer },
+                1 => Said::GiveBack { peer },
+                _ => Said::Press { peer },
+            },
             Message::Moved(moved) => {
                 let values = moved.index.iter().zip(moved.values.iter().map(<[u8]>::to_vec)).collect();
                 Said::Moved { run: moved.run, values }

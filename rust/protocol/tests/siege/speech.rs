@@ -51,7 +51,12 @@ impl Siege {
             15 => {
                 let (segment, pages): (Vec<u32>, Vec<u32>) =
                     (0..script.below(4)).map(|_| (script.number(), script.number())).unzip();
-                Message::GiveBack(GiveBack { segment: (&segment).into(), pages: (&pages).into() }).encode(&mut frame);
+                Message::GiveBack(GiveBack {
+                    segment: (&segment).into(),
+                    pages: (&pages).into(),
+                    ..GiveBack::default()
+                })
+                .encode(&mut frame);
             }
             16 => Message::Heartbeat(Heartbeat { number: 3, finished: u64::MAX }).encode(&mut frame),
             17 if script.one_in(4) => {

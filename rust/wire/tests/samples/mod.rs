@@ -28,7 +28,7 @@ pub(crate) fn samples() -> Vec<(&'static str, Message<'static>)> {
             Message::Release(Release { segment: words(&[1, 2]), offset: words(&[0, 4096]), citations: words(&[1, 3]) }),
         ),
         ("released", Message::Released(Released { segment: words(&[1, 2]), offset: words(&[0, 4096]) })),
-        ("give_back", Message::GiveBack(GiveBack { segment: words(&[9, 10]), pages: words(&[0, 256]) })),
+        ("give_back", Message::GiveBack(GiveBack { segment: words(&[9, 10]), pages: words(&[0, 256]), urgency: 1 })),
         ("moved", Message::Moved(Moved { run: 3, index: words(&[7, 300]), values: blobs(&[2, 0], b"\x03\x07") })),
         ("death", Message::Death(death())),
         ("policy", Message::Policy(policy())),

@@ -45,8 +45,8 @@ pub(crate) fn message() -> BoxedStrategy<Message<'static>> {
             .prop_flat_map(|blocks| (column(blocks), column(blocks)))
             .prop_map(|(segment, offset)| Message::Released(Released { segment, offset })),
         (0..9_usize)
-            .prop_flat_map(|segments| (column(segments), column(segments)))
-            .prop_map(|(segment, pages)| Message::GiveBack(GiveBack { segment, pages })),
+            .prop_flat_map(|segments| (column(segments), column(segments), any::<u8>()))
+            .prop_map(|(segment, pages, urgency)| Message::GiveBack(GiveBack { segment, pages, urgency })),
         (any::<u32>(), 0..9_usize)
             .prop_flat_map(|(run, results)| (Just(run), column(results), blobs(results)))
             .prop_map(|(run, index, values)| Message::Moved(Moved { run, index, values })),
