@@ -74,7 +74,7 @@ impl Retries {
         let pause_ns = doubled.min(policy.backoff_max_ms.into()) * 1_000_000;
         let chance = mix(self.seed ^ (u64::from(task) << 32 | u64::from(failures)));
         let quarter_ns = pause_ns / 4;
-        pause_ns - quarter_ns + (u128::from(2 * quarter_ns) * u128::from(chance) >> 64) as u64
+        pause_ns - quarter_ns + ((u128::from(2 * quarter_ns) * u128::from(chance)) >> 64) as u64
     }
 }
 

@@ -112,7 +112,6 @@ impl Batch {
             keys: self.keys.as_blobs(),
             timeout_ms: (&self.filled(&self.timeout_ms)).into(),
             failures: (&self.filled(&self.failures)).into(),
-            ..Lease::default()
         }))
     }
 }
