@@ -4,6 +4,7 @@ Memory is measured by the pages of the segments, whose descriptors the embedded 
 what tests before have left, so each test looks at differences, or has a client of its own.
 """
 
+import functools
 import gc
 import multiprocessing
 import os
@@ -11,6 +12,7 @@ import pickle
 import random
 import select
 import subprocess
+import sys
 import threading
 import weakref
 from pathlib import Path
@@ -114,6 +116,9 @@ ARRAYS = {
     "nested structure": lambda: np.zeros(9_000, dtype=[("a", "i4"), ("b", [("c", "f8"), ("d", "u1", (3,))])]),
     "Fortran order": lambda: np.asfortranarray(np.arange(100_000.0).reshape(100, 1_000)),
     "three dimensions": lambda: np.arange(100_000.0).reshape(10, 100, 100),
+    "three dimensions in Fortran order": lambda: np.arange(100_000.0).reshape((10, 100, 100), order="F"),
+    "type with metadata": lambda: np.zeros(20_000, dtype=np.dtype("f8", metadata={"unit": "m"})),
+    **{f"code {code}": functools.partial(np.ones, 90_000, np.dtype(code)) for code in "?bBhHiIlLqQefdgFDG"},
     "read-only": lambda: np.broadcast_to(np.arange(1.0), (1,)).repeat(50_000),
     "masked bytes of a page more": lambda: np.arange((64 << 10) + 1, dtype=np.uint8),
     "one page more than a MiB": lambda: np.arange(MIB + 4_096, dtype=np.uint8),
@@ -128,12 +133,33 @@ def test_an_array_is_a_read_only_view_in_tasks_and_in_the_client(client, name):
     view, expected = made.result(timeout=TIMEOUT_S), make()
     assert is_view(view)
     assert view.dtype == expected.dtype
+    assert view.dtype.metadata == expected.dtype.metadata
+    assert view.shape == expected.shape
     assert view.flags.f_contiguous == expected.flags.f_contiguous
     assert np.array_equal(view, expected)
     with pytest.raises(ValueError, match="read-only"):
         view[0] = view[1]
     with pytest.raises(ValueError, match=r"read-only|WRITEABLE"):
         view.flags.writeable = True
+
+
+def test_an_array_of_numbers_needs_no_pickle(client):
+    """The pickles of arrays are loaded by functions in Python."""
+
+    def calls_of(make):
+        made, calls = client.call(make), []
+        assert value_of(client, len, made)
+        sys.setprofile(lambda frame, event, _: calls.append(frame.f_code.co_name) if event == "call" else None)
+        try:
+            array = made.result(timeout=TIMEOUT_S)
+        finally:
+            sys.setprofile(None)
+        assert is_view(array)
+        return calls
+
+    assert "_frombuffer" in calls_of(ARRAYS["big-endian"]), "so it would be seen"
+    for name in ("float64", "Fortran order", "bool", "code l"):
+        assert "_frombuffer" not in calls_of(ARRAYS[name])
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 //! The buffer protocol, from both sides.
-use std::ffi::{c_int, c_void};
+use std::ffi::{c_char, c_int, c_void};
 use std::ptr::{self, NonNull};
 
 use pyo3::exceptions::PyBufferError;
@@ -48,6 +48,16 @@ impl Exported {
     }
 }
 
+/// Which index of an array's items runs fastest.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Order {
+    /// The last, as in C.
+    C = b'C',
+    /// The first, as in Fortran.
+    Fortran = b'F',
+}
+
 /// The bytes of an object with the buffer protocol, as they lie in memory.
 pub(crate) struct Contiguous {
     view: Box<ffi::Py_buffer>,
@@ -61,12 +71,34 @@ impl Contiguous {
     }
 
     pub(crate) fn plain(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        Self::get(object, ffi::PyBUF_SIMPLE)
+    }
+
+    /// Those of an array, and their order; `None` if there are gaps.
+    pub(crate) fn in_order(array: &Bound<'_, PyAny>) -> PyResult<Option<(Self, Order)>> {
+        let items = Self::get(array, ffi::PyBUF_STRIDES)?;
+        // SAFETY: the view was filled with shape and strides.
+        let is = |order: Order| unsafe { ffi::PyBuffer_IsContiguous(&raw const *items.view, order as c_char) } == 1;
+        let order = [Order::C, Order::Fortran].into_iter().find(|order| is(*order));
+        Ok(order.map(|order| (items, order)))
+    }
+
+    fn get(object: &Bound<'_, PyAny>, flags: c_int) -> PyResult<Self> {
         let mut view = Box::<ffi::Py_buffer>::new(ffi::Py_buffer::new());
         // SAFETY: `view` is ours, at an address that stays; it is released once, when this is dropped.
-        match unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), &raw mut *view, ffi::PyBUF_SIMPLE) } {
+        match unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), &raw mut *view, flags) } {
             0 => Ok(Contiguous { view }),
             _ => Err(PyErr::fetch(object.py())),
         }
+    }
+
+    /// How many items there are in each dimension, if it was asked for: by [`Contiguous::in_order`].
+    pub(crate) fn shape(&self) -> &[ffi::Py_ssize_t] {
+        if self.view.shape.is_null() {
+            return &[];
+        }
+        // SAFETY: the exporter keeps one number for each dimension at `shape` until the view is released.
+        unsafe { std::slice::from_raw_parts(self.view.shape, usize::try_from(self.view.ndim).unwrap_or(0)) }
     }
 
     pub(crate) fn is_read_only(&self) -> bool {

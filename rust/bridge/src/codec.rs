@@ -22,6 +22,7 @@
 //! number follows; then a u8 with the number of keyword arguments, the positional values, and for each keyword its name (as
 //! tag 7) and its value. Head 255 says that one value follows, the pickle of `(args, kwargs)`, written when two arguments could
 //! share an object, so that they still do on arrival; then the u8 and the keywords as above.
+mod array;
 mod citations;
 mod constants;
 mod decode;

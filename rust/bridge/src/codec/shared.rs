@@ -2,7 +2,8 @@
 //!
 //! Behind the citations (`headrace_wire::CITING`) stands one byte for the kind of value. 0: `bytes`; 1: `str`; then one piece
 //! with its contents. 2: a pickle with out-of-band buffers (protocol 5): a piece with the pickle, u32 n, then n pieces with the
-//! buffers. (3, [`WRAPPED`], is the broker's: an inline value that lies on disk.) A piece is u32 k, u64 start, u64 length: so many bytes of the block of citation k; or, with k = 2³² - 1, the bytes
+//! buffers. 4: an array of plain numbers (`array.rs`), its piece first. (3, [`WRAPPED`], is the broker's: an inline value that lies
+//! on disk.) A piece is u32 k, u64 start, u64 length: so many bytes of the block of citation k; or, with k = 2³² - 1, the bytes
 //! themselves follow.
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString};
 
+use super::array::{PlainArray, read_array};
 use super::decode::decode_value;
 use super::encode::put_pickle;
 use super::out_of_band::{dumps_out_of_band, loads_with_buffers};
@@ -22,6 +24,7 @@ use crate::memory::{Access, Block, Memory};
 const KIND_BYTES: u8 = 0;
 const KIND_STR: u8 = 1;
 const KIND_PICKLE: u8 = 2;
+const KIND_ARRAY: u8 = 4;
 
 /// The `k` of a piece whose bytes follow.
 const INLINE: u32 = u32::MAX;
@@ -45,6 +48,15 @@ pub(super) fn encode_long_atom(value: &Bound<'_, PyAny>, memory: &Arc<Memory>, o
 /// each block that it cites.
 pub(super) fn encode_pickle(value: &Bound<'_, PyAny>, memory: &Arc<Memory>, out: &mut Vec<u8>) -> PyResult<()> {
     let (py, inline_bytes_max) = (value.py(), memory.inline_bytes_max);
+    if let Some(array) = PlainArray::of(value)?.filter(|array| array.bytes().len() > inline_bytes_max) {
+        let mut writer = Writer::default();
+        let pieces = writer.place(py, memory, [array.bytes()].into_iter())?;
+        write_citations(&writer.cited, out);
+        out.push(KIND_ARRAY);
+        pieces.into_iter().for_each(|piece| piece.write(out));
+        array.write(out);
+        return Ok(());
+    }
     let (pickle, buffers) = dumps_out_of_band(value, inline_bytes_max)?;
     let views = buffers.iter().map(|buffer| Contiguous::of(&buffer)).collect::<PyResult<Vec<_>>>()?;
     let total = pickle.as_bytes().len() + views.iter().map(|view| view.bytes().len()).sum::<usize>();
@@ -185,6 +197,10 @@ pub(super) fn decode_shared(py: Python<'_>, value: &[u8], memory: &Arc<Memory>) 
                 None => first.object(py, memory, &cited)?,
             };
             Ok(loads_with_buffers(pickle.bind(py), &buffers)?.unbind())
+        }
+        KIND_ARRAY => {
+            let array = read_array(py, first.object(py, memory, &cited)?, reader.rest)?;
+            array.map(Bound::unbind).ok_or_else(damaged)
         }
         _ => Err(damaged()),
     }
