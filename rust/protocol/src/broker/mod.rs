@@ -250,19 +250,19 @@ impl Broker {
         }
     }
 
-    /// Lets time pass: starts workers that are due, kills those that ignored an interrupt, asks for signs of life.
+    /// Lets time pass: kills workers that ignored an interrupt, asks for signs of life.
     pub fn handle_timeout(&mut self, now_ns: u64) {
         if self.rest_due {
             self.admit_rest(now_ns);
         }
-        self.start_due_workers(now_ns);
         self.press_interrupts(now_ns);
         if now_ns >= self.heartbeat_due_ns {
             self.send_heartbeats(now_ns);
         }
     }
 
-    /// Gives out work and news after everything that arrived was handled.
+    /// Gives out work and news after everything that arrived was handled, and starts workers that are due. Those come last:
+    /// a start takes a millisecond, and what a dead worker had goes to others first.
     pub fn finish_turn(&mut self, now_ns: u64) {
         self.settle_cascades(now_ns);
         self.settle_store(now_ns);
@@ -272,6 +272,7 @@ impl Broker {
         self.dispatch(now_ns);
         self.recall_for_idle_workers(now_ns);
         self.tell_news(now_ns);
+        self.start_due_workers(now_ns);
         self.rest_due = !self.rest.is_empty();
     }
 
