@@ -15,6 +15,7 @@
 
 mod action;
 mod budget;
+mod deaths;
 mod dispatch;
 mod functions;
 mod ledger;
@@ -27,6 +28,7 @@ mod put;
 mod recall;
 mod reports;
 mod results;
+mod retire;
 mod retry;
 mod runs;
 mod spill;
@@ -36,12 +38,14 @@ mod submit;
 mod workers;
 
 pub use action::{Action, PeerId, SegmentNews, Wake};
+pub use deaths::{Exit, Shortage};
 pub use payload::{Frame, Payload};
-pub use processes::Exit;
+
 pub use spill::{SpillFrom, SpillPart};
 pub use store::StoreStatistics;
 pub use submit::ARGS_BYTES_MAX;
 
+use deaths::Deaths;
 pub use dispatch::LEASE_BYTES_MAX;
 use dispatch::LeaseColumns;
 use functions::Functions;
@@ -65,6 +69,10 @@ pub struct Config {
     pub workers: u32,
     /// Executing deaths after which a task is failed instead of tried again; at least 1.
     pub crash_limit: u8,
+    /// The same for deaths by the kernel's OOM killer, which are counted apart.
+    pub oom_limit: u8,
+    /// Leases that a worker process is given before a fresh one takes its place; `u64::MAX` for no end.
+    pub tasks_max: u64,
     /// Largest result in bytes that a worker may report.
     pub result_bytes_max: u64,
     /// Bytes that results may take in memory: shared memory of all processes, and what is inline here.
@@ -94,6 +102,12 @@ pub struct Statistics {
     pub recalls: u64,
     /// Workers that died.
     pub worker_deaths: u64,
+    /// Those of them that the kernel killed for want of memory.
+    pub oom_deaths: u64,
+    /// Deaths that were counted against a task, because it was executing; those of silent workers are not.
+    pub blamed_deaths: u64,
+    /// Workers that left because they had run their share of tasks.
+    pub workers_retired: u64,
     /// Attempts that failed and were followed by another one.
     pub retries: u64,
     /// Attempts, and waits for a worker, that passed a time limit.
@@ -117,6 +131,7 @@ pub struct Broker {
     functions: Functions,
     policies: Policies,
     retries: Retries,
+    deaths: Deaths,
     runs: Vec<Option<Run>>,
     free_runs: Vec<u32>,
     /// The tasks of runs of which nothing is left.
@@ -158,7 +173,7 @@ const ANY_CLASS: ClassId = ClassId(0);
 impl Broker {
     /// A broker that asks at once for its workers to be started.
     pub fn new(config: Config, now_ns: u64) -> Self {
-        let workers = (0..config.workers).map(Worker::new).collect();
+        let workers = (0..config.workers).map(|number| Worker::new(number, config.tasks_max)).collect();
         let mut broker = Broker {
             store: Store::new(config.store_limit, config.spill_limit),
             retries: Retries::new(config.seed),
@@ -167,6 +182,7 @@ impl Broker {
             ledger: Ledger::default(),
             functions: Functions::default(),
             policies: Policies::default(),
+            deaths: Deaths::default(),
             runs: Vec::new(),
             free_runs: Vec::new(),
             past: Counts::default(),
@@ -206,7 +222,7 @@ impl Broker {
             }
             Some(Peer::Observer { heard_ns }) => *heard_ns = now_ns,
             Some(Peer::Worker(worker)) => self.workers[*worker as usize].unanswered = 0,
-            Some(Peer::Client(_)) | None => {}
+            Some(Peer::Client(_) | Peer::Successor(_)) | None => {}
         }
         let known = self.peers.get(&peer);
         let bytes: &[u8] = (**frame).as_ref();
@@ -272,6 +288,7 @@ impl Broker {
         self.dispatch(now_ns);
         self.recall_for_idle_workers(now_ns);
         self.tell_news(now_ns);
+        self.retire_workers(now_ns);
         self.start_due_workers(now_ns);
         self.rest_due = !self.rest.is_empty();
     }
@@ -288,7 +305,10 @@ impl Broker {
         }
         let workers = self.workers.iter().filter_map(|worker| match worker.life {
             Life::Down { respawn_ns } => Some(respawn_ns),
-            _ => worker.interrupted.iter().map(|asked| asked.retry_ns.min(asked.kill_ns)).min(),
+            _ => {
+                let interrupts = worker.interrupted.iter().map(|asked| asked.retry_ns.min(asked.kill_ns));
+                interrupts.chain(worker.leave_ns).min()
+            }
         });
         let timers = [self.recall_due_ns, self.wants_due_ns(), self.retries.next_timeout_ns()];
         workers.chain([self.heartbeat_due_ns]).chain(timers.into_iter().flatten()).min()
