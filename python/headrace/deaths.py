@@ -34,7 +34,7 @@ class WorkerDeath(NamedTuple):
     """`crashed`, `out of memory` or `silent`."""
 
     def __str__(self) -> str:
-        return f"worker {self.worker} (pid {self.pid}) {_how(self)}"
+        return f"worker {self.worker} (pid {self.pid}) {_how(self)}{' for want of memory' * (self.cause == 'out of memory')}"
 
 
 #: One death as it travels: worker, pid, signal, exit code, kind.
@@ -114,8 +114,7 @@ def _how(death: WorkerDeath) -> str:
     if death.cause == "silent":
         return "did not answer and was killed"
     if death.signal is not None:
-        killer = " by the kernel" if death.cause == "out of memory" else ""
-        return f"was killed by {signal_name(death.signal)}{killer}"
+        return f"was killed by {signal_name(death.signal)}"
     return "ended" if death.exit_code == -1 else f"exited with code {death.exit_code}"
 
 

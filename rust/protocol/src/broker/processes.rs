@@ -58,7 +58,11 @@ impl Broker {
             self.lose_store_peer(peer, now_ns);
         }
         if !self.hand_over_place(worker, now_ns) && never_began {
-            self.complain_of_start(worker, &format!("{exit} before it could take work"), &stderr, now_ns);
+            let words = match String::from_utf8_lossy(&stderr).trim_end() {
+                "" => "; it wrote nothing to standard error".to_owned(),
+                words => format!("; its last words:\n{words}"),
+            };
+            self.complain_of_start(worker, &format!("{exit} before it could take work"), &words, now_ns);
         }
         self.settle_cascades(now_ns);
     }
@@ -71,7 +75,7 @@ impl Broker {
         let process = &mut self.workers[worker as usize];
         process.start_failures += 1;
         process.end_process(now_ns);
-        self.complain_of_start(worker, "could not be started", text.as_bytes(), now_ns);
+        self.complain_of_start(worker, "could not be started", &format!(": {text}"), now_ns);
     }
 
     pub(super) fn count_death(&mut self, exit: Exit) {
@@ -81,16 +85,12 @@ impl Broker {
 
     /// A process has failed to become a worker. After a few in a row nothing will come of it, and everybody is told; while
     /// another worker has no such trouble the work goes on there, and this one is tried again now and then.
-    fn complain_of_start(&mut self, number: u32, what: &str, words: &[u8], now_ns: u64) {
+    fn complain_of_start(&mut self, number: u32, what: &str, why: &str, now_ns: u64) {
         let failures = self.workers[number as usize].start_failures;
         if failures < START_FAILURES_MAX {
             return;
         }
-        let words = match String::from_utf8_lossy(words).trim_end() {
-            "" => "it wrote nothing to standard error".to_owned(),
-            words => format!("its last words:\n{words}"),
-        };
-        let text = format!("worker {number} {what}, {failures} times in a row; {words}");
+        let text = format!("worker {number} {what}, {failures} times in a row{why}");
         let does_better = |other: &Worker| other.start_failures == 0;
         if !self.workers.iter().any(does_better) {
             self.give_up(&text, now_ns);
@@ -177,9 +177,7 @@ impl Broker {
                     self.end_silent_worker(worker as u32);
                     continue;
                 }
-                if process.unanswered > 0 {
-                    self.actions.push_back(Action::Look { worker: worker as u32 });
-                }
+                self.actions.push_back(Action::Look { worker: worker as u32 });
                 self.workers[worker].unanswered += 1;
                 self.forget_dead(worker as u32);
                 self.send(peer, &Message::Heartbeat(Heartbeat { number: self.heartbeat_number, finished: 0 }));
@@ -187,10 +185,11 @@ impl Broker {
         }
     }
 
-    /// A worker has received something since it was last looked at, whether or not its answer is through.
+    /// A worker has received something between the last two questions, whether or not its answer is through. The latest
+    /// question is open still.
     pub fn handle_sign_of_life(&mut self, worker: u32) {
         if let Some(worker) = self.workers.get_mut(worker as usize) {
-            worker.unanswered = 0;
+            worker.unanswered = worker.unanswered.min(1);
         }
     }
 
