@@ -1,8 +1,8 @@
 """How soon does a task run again after SIGKILL of its worker?
 
-One task at a time runs in a cluster that is idle otherwise. Its worker is killed; what counts is the time from the kill to
-the first line of the task's next attempt. With two workers the other one takes it; with one worker a new process has to
-start first. Bars: 50 ms at the 99th percentile, and 250 ms.
+One task at a time runs in a cluster that is idle otherwise. Its worker is killed; what counts is the time from the kill
+to the first line of the task's next attempt. With two workers the other one takes it; with one worker a new process has
+to start first. Bars: 50 ms at the 99th percentile, and 250 ms.
 """
 
 import os

@@ -1,7 +1,7 @@
 """What to raise for a task that ended its workers, and in which words.
 
-Three kinds of deaths are told apart, and each has a limit of its own: the process crashed, the kernel killed it for want of
-memory, or it fell silent and the broker killed it.
+Three kinds of deaths are told apart, and each has a limit of its own: the process crashed, the kernel killed it for
+want of memory, or it fell silent and the broker killed it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from headrace.errors import InfraError, PoisonTask, WorkerDied, WorkerLost, Work
 #: Kinds of deaths by their number on the wire.
 CRASHED, OUT_OF_MEMORY, SILENT = 0, 1, 2
 
-#: What nobody who sends SIGKILL leaves behind, and what it mostly is.
+#: What to say where nothing is known of the sender.
 _WHO_KILLS = (
-    "; nothing tells who sent SIGKILL: often it is the kernel's OOM killer, where no memory control group counts its kills"
+    "; nothing tells who sent SIGKILL: often it is the kernel's OOM killer, "
+    "where no memory control group counts its kills"
 )
 
 
@@ -34,7 +35,8 @@ class WorkerDeath(NamedTuple):
     """`crashed`, `out of memory` or `silent`."""
 
     def __str__(self) -> str:
-        return f"worker {self.worker} (pid {self.pid}) {_how(self)}{' for want of memory' * (self.cause == 'out of memory')}"
+        why = " for want of memory" if self.cause == "out of memory" else ""
+        return f"worker {self.worker} (pid {self.pid}) {_how(self)}{why}"
 
 
 #: One death as it travels: worker, pid, signal, exit code, kind.
@@ -59,7 +61,7 @@ def died(
         limit: how many of them there may be.
         cause: the kind.
         stderr: the end of the last worker's standard error.
-        memory: limit of the control group, peak of the worker, and other processes in the group; 0 for what is not known.
+        memory: limit of the control group, peak of the worker, other processes in the group; 0 for what is not known.
         last: the last death.
         rows: every one, of any kind.
     """
@@ -67,7 +69,11 @@ def died(
     end = _death(last)
     where = f"task {key!r} (attempt {attempts}/{limit}) was running in worker {end.worker} (pid {end.pid})"
     tail = stderr.decode(errors="replace").strip("\n")
-    words = "; the last lines of its standard error:\n" + "\n".join(f"    {line}" for line in tail.split("\n")) if tail else ""
+    words = (
+        "; the last lines of its standard error:\n" + "\n".join(f"    {line}" for line in tail.split("\n"))
+        if tail
+        else ""
+    )
     if cause == SILENT:
         text = f"{where} which did not answer any more, and was killed: it was stopped, or its machine stood still"
         return WorkerLost(text + words, key=key, worker=end.worker, pid=end.pid, attempts=attempts, deaths=deaths)
@@ -121,7 +127,9 @@ def _how(death: WorkerDeath) -> str:
 def _shortage(limit: int, peak: int, others: int) -> str:
     shared = f"the control group that this worker shares with {others:,} other process{'es' * (others != 1)}"
     text = f"the kernel's OOM killer was active in {shared if others else 'the control group of this worker'}"
-    figures = [f"the group may take {_gib(limit)}"] * bool(limit) + [f"the worker took {_gib(peak)} at most"] * bool(peak)
+    figures = [f"the group may take {_gib(limit)}"] * bool(limit) + [f"the worker took {_gib(peak)} at most"] * bool(
+        peak
+    )
     return text + (f" ({', '.join(figures)})" if figures else "")
 
 

@@ -13,8 +13,8 @@ TYPE_CHECKING = False  # without the import of typing; see headrace/__init__.py
 if TYPE_CHECKING:
     from typing import Any
 
-    from headrace.deaths import WorkerDeath
     from headrace.cancelled import CancelledError as CancelledError
+    from headrace.deaths import WorkerDeath
 
 
 class HeadraceError(Exception):
@@ -115,8 +115,8 @@ class WorkerDied(InfraError):
         exit_code: its exit code if no signal ended it, or None.
         attempts: how often the task was executing when its worker died in this way.
         stderr: the last lines that the worker wrote to standard error.
-        deaths: each of its deaths, of this kind and others, oldest first, as `WorkerDeath(worker, pid, signal, exit_code,
-            cause)`.
+        deaths: each of its deaths, of this kind and others, oldest first, as
+            `WorkerDeath(worker, pid, signal, exit_code, cause)`.
     """
 
     def __init__(
@@ -146,19 +146,19 @@ class WorkerDied(InfraError):
 class WorkerOOM(WorkerDied, MemoryError):
     """The kernel killed a worker for want of memory, while it executed this task.
 
-    Give the task less data, or run fewer workers. The task is not tried again, because the next victim could be this very
-    process: `Client(oom_limit=2)` allows one more try. Who catches `MemoryError` catches this, too.
+    Give the task less data, or run fewer workers. The task is not tried again, because the next victim could be this
+    very process: `Client(oom_limit=2)` allows one more try. Who catches `MemoryError` catches this, too.
     """
 
 
 class PoisonTask(WorkerDied):
-    """A task ended as many workers as `Client(crash_limit=…)` allows, and is not tried again. The text lists them."""
+    """A task ended as many workers as `Client(crash_limit=…)` allows: it is not tried again. The text lists them."""
 
 
 class WorkerLost(InfraError, ConnectionError):
     """A task's worker fell silent, time after time: it was stopped, or out of reach, and was killed.
 
-    Silence says little of a task, so it is tried again until ten workers were lost. What it was executing may have happened.
+    Silence says little of a task, so it is tried again until ten workers were lost. What it did may have happened.
 
     Attributes:
         key: the task.

@@ -25,7 +25,9 @@ def checked_lives(crash_limit: int, oom_limit: int, max_tasks_per_worker: int | 
         if not _is_count(limit, DEATHS_MAX):
             raise UsageError(f"{name} takes a number of deaths from 1 to {DEATHS_MAX}, not {limit!r}")
     if max_tasks_per_worker is not None and not _is_count(max_tasks_per_worker, TASKS_MAX):
-        raise UsageError(f"max_tasks_per_worker takes a number from 1 on, or None for no end, not {max_tasks_per_worker!r}")
+        raise UsageError(
+            f"max_tasks_per_worker takes a number from 1 on, or None for no end, not {max_tasks_per_worker!r}"
+        )
     return Lives(crash_limit, oom_limit, max_tasks_per_worker)
 
 

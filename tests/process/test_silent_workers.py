@@ -1,6 +1,7 @@
 """Workers that stop answering, and workers that only seem to.
 
-Each of these takes seconds by its nature, so they happen at the same time, once, and the tests look at what became of them.
+Each of these takes seconds by its nature, so they happen at the same time, once, and the tests look at what became of
+them.
 """
 
 import os
@@ -37,7 +38,7 @@ def wait_until(true):
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):
-    """A worker that is stopped, one in native code with the interpreter lock, and a client that is stopped as a whole."""
+    """A worker that is stopped, one in native code that keeps the interpreter lock, and a client that is stopped."""
     folder = tmp_path_factory.mktemp("scene")
     traces = folder / "traces"
     stopped_client = subprocess.Popen(

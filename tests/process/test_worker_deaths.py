@@ -109,7 +109,7 @@ LIMIT_MIB = 400
 
 @contextmanager
 def memory_group(limit_mib):
-    """A memory control group of our own; its file of processes, and its count of kills. Skips where none can be made."""
+    """A memory control group of our own: its files of processes and of kills. Skips where none can be made."""
     tried = []
     for root, limit, swap, events in (
         ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.oom_control"),
