@@ -210,6 +210,7 @@ _State = tuple[
     tuple[int, int, int, int, int, int],
     list[tuple[str, int]],
     tuple[int, int],
+    tuple[int, int, int],
 ]
 
 @final
@@ -259,6 +260,8 @@ class ClientCore:
         boot: bytes,
         libzmq: list[str],
         crash_limit: int,
+        oom_limit: int,
+        tasks_max: int | None,
         result_bytes_max: int,
         store_limit: int,
         spill_dir: str,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
 from headrace._core import Node, Nodes, forget_parent
 from headrace.errors import UsageError
+from headrace.limits import Lives, checked_lives
 from headrace.runs import Run
 
 if TYPE_CHECKING:
@@ -86,6 +87,11 @@ class Client:
         spill_dir: directory for results beyond that; by default TMPDIR or /var/tmp, whichever lies on a disk first. The
             files have no names and are gone with the client.
         spill_limit: bytes that they may take there; 0 for none. By default half of what is free there now.
+        crash_limit: how many workers a task may end, by a crash say, before it fails with `PoisonTask`. It alone is
+            counted that was executing; what was beside it runs again.
+        oom_limit: the same for deaths by the kernel's OOM killer, which are counted apart: `WorkerOOM`.
+        max_tasks_per_worker: tasks after which a worker process leaves and a fresh one takes its place, for code that
+            leaks; by default they stay. Processes only.
 
     Raises:
         UsageError: an argument is not usable.
@@ -106,12 +112,16 @@ class Client:
         store_limit: int | None = None,
         spill_dir: str | os.PathLike[str] | None = None,
         spill_limit: int | None = None,
+        crash_limit: int = 3,
+        oom_limit: int = 1,
+        max_tasks_per_worker: int | None = None,
     ) -> None:
         if address is not None:
             raise UsageError(f"remote brokers come with a later version; Client() without {address!r} starts its own")
         self._workers = _checked_workers(workers)
         self._mode = mode
-        self._engine = _start(mode, self._workers, preload, setup, env, store_limit, spill_dir, spill_limit)
+        lives = checked_lives(crash_limit, oom_limit, max_tasks_per_worker)
+        self._engine = _start(mode, self._workers, preload, setup, env, store_limit, spill_dir, spill_limit, lives)
         self._core = self._engine.core
         self._closing = threading.Lock()
         self._open = True
@@ -355,6 +365,7 @@ def _start(
     store_limit: int | None,
     spill_dir: str | os.PathLike[str] | None,
     spill_limit: int | None,
+    lives: Lives,
 ) -> Engine:
     if mode == "processes":
         from headrace.embedded import Embedded
@@ -364,10 +375,12 @@ def _start(
             store_limit = default_store_limit()
         elif not isinstance(store_limit, int) or store_limit <= 0:
             raise UsageError(f"store_limit takes a number of bytes, not {store_limit!r}")
-        return Embedded(workers, preload, setup, env, store_limit, spill_place(spill_dir, spill_limit))
+        return Embedded(workers, preload, setup, env, store_limit, spill_place(spill_dir, spill_limit), lives)
     if mode in ("threads", "sync"):
         from headrace.local import Local
 
+        if lives.tasks_max is not None:
+            raise UsageError("max_tasks_per_worker is for worker processes; this mode runs tasks in this process")
         return Local(workers, mode == "threads", preload, setup, env)
     raise UsageError(f"mode takes 'processes', 'threads' or 'sync', not {mode!r}")
 

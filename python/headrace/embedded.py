@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
     from headrace.client import Client
     from headrace.graph import Graph
-
-#: Executing deaths after which a task is not tried again.
-CRASH_LIMIT = 3
+    from headrace.limits import Lives
 
 #: Largest result in bytes that a task may return. Results lie in this process's memory.
 RESULT_BYTES_MAX = 256 << 20
@@ -39,6 +37,7 @@ class Embedded:
         env: Mapping[str, str] | None,
         store_limit: int,
         spill: tuple[str, int],
+        lives: Lives,
     ) -> None:
         launch = prepare(preload, setup, env)
         self.core = ClientCore.embedded(
@@ -48,7 +47,9 @@ class Embedded:
             environment=launch.environment,
             boot=launch.boot,
             libzmq=launch.libzmq,
-            crash_limit=CRASH_LIMIT,
+            crash_limit=lives.crash_limit,
+            oom_limit=lives.oom_limit,
+            tasks_max=lives.tasks_max,
             result_bytes_max=RESULT_BYTES_MAX,
             store_limit=store_limit,
             spill_dir=spill[0],
@@ -88,7 +89,7 @@ class Embedded:
         state = self.core.query(run)
         if state is None:
             return None
-        tasks, (first_lease_ns, elapsed_ns), workers, broker, store, largest, policies = state
+        tasks, (first_lease_ns, elapsed_ns), workers, broker, store, largest, policies, deaths = state
         return RunStatistics(
             *tasks,
             first_lease_ns / 1e9,
@@ -97,6 +98,7 @@ class Embedded:
             *broker,
             StoreStatistics(*store, tuple(LargeResult(*result) for result in largest)),
             *policies,
+            *deaths,
         )
 
     def cancel_all(self) -> None:

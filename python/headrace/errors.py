@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from headrace.cancelled import CancelledError as CancelledError
+    from headrace.deaths import WorkerDeath
 
 
 class HeadraceError(Exception):
@@ -112,8 +113,10 @@ class WorkerDied(InfraError):
         pid: its process id.
         signal: the signal that ended it, or None.
         exit_code: its exit code if no signal ended it, or None.
-        attempts: how often the task was executing when its worker died.
+        attempts: how often the task was executing when its worker died in this way.
         stderr: the last lines that the worker wrote to standard error.
+        deaths: each of its deaths, of this kind and others, oldest first, as
+            `WorkerDeath(worker, pid, signal, exit_code, cause)`.
     """
 
     def __init__(
@@ -127,6 +130,7 @@ class WorkerDied(InfraError):
         exit_code: int | None = None,
         attempts: int | None = None,
         stderr: str = "",
+        deaths: tuple[WorkerDeath, ...] = (),
     ) -> None:
         super().__init__(text)
         self.key = key
@@ -136,26 +140,50 @@ class WorkerDied(InfraError):
         self.exit_code = exit_code
         self.attempts = attempts
         self.stderr = stderr
+        self.deaths = deaths
 
 
 class WorkerOOM(WorkerDied, MemoryError):
-    """The kernel killed a worker for want of memory. Give the task less data, or run fewer workers."""
+    """The kernel killed a worker for want of memory, while it executed this task.
+
+    Give the task less data, or run fewer workers. The task is not tried again, because the next victim could be this
+    very process: `Client(oom_limit=2)` allows one more try. Who catches `MemoryError` catches this, too.
+    """
 
 
 class PoisonTask(WorkerDied):
-    """A task killed as many workers as the crash limit allows, and is not tried again."""
+    """A task ended as many workers as `Client(crash_limit=…)` allows: it is not tried again. The text lists them."""
 
 
 class WorkerLost(InfraError, ConnectionError):
-    """A worker is out of reach, dead or not. What it was executing may have happened; tasks are run again elsewhere.
+    """A task's worker fell silent, time after time: it was stopped, or out of reach, and was killed.
+
+    Silence says little of a task, so it is tried again until ten workers were lost. What it did may have happened.
 
     Attributes:
-        worker: number of the worker.
+        key: the task.
+        worker: number of the worker that was lost last.
+        pid: its process id.
+        attempts: how often the task was executing when its worker was lost.
+        deaths: each of its deaths, as for `WorkerDied`.
     """
 
-    def __init__(self, text: str, *, worker: int | None = None) -> None:
+    def __init__(
+        self,
+        text: str,
+        *,
+        key: str | None = None,
+        worker: int | None = None,
+        pid: int | None = None,
+        attempts: int | None = None,
+        deaths: tuple[WorkerDeath, ...] = (),
+    ) -> None:
         super().__init__(text)
+        self.key = key
         self.worker = worker
+        self.pid = pid
+        self.attempts = attempts
+        self.deaths = deaths
 
 
 class BrokerLost(InfraError, ConnectionError):

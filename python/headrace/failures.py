@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from headrace.deaths import died as died
 from headrace.errors import (
     BrokerLost,
     CancelledError,
@@ -15,14 +16,12 @@ from headrace.errors import (
     HeadraceError,
     InfraError,
     NoSuitableWorker,
-    PoisonTask,
     ResultReleased,
     StoreFull,
     TaskError,
     TaskTimeout,
     UpstreamFailed,
     VersionMismatch,
-    WorkerDied,
 )
 from headrace.pickling import describe_error
 
@@ -105,27 +104,6 @@ def cancelled(key: str, reason: int | str) -> CancelledError:
     return CancelledError(f"{key!r} {_CANCEL_TEXTS[reason]}", key=key, reason=reason)
 
 
-def died(key: str, death: tuple[int, int, int, int, int, int, bytes]) -> WorkerDied:
-    """Give the error for a task that ended its worker process too often."""
-    worker, pid, signal, exit_code, attempts, limit, stderr = death
-    how = f"was killed by {signal_name(signal)}" if signal else f"exited with code {exit_code}"
-    text = f"task {key!r} (attempt {attempts}/{limit}) was running in worker {worker} (pid {pid}) which {how}"
-    tail = stderr.decode(errors="replace").strip("\n")
-    if tail:
-        text += "; the last lines of its standard error:\n" + "\n".join(f"    {line}" for line in tail.split("\n"))
-    kind = PoisonTask if limit > 1 and attempts >= limit else WorkerDied
-    return kind(
-        text,
-        key=key,
-        worker=worker,
-        pid=pid,
-        signal=signal or None,
-        exit_code=None if signal else exit_code,
-        attempts=attempts,
-        stderr=tail,
-    )
-
-
 def timed_out(key: str, queued: bool, worker: int, attempt: int, limit_ms: int, failures: int) -> TaskTimeout:
     """Give the error for a task that passed a time limit."""
     from headrace.notes import after
@@ -158,16 +136,6 @@ def lost(key: str, by_us: bool, reason: int | None, text: str) -> HeadraceError:
     if reason == WORKERS_FAILED:
         return InfraError(f"{key!r} cannot run: {text}")
     return BrokerLost(f"{key!r} has no result: {text}")
-
-
-def signal_name(number: int) -> str:
-    """Give a signal's name, such as SIGKILL."""
-    from signal import Signals
-
-    try:
-        return Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def _short(error: BaseException) -> str:

@@ -1,10 +1,42 @@
-"""How much memory and disk results may take, unless the user says so."""
+"""How much memory and disk results may take, unless the user says so; and how often workers may die, or live anew."""
 
 from __future__ import annotations
 
 import os
+from typing import NamedTuple
 
 from headrace.errors import UsageError
+
+
+class Lives(NamedTuple):
+    """How many workers a task may end, and how many tasks a worker may run."""
+
+    crash_limit: int
+    """Executing deaths after which a task fails."""
+    oom_limit: int
+    """The same for deaths by the kernel's OOM killer."""
+    tasks_max: int | None
+    """Tasks after which a fresh process takes a worker's place; None for no end."""
+
+
+def checked_lives(crash_limit: int, oom_limit: int, max_tasks_per_worker: int | None) -> Lives:
+    """Give these limits, or say what is wrong with them."""
+    for name, limit in (("crash_limit", crash_limit), ("oom_limit", oom_limit)):
+        if not _is_count(limit, DEATHS_MAX):
+            raise UsageError(f"{name} takes a number of deaths from 1 to {DEATHS_MAX}, not {limit!r}")
+    if max_tasks_per_worker is not None and not _is_count(max_tasks_per_worker, TASKS_MAX):
+        raise UsageError(
+            f"max_tasks_per_worker takes a number from 1 on, or None for no end, not {max_tasks_per_worker!r}"
+        )
+    return Lives(crash_limit, oom_limit, max_tasks_per_worker)
+
+
+#: The broker counts deaths in one byte, and tasks in eight.
+DEATHS_MAX, TASKS_MAX = 255, (1 << 63) - 1
+
+
+def _is_count(number: object, most: int) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= most
 
 
 def default_store_limit() -> int:

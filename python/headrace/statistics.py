@@ -118,6 +118,12 @@ class RunStatistics(NamedTuple):
     """Attempts that failed and were followed by another one."""
     timeouts: int = 0
     """Attempts, and waits for a worker, that passed a time limit."""
+    oom_deaths: int = 0
+    """Workers that the kernel killed for want of memory since the broker's start."""
+    blamed_deaths: int = 0
+    """Deaths of workers since then that were counted against the task that was executing."""
+    workers_retired: int = 0
+    """Workers that left since then because they had run their share: `max_tasks_per_worker`."""
 
     @property
     def progress(self) -> Progress:

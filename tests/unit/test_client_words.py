@@ -5,20 +5,6 @@ import pytest
 from headrace import errors, failures, output
 
 
-def test_a_death_tells_who_where_and_how():
-    error = failures.died("fit-17", (2, 4711, 9, 0, 1, 3, b"loading\nTerminated\n"))
-    assert str(error).startswith(
-        "task 'fit-17' (attempt 1/3) was running in worker 2 (pid 4711) which was killed by SIGKILL"
-    )
-    assert str(error).endswith("    loading\n    Terminated")
-    assert type(error) is errors.WorkerDied
-    assert (error.key, error.worker, error.pid, error.signal, error.exit_code) == ("fit-17", 2, 4711, 9, None)
-    poison = failures.died("fit-17", (2, 4711, 0, 3, 3, 3, b""))
-    assert type(poison) is errors.PoisonTask
-    assert str(poison).endswith("which exited with code 3")
-    assert failures.signal_name(250) == "signal 250"
-
-
 def test_a_skipped_task_names_its_root():
     error = failures.skipped("report", "load-3", KeyError("id"))
     assert str(error) == "'report' did not run because 'load-3' failed: KeyError('id')"

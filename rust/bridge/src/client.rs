@@ -57,7 +57,7 @@ pub(crate) struct ClientCore {
 /// Answer to a question: (waiting, ready, leased, done, failed, skipped, cancelled), (first_lease_ns, elapsed_ns), the
 /// workers as (number, pid, finished, busy_ms), and the broker's own (lease_frames, report_frames, stale_reports, recalls,
 /// worker_deaths, bytes_held, tasks_held), and the store's (limit, owned, peak, mapped, inline, spilled) with the names and
-/// bytes of the largest results; and the run's (retries, timeouts).
+/// bytes of the largest results; the run's (retries, timeouts); and (oom_deaths, blamed_deaths, workers_retired).
 type StateParts = (
     (u64, u64, u64, u64, u64, u64, u64),
     (u64, u64),
@@ -66,6 +66,7 @@ type StateParts = (
     (u64, u64, u64, u64, u64, u64),
     Vec<(String, u64)>,
     (u64, u64),
+    (u64, u64, u64),
 );
 
 /// Lines that tasks wrote, as (worker, stream, text).
@@ -76,8 +77,8 @@ impl ClientCore {
     /// Starts an embedded broker with its workers, and a session with it.
     #[staticmethod]
     #[pyo3(signature = (
-        *, workers, program, arguments, environment, boot, libzmq, crash_limit, result_bytes_max, store_limit, spill_dir,
-        spill_limit, grace_s
+        *, workers, program, arguments, environment, boot, libzmq, crash_limit, oom_limit, tasks_max, result_bytes_max,
+        store_limit, spill_dir, spill_limit, grace_s
     ))]
     #[expect(clippy::too_many_arguments, reason = "they are all keywords of one call")]
     fn embedded(
@@ -89,6 +90,8 @@ impl ClientCore {
         boot: Vec<u8>,
         libzmq: Vec<PathBuf>,
         crash_limit: u8,
+        oom_limit: u8,
+        tasks_max: Option<u64>,
         result_bytes_max: u64,
         store_limit: u64,
         spill_dir: PathBuf,
@@ -117,6 +120,8 @@ impl ClientCore {
             libzmq,
             run_dir_base: None,
             crash_limit,
+            oom_limit,
+            tasks_max: tasks_max.unwrap_or(u64::MAX),
             result_bytes_max,
             store_limit,
             spill_dir,
@@ -432,5 +437,6 @@ fn state_parts(state: &State<'_>) -> StateParts {
         ),
         largest,
         (state.retries, state.timeouts),
+        (state.oom_deaths, state.blamed_deaths, state.workers_retired),
     )
 }

@@ -54,6 +54,8 @@ fn run(deps: &[Vec<u32>], keep: &[u32]) -> (Duration, Duration) {
     let config = Config {
         workers: 2,
         crash_limit: 3,
+        oom_limit: 1,
+        tasks_max: u64::MAX,
         result_bytes_max: 1 << 20,
         store_limit: 1 << 30,
         spill_limit: 0,

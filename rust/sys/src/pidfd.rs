@@ -41,6 +41,9 @@ pub struct PidFd {
     fd: OwnedFd,
     pid: u32,
     ended: Option<ExitStatus>,
+    /// The most memory that it is certain not to have had itself, and the most that is told of it, in bytes.
+    floor: u64,
+    peak: u64,
 }
 
 impl PidFd {
@@ -49,7 +52,8 @@ impl PidFd {
     /// # Errors
     /// When there is none.
     pub fn open(pid: u32) -> io::Result<Self> {
-        Ok(Self { fd: rustix::process::pidfd_open(to_pid(pid)?, PidfdFlags::empty())?, pid, ended: None })
+        let fd = rustix::process::pidfd_open(to_pid(pid)?, PidfdFlags::empty())?;
+        Ok(Self { fd, pid, ended: None, floor: u64::MAX, peak: 0 })
     }
 
     /// The number of the process.
@@ -103,19 +107,24 @@ impl PidFd {
     /// None that a child can cause.
     pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
         if self.ended.is_none() {
-            let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-            self.ended = match rustix::process::waitid(WaitId::PidFd(self.fd.as_fd()), options) {
+            self.ended = match wait_for(&self.fd) {
                 Ok(None) => None,
-                Ok(Some(status)) => Some(match (status.exit_status(), status.terminating_signal()) {
-                    (Some(code), _) => ExitStatus::Exited { code },
-                    (None, Some(signal)) => ExitStatus::Signaled { signal },
-                    (None, None) => ExitStatus::Unknown,
-                }),
-                Err(Errno::CHILD) => Some(ExitStatus::Unknown),
-                Err(errno) => return Err(errno.into()),
+                Ok(Some((status, peak))) => {
+                    self.peak = peak;
+                    Some(status)
+                }
+                Err(error) if error.raw_os_error() == Some(libc::ECHILD) => Some(ExitStatus::Unknown),
+                Err(error) => return Err(error),
             };
         }
         Ok(self.ended)
+    }
+
+    /// The most memory in bytes that the process had in use, once [`try_wait`](PidFd::try_wait) has told its end. `None` if
+    /// that is not known: the system gives one figure for the child and for what it was before it had its own program, which
+    /// is this process.
+    pub fn peak_bytes(&self) -> Option<u64> {
+        (self.peak > self.floor).then_some(self.peak)
     }
 
     /// The descriptor to poll for input: it is readable once the process has ended.
@@ -124,7 +133,7 @@ impl PidFd {
     }
 
     pub(crate) fn from_fd(fd: OwnedFd, pid: u32) -> Self {
-        Self { fd, pid, ended: None }
+        Self { fd, pid, ended: None, floor: own_peak_bytes(), peak: 0 }
     }
 }
 
@@ -132,6 +141,45 @@ impl AsFd for PidFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// How a child ended and the peak of its memory, `None` while it lives.
+fn wait_for(fd: &OwnedFd) -> io::Result<Option<(ExitStatus, u64)>> {
+    // SAFETY: zeros are valid in both plain structures.
+    let (mut info, mut usage): (libc::siginfo_t, libc::rusage) = unsafe { std::mem::zeroed() };
+    let options = libc::WEXITED | libc::WNOHANG;
+    // SAFETY: the kernel writes to the two structures only. The wrapper of libc does not pass the second one on.
+    let result = unsafe {
+        libc::syscall(libc::SYS_waitid, libc::P_PIDFD, fd.as_raw_fd(), &raw mut info, options, &raw mut usage)
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: `waitid` fills in these fields, or leaves the zeros.
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    if pid == 0 {
+        return Ok(None);
+    }
+    let status = match info.si_code {
+        libc::CLD_EXITED => ExitStatus::Exited { code: status },
+        libc::CLD_KILLED | libc::CLD_DUMPED => ExitStatus::Signaled { signal: status },
+        _ => ExitStatus::Unknown,
+    };
+    Ok(Some((status, peak_of(&usage))))
+}
+
+fn own_peak_bytes() -> u64 {
+    // SAFETY: zeros are valid in a plain structure, which the kernel fills in.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
+        usage
+    };
+    peak_of(&usage)
+}
+
+fn peak_of(usage: &libc::rusage) -> u64 {
+    u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024
 }
 
 fn to_pid(pid: u32) -> io::Result<Pid> {

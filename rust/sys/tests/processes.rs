@@ -55,6 +55,18 @@ fn a_death_by_signal_tells_the_signal() {
 }
 
 #[test]
+fn the_peak_of_memory_is_the_childs_own_or_nothing() {
+    let mut small = shell("exit 0", &[]);
+    end_of(&mut small.process);
+    assert_eq!(small.process.peak_bytes(), None, "this program takes more than a shell");
+    const MIB: u64 = 1 << 20;
+    let mut large = shell("x=$(head -c 67108864 /dev/zero | tr '\\0' x); exit 0", &[]);
+    end_of(&mut large.process);
+    let peak = large.process.peak_bytes().expect("the shell holds 64 MiB");
+    assert!((64 * MIB..1024 * MIB).contains(&peak), "{peak}");
+}
+
+#[test]
 fn a_program_that_cannot_run_is_named() {
     for (program, kind) in
         [("/nowhere/python", io::ErrorKind::NotFound), ("/etc/passwd", io::ErrorKind::PermissionDenied)]

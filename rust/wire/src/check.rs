@@ -32,20 +32,7 @@ macro_rules! no_rules {
 }
 
 // A reason for GOODBYE that this version does not know is still a goodbye; the other fields stand alone.
-no_rules!(
-    Hello<'_>,
-    Welcome<'_>,
-    Goodbye<'_>,
-    Heartbeat,
-    Hold<'_>,
-    Query,
-    Forget<'_>,
-    Put<'_>,
-    Want,
-    Death<'_>,
-    Overrun,
-    Overdue
-);
+no_rules!(Hello<'_>, Welcome<'_>, Goodbye<'_>, Heartbeat, Hold<'_>, Query, Forget<'_>, Put<'_>, Want, Overrun, Overdue);
 
 impl Check for Release<'_> {
     fn check(&self) -> Result<(), DecodeError> {
@@ -115,6 +102,18 @@ impl Check for Policy<'_> {
     fn check(&self) -> Result<(), DecodeError> {
         let Policy { resources, amounts, .. } = *self;
         rules!(Policy: amounts.len() == 8 * resources.len())
+    }
+}
+
+impl Check for Death<'_> {
+    fn check(&self) -> Result<(), DecodeError> {
+        let Death { workers, pids, signals, exit_codes, causes, .. } = *self;
+        rules!(Death:
+            pids.len() == workers.len(),
+            signals.len() == workers.len(),
+            exit_codes.len() == workers.len(),
+            causes.len() == workers.len(),
+        )
     }
 }
 

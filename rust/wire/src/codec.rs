@@ -120,7 +120,7 @@ body!(State<'a> {
     lease_frames, report_frames, stale_reports, recalls, worker_deaths, bytes_held, tasks_held
 } later {
     store_limit, store_owned, store_peak, store_mapped, store_inline, store_spilled, largest, largest_bytes, retries,
-    timeouts
+    timeouts, oom_deaths, blamed_deaths, workers_retired
 });
 body!(Log<'a> { worker, stream, text });
 body!(Lease<'a> {
@@ -139,7 +139,9 @@ body!(Release<'a> { segment, offset, citations });
 body!(Released<'a> { segment, offset });
 body!(GiveBack<'a> { segment, pages } later { urgency });
 body!(Moved<'a> { run, index, values });
-body!(Death<'a> { worker, pid, signal, exit_code, attempts, limit, stderr });
+body!(Death<'a> { worker, pid, signal, exit_code, attempts, limit, stderr } later {
+    cause, memory_limit, memory_peak, group_others, workers, pids, signals, exit_codes, causes
+});
 body!(Policy<'a> {
     retries, flags, backoff_ms, backoff_max_ms, timeout_ms, queue_timeout_ms, resources, amounts, tags
 });

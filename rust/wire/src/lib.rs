@@ -8,6 +8,7 @@
 mod check;
 mod codec;
 mod columns;
+mod death;
 mod error;
 mod memory;
 mod message;

@@ -5,6 +5,7 @@
 //! for fields that an older writer did not send.
 
 use crate::columns::{Blobs, U32s};
+pub use crate::death::*;
 pub use crate::memory::*;
 pub use crate::policy::*;
 pub use crate::state::*;
@@ -374,25 +375,6 @@ pub struct Put<'a> {
     pub index: u32,
     /// The encoded value.
     pub value: &'a [u8],
-}
-
-/// A task that killed its worker, as the blob of [`Outcome::Died`] (a frame of its own type, so one codec serves).
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Death<'a> {
-    /// Worker number.
-    pub worker: u32,
-    /// Process id of the last worker that it killed.
-    pub pid: u32,
-    /// Signal that ended the process, or 0.
-    pub signal: u32,
-    /// Exit code if no signal did, else 0.
-    pub exit_code: i32,
-    /// Executing deaths of this task so far.
-    pub attempts: u32,
-    /// The crash limit that applied.
-    pub limit: u32,
-    /// Last lines that the worker wrote to standard error.
-    pub stderr: &'a [u8],
 }
 
 /// One decoded frame.

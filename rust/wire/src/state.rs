@@ -79,4 +79,10 @@ pub struct State<'a> {
     pub retries: u64,
     /// Attempts, and waits for a worker, that passed a time limit.
     pub timeouts: u64,
+    /// Workers that the kernel killed for want of memory since the broker's start.
+    pub oom_deaths: u64,
+    /// Deaths since then that were counted against the task that was executing.
+    pub blamed_deaths: u64,
+    /// Workers that left since then because they had run their share of tasks.
+    pub workers_retired: u64,
 }

@@ -31,10 +31,11 @@ fn fields_of_a_newer_version_are_skipped() {
 fn fields_that_an_older_peer_does_not_send_are_defaults() {
     let state = Message::State(State { run: 1, tasks_held: 7, store_limit: 5, ..State::default() });
     let mut frame = encoded(&state);
-    // Eleven values of later versions: eight numbers, two of the blobs, and the bytes; all of them one byte but these three.
-    let old_values = frame[2] - 11;
+    // Fourteen values of later versions: eleven numbers, two of the blobs, and the bytes; all of them one byte but these
+    // three.
+    let old_values = frame[2] - 14;
     frame[2] = old_values;
-    frame.truncate(frame.len() - 8 - 3 * 2);
+    frame.truncate(frame.len() - 11 - 3 * 2);
     let old = Message::State(State { run: 1, tasks_held: 7, ..State::default() });
     assert_eq!(Message::decode(&frame), Ok(old));
 }

@@ -46,9 +46,16 @@ pub(crate) fn outcome(
         }
         Detail::Cancelled(reason) => build(py, "cancelled", (key(), reason as u8)),
         Detail::Died(death) => {
+            let rows: Vec<_> = (0..death.workers.len())
+                .map(|at| {
+                    let code = death.exit_codes.at(at) as i32;
+                    (death.workers.at(at), death.pids.at(at), death.signals.at(at), code, death.causes[at])
+                })
+                .collect();
+            let last = (death.worker, death.pid, death.signal, death.exit_code, death.cause);
+            let memory = (death.memory_limit, death.memory_peak, death.group_others);
             let stderr = PyBytes::new(py, death.stderr);
-            let ended = (death.worker, death.pid, death.signal, death.exit_code, death.attempts, death.limit, stderr);
-            build(py, "died", (key(), ended))
+            build(py, "died", (key(), death.attempts, death.limit, death.cause, stderr, memory, last, rows))
         }
         Detail::TimedOut(Overrun { queued, worker, attempt, limit_ms, failures }) => {
             build(py, "timed_out", (key(), queued, worker, attempt, limit_ms, failures))

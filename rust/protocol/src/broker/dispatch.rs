@@ -197,9 +197,10 @@ impl Broker {
         let classes = [ClassId(1 + number), ANY_CLASS];
         let ready = self.kernel.ready_len(ANY_CLASS);
         let seeds = ready.div_ceil(self.workers.len()) + self.kernel.ready_len(classes[0]);
+        let worker = &self.workers[number as usize];
         let request = LeaseRequest {
             classes: &classes,
-            tasks_max: self.workers[number as usize].frame_tasks_max,
+            tasks_max: worker.tasks_left.min(worker.frame_tasks_max.into()) as u32,
             seeds_max: u32::try_from(seeds).unwrap_or(u32::MAX),
             budget: FRAME_BUDGET_NS,
             only_preferred,

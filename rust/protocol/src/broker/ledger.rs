@@ -46,8 +46,8 @@ pub(crate) struct Slot {
     pub(crate) recalled: bool,
     /// It was leased with inputs: its end may let some of them die.
     pub(crate) consumes: bool,
-    /// Executing deaths.
-    pub(crate) crashes: u8,
+    /// Workers have died while it was executing: [`Deaths`](super::deaths::Deaths) has more.
+    pub(crate) blamed: bool,
 }
 
 impl Default for Slot {
@@ -70,7 +70,7 @@ impl Default for Slot {
             wanted: false,
             recalled: false,
             consumes: false,
-            crashes: 0,
+            blamed: false,
         }
     }
 }
@@ -249,6 +249,15 @@ impl Ledger {
             }
         }
         lost
+    }
+
+    /// The slots with a live result that only this worker has.
+    ///
+    /// Walks all slots, as [`Ledger::lose_holder`] does.
+    pub(crate) fn only_with(&self, worker: u32) -> Vec<u32> {
+        let held = self.slots.iter().enumerate().filter(|(_, task)| task.value != NONE);
+        let is_its = |value: &Value| value.payload.is_none() && value.holders.contains(&worker);
+        held.filter(|(_, task)| is_its(&self.values[task.value as usize])).map(|(slot, _)| slot as u32).collect()
     }
 
     /// The slots with a live result whose encoding is here.

@@ -15,6 +15,7 @@
 
 mod action;
 mod budget;
+mod deaths;
 mod dispatch;
 mod functions;
 mod ledger;
@@ -28,6 +29,7 @@ mod put;
 mod recall;
 mod reports;
 mod results;
+mod retire;
 mod retry;
 mod runs;
 mod spill;
@@ -38,12 +40,14 @@ mod timers;
 mod workers;
 
 pub use action::{Action, PeerId, SegmentNews, Wake};
+pub use deaths::{Exit, Shortage};
 pub use payload::{Frame, Payload};
-pub use processes::Exit;
+
 pub use spill::{SpillFrom, SpillPart};
 pub use store::StoreStatistics;
 pub use submit::ARGS_BYTES_MAX;
 
+use deaths::Deaths;
 pub use dispatch::LEASE_BYTES_MAX;
 use dispatch::LeaseColumns;
 use functions::Functions;
@@ -69,6 +73,10 @@ pub struct Config {
     pub workers: u32,
     /// Executing deaths after which a task is failed instead of tried again; at least 1.
     pub crash_limit: u8,
+    /// The same for deaths by the kernel's OOM killer, which are counted apart.
+    pub oom_limit: u8,
+    /// Leases that a worker process is given before a fresh one takes its place; `u64::MAX` for no end.
+    pub tasks_max: u64,
     /// Largest result in bytes that a worker may report.
     pub result_bytes_max: u64,
     /// Bytes that results may take in memory: shared memory of all processes, and what is inline here.
@@ -98,6 +106,12 @@ pub struct Statistics {
     pub recalls: u64,
     /// Workers that died.
     pub worker_deaths: u64,
+    /// Those of them that the kernel killed for want of memory.
+    pub oom_deaths: u64,
+    /// Deaths that were counted against a task, because it was executing; those of silent workers are not.
+    pub blamed_deaths: u64,
+    /// Workers that left because they had run their share of tasks.
+    pub workers_retired: u64,
     /// Attempts that failed and were followed by another one.
     pub retries: u64,
     /// Attempts, and waits for a worker, that passed a time limit.
@@ -123,6 +137,7 @@ pub struct Broker {
     retries: Retries,
     waits: Waits,
     timers: Timers,
+    deaths: Deaths,
     runs: Vec<Option<Run>>,
     free_runs: Vec<u32>,
     /// The tasks of runs of which nothing is left.
@@ -164,7 +179,7 @@ const ANY_CLASS: ClassId = ClassId(0);
 impl Broker {
     /// A broker that asks at once for its workers to be started.
     pub fn new(config: Config, now_ns: u64) -> Self {
-        let workers = (0..config.workers).map(Worker::new).collect();
+        let workers = (0..config.workers).map(|number| Worker::new(number, config.tasks_max)).collect();
         let mut broker = Broker {
             store: Store::new(config.store_limit, config.spill_limit),
             retries: Retries::new(config.seed),
@@ -175,6 +190,7 @@ impl Broker {
             ledger: Ledger::default(),
             functions: Functions::default(),
             policies: Policies::default(),
+            deaths: Deaths::default(),
             runs: Vec::new(),
             free_runs: Vec::new(),
             past: Counts::default(),
@@ -214,7 +230,7 @@ impl Broker {
             }
             Some(Peer::Observer { heard_ns }) => *heard_ns = now_ns,
             Some(Peer::Worker(worker)) => self.workers[*worker as usize].unanswered = 0,
-            Some(Peer::Client(_)) | None => {}
+            Some(Peer::Client(_) | Peer::Successor(_)) | None => {}
         }
         let known = self.peers.get(&peer);
         let bytes: &[u8] = (**frame).as_ref();
@@ -259,19 +275,19 @@ impl Broker {
         }
     }
 
-    /// Lets time pass: starts workers that are due, kills those that ignored an interrupt, asks for signs of life.
+    /// Lets time pass: kills workers that ignored an interrupt, asks for signs of life.
     pub fn handle_timeout(&mut self, now_ns: u64) {
         if self.rest_due {
             self.admit_rest(now_ns);
         }
-        self.start_due_workers(now_ns);
         self.press_interrupts(now_ns);
         if now_ns >= self.heartbeat_due_ns {
             self.send_heartbeats(now_ns);
         }
     }
 
-    /// Gives out work and news after everything that arrived was handled.
+    /// Gives out work and news after everything that arrived was handled, and starts workers that are due. Those come last:
+    /// a start takes a millisecond, and what a dead worker had goes to others first.
     pub fn finish_turn(&mut self, now_ns: u64) {
         self.settle_cascades(now_ns);
         self.settle_store(now_ns);
@@ -283,6 +299,8 @@ impl Broker {
         self.dispatch(now_ns);
         self.recall_for_idle_workers(now_ns);
         self.tell_news(now_ns);
+        self.retire_workers(now_ns);
+        self.start_due_workers(now_ns);
         self.rest_due = !self.rest.is_empty();
     }
 
@@ -298,7 +316,10 @@ impl Broker {
         }
         let workers = self.workers.iter().filter_map(|worker| match worker.life {
             Life::Down { respawn_ns } => Some(respawn_ns),
-            _ => worker.interrupted.iter().map(|asked| asked.retry_ns.min(asked.kill_ns)).min(),
+            _ => {
+                let interrupts = worker.interrupted.iter().map(|asked| asked.retry_ns.min(asked.kill_ns));
+                interrupts.chain(worker.leave_ns).min()
+            }
         });
         let timers = [self.recall_due_ns, self.wants_due_ns(), self.timers.next_ns()];
         workers.chain([self.heartbeat_due_ns]).chain(timers.into_iter().flatten()).min()

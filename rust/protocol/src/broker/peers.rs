@@ -1,7 +1,7 @@
 //! Sessions: who is connected, and how they come and go.
 
 use super::runs::Run;
-use super::workers::Life;
+use super::workers::{Life, Successor};
 use super::{Action, Broker, PeerId, RunTable, worker_id};
 use headrace_kernel::TaskIndex;
 use headrace_wire::{Goodbye, GoodbyeReason, Hello, Message, PROTOCOL_VERSION, Role, Welcome};
@@ -14,6 +14,8 @@ pub(super) enum Peer {
     Client(Session),
     /// It is this worker.
     Worker(u32),
+    /// It waits for the place of this worker, and has nothing to say before it is welcomed.
+    Successor(u32),
     /// It asks how things stand.
     Observer {
         /// When it last said something.
@@ -60,19 +62,16 @@ impl Broker {
                 self.peers.insert(peer, Peer::Client(Session::default()));
             }
             Role::Worker => {
-                let Some(worker) = self
-                    .workers
-                    .get_mut(hello.worker as usize)
-                    .filter(|worker| worker.life == Life::Starting && worker.incarnation == hello.incarnation)
-                else {
-                    return self.cut(peer, GoodbyeReason::ProtocolError, "no such worker is expected", now_ns);
+                let number = hello.worker;
+                return match self.workers.get(number as usize) {
+                    Some(worker) if worker.life == Life::Starting && worker.incarnation == hello.incarnation => {
+                        self.welcome_worker(number, peer, hello.pid, now_ns);
+                    }
+                    Some(worker) if worker.successor == Successor::Starting(hello.incarnation) => {
+                        self.keep_waiting(number, peer, hello.pid);
+                    }
+                    _ => self.cut(peer, GoodbyeReason::ProtocolError, "no such worker is expected", now_ns),
                 };
-                worker.life = Life::Ready(peer);
-                worker.pid = hello.pid;
-                worker.unanswered = 0;
-                worker.progress_ns = now_ns;
-                self.kernel.add_worker(worker_id(hello.worker));
-                self.peers.insert(peer, Peer::Worker(hello.worker));
             }
             Role::Observer if self.count_observers() >= OBSERVERS_MAX => {
                 return self.refuse(peer, &format!("{OBSERVERS_MAX} observers are here already"), now_ns);
@@ -81,6 +80,22 @@ impl Broker {
                 self.peers.insert(peer, Peer::Observer { heard_ns: now_ns });
             }
         }
+        self.welcome(peer);
+    }
+
+    /// A process takes the place of a worker, which is free.
+    pub(super) fn welcome_worker(&mut self, number: u32, peer: PeerId, pid: u32, now_ns: u64) {
+        let worker = &mut self.workers[number as usize];
+        worker.life = Life::Ready(peer);
+        worker.pid = pid;
+        worker.unanswered = 0;
+        worker.progress_ns = now_ns;
+        self.kernel.add_worker(worker_id(number));
+        self.peers.insert(peer, Peer::Worker(number));
+        self.welcome(peer);
+    }
+
+    fn welcome(&mut self, peer: PeerId) {
         let session = self.next_session;
         self.next_session += 1;
         let version = self.config.version.clone();
@@ -114,13 +129,12 @@ impl Broker {
                 // Its process ends by itself; what it said belongs to the post-mortem.
                 let process = &mut self.workers[worker as usize];
                 goodbye.text.clone_into(&mut process.farewell);
-                if goodbye.reason == GoodbyeReason::WorkersFailed as u8 {
-                    // It is connected, but could not become what the client is: a setup that raises, say.
-                    process.start_failures += 1;
-                }
+                // It is connected, but could not become what the client is: a setup that raises, say.
+                process.refused = goodbye.reason == GoodbyeReason::WorkersFailed as u8;
             }
             Some(Peer::Observer { .. }) => self.forget_peer(peer),
-            Some(Peer::Cut { .. }) | None => {}
+            // Its end is seen elsewhere.
+            Some(Peer::Successor(_) | Peer::Cut { .. }) | None => {}
         }
     }
 
@@ -169,6 +183,8 @@ impl Broker {
                 self.workers[worker as usize].life = Life::Condemned(peer);
                 self.actions.push_back(Action::Kill { worker });
             }
+            // It leaves when it hears of it; its place will be filled without it.
+            Some(Peer::Successor(worker)) => self.workers[worker as usize].successor = Successor::Lost,
             Some(Peer::Client(session)) => self.end_session(peer, session, now_ns),
             Some(Peer::Observer { .. } | Peer::Cut { .. }) | None => {}
         }

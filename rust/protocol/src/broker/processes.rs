@@ -1,30 +1,9 @@
 //! Worker processes: started, heard, lost, started again.
 
-use super::workers::{INTERRUPT_RETRY_NS, Life, START_FAILURES_MAX};
+use super::deaths::{Ended, Exit};
+use super::workers::{INTERRUPT_RETRY_NS, Life, START_FAILURES_MAX, Worker};
 use super::{Action, Broker, HEARTBEAT_NS, PeerId, worker_id};
-use headrace_kernel::{Attempt, TaskIndex};
-use headrace_wire::{Death, Heartbeat, Log, Message, Outcome};
-
-/// How a process ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Exit {
-    /// By this signal.
-    Signal(u32),
-    /// With this code.
-    Code(i32),
-    /// Not known: something else in the broker's process waited for it first.
-    Unknown,
-}
-
-impl std::fmt::Display for Exit {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Exit::Signal(signal) => write!(f, "was killed by signal {signal}"),
-            Exit::Code(code) => write!(f, "exited with code {code}"),
-            Exit::Unknown => write!(f, "ended"),
-        }
-    }
-}
+use headrace_wire::{DeathCause, Heartbeat, Log, Message};
 
 impl Broker {
     /// A worker's process ended. `executing` is the (slot, attempt) on its status page: what user code it was in.
@@ -37,16 +16,27 @@ impl Broker {
         now_ns: u64,
     ) {
         let Some(process) = self.workers.get_mut(worker as usize).filter(|w| w.incarnation == incarnation) else {
-            return;
+            return self.lose_successor(worker, incarnation, exit);
         };
         let (life, pid) = (process.life, process.pid);
-        if life == Life::Starting {
-            process.start_failures += 1;
-        }
         let overdue = process.overdue;
+        let is_retired = process.leave_ns.is_some();
+        let never_began = life == Life::Starting || process.refused;
+        process.start_failures = match never_began || !process.was_given_work() {
+            true => process.start_failures + 1,
+            false => 0,
+        };
+        let cause = match exit {
+            _ if process.given_up || matches!(life, Life::Condemned(_)) => DeathCause::Silent,
+            Exit::OutOfMemory(_) => DeathCause::OutOfMemory,
+            _ => DeathCause::Crashed,
+        };
         let deferred = std::mem::take(&mut process.deferred);
         let stderr = process.end_process(now_ns);
-        self.statistics.worker_deaths += 1;
+        match is_retired {
+            true => self.statistics.workers_retired += 1,
+            false => self.count_death(exit),
+        }
         for entry in deferred.iter().filter(|entry| entry.carries_value()) {
             self.store.uncite(entry.value.bytes());
         }
@@ -63,33 +53,52 @@ impl Broker {
         }
         if let Some(peer) = peer {
             let was_overdue = self.end_overdue(worker, overdue, now_ns);
-            if let Some((task, attempt)) = executing.filter(|_| !was_overdue) {
-                self.blame(worker, task, attempt, pid, exit, &stderr, now_ns);
+            if let Some(executing) = executing.filter(|_| !was_overdue) {
+                self.blame(executing, &Ended { worker, pid, exit, cause, stderr: &stderr }, now_ns);
             }
             self.take_back(worker);
             self.lose_store_peer(peer, now_ns);
         }
-        if self.workers[worker as usize].start_failures >= START_FAILURES_MAX {
+        if !self.hand_over_place(worker, now_ns) && never_began {
             let words = match String::from_utf8_lossy(&stderr).trim_end() {
-                "" => "it wrote nothing to standard error".to_owned(),
-                words => format!("its last words:\n{words}"),
+                "" => "; it wrote nothing to standard error".to_owned(),
+                words => format!("; its last words:\n{words}"),
             };
-            let text = format!(
-                "worker {worker} {exit} before it could take work, {START_FAILURES_MAX} times in a row; {words}"
-            );
-            self.give_up(&text, now_ns);
+            self.complain_of_start(worker, &format!("{exit} before it could take work"), &words, now_ns);
         }
         self.settle_cascades(now_ns);
     }
 
     /// A worker's process could not be started at all.
     pub fn handle_spawn_failure(&mut self, worker: u32, text: &str, now_ns: u64) {
-        let Some(process) = self.workers.get_mut(worker as usize) else { return };
+        if worker as usize >= self.workers.len() || self.never_had_successor(worker) {
+            return;
+        }
+        let process = &mut self.workers[worker as usize];
         process.start_failures += 1;
         process.end_process(now_ns);
-        if process.start_failures >= START_FAILURES_MAX {
-            let text = format!("worker {worker} could not be started, {START_FAILURES_MAX} times in a row: {text}");
+        self.complain_of_start(worker, "could not be started", &format!(": {text}"), now_ns);
+    }
+
+    pub(super) fn count_death(&mut self, exit: Exit) {
+        self.statistics.worker_deaths += 1;
+        self.statistics.oom_deaths += u64::from(matches!(exit, Exit::OutOfMemory(_)));
+    }
+
+    /// A process has failed to become a worker. After a few in a row nothing will come of it, and everybody is told; while
+    /// another worker has no such trouble the work goes on there, and this one is tried again now and then.
+    fn complain_of_start(&mut self, number: u32, what: &str, why: &str, now_ns: u64) {
+        let failures = self.workers[number as usize].start_failures;
+        if failures < START_FAILURES_MAX {
+            return;
+        }
+        let text = format!("worker {number} {what}, {failures} times in a row{why}");
+        let does_better = |other: &Worker| other.start_failures == 0;
+        if !self.workers.iter().any(does_better) {
             self.give_up(&text, now_ns);
+        } else if failures == START_FAILURES_MAX {
+            let text = format!("headrace: the other workers go on, but {text}\n");
+            self.handle_output(number, 2, text.as_bytes());
         }
     }
 
@@ -108,34 +117,6 @@ impl Broker {
             let mut frame = Vec::new();
             Message::Log(Log { worker, stream, text }).encode(&mut frame);
             self.actions.push_back(Action::Log { peer, frame });
-        }
-    }
-
-    /// Counts an executing death; at the crash limit the task fails instead of being tried again (B5).
-    #[expect(clippy::too_many_arguments, reason = "the facts of one post-mortem")]
-    fn blame(&mut self, worker: u32, task: u32, attempt: u32, pid: u32, exit: Exit, stderr: &[u8], now_ns: u64) {
-        let wanted = (TaskIndex(task), Attempt(attempt));
-        if !self.kernel.leases_of(worker_id(worker)).any(|lease| lease == wanted) {
-            return;
-        }
-        self.waits.forget(task);
-        let slot = self.ledger.slot_mut(task);
-        slot.crashes = slot.crashes.saturating_add(1);
-        if slot.crashes < self.config.crash_limit {
-            return;
-        }
-        let (signal, exit_code) = match exit {
-            Exit::Signal(signal) => (signal, 0),
-            Exit::Code(code) => (0, code),
-            Exit::Unknown => (0, -1),
-        };
-        let attempts = u32::from(slot.crashes);
-        let limit = u32::from(self.config.crash_limit);
-        let mut blob = Vec::new();
-        Message::Death(Death { worker, pid, signal, exit_code, attempts, limit, stderr }).encode(&mut blob);
-        if self.kernel.fail(worker_id(worker), wanted.0, wanted.1).is_ok() {
-            self.uncount_lease(task);
-            self.note_failed(task, Outcome::Died, &blob, now_ns);
         }
     }
 
@@ -164,10 +145,14 @@ impl Broker {
         }
     }
 
-    /// Interrupts cancelled attempts once more, and kills the workers that ignored it for too long.
+    /// Interrupts cancelled attempts once more, and kills the workers that ignored it for too long, or that do not leave.
     pub(super) fn press_interrupts(&mut self, now_ns: u64) {
         for worker in &mut self.workers {
             let number = worker.number;
+            if worker.leave_ns.is_some_and(|leave_ns| leave_ns <= now_ns) {
+                worker.leave_ns = Some(u64::MAX);
+                self.actions.push_back(Action::Kill { worker: number });
+            }
             if worker.interrupted.iter().any(|asked| asked.kill_ns <= now_ns) {
                 worker.interrupted.clear();
                 self.actions.push_back(Action::Kill { worker: number });
@@ -188,15 +173,13 @@ impl Broker {
         self.cool_store(now_ns);
         self.forget_silent_peers(now_ns);
         for worker in 0..self.workers.len() {
-            if let Some(peer) = self.workers[worker].peer() {
+            if let (Some(peer), None) = (self.workers[worker].peer(), self.workers[worker].leave_ns) {
                 let process = &self.workers[worker];
-                if process.unanswered > process.patience {
+                if process.unanswered >= process.patience {
                     self.end_silent_worker(worker as u32);
                     continue;
                 }
-                if process.unanswered > 0 {
-                    self.actions.push_back(Action::Look { worker: worker as u32 });
-                }
+                self.actions.push_back(Action::Look { worker: worker as u32 });
                 self.workers[worker].unanswered += 1;
                 self.forget_dead(worker as u32);
                 self.send(peer, &Message::Heartbeat(Heartbeat { number: self.heartbeat_number, finished: 0 }));
@@ -204,15 +187,17 @@ impl Broker {
         }
     }
 
-    /// A worker has received something since it was last looked at, whether or not its answer is through.
+    /// A worker has received something between the last two questions, whether or not its answer is through. The latest
+    /// question is open still.
     pub fn handle_sign_of_life(&mut self, worker: u32) {
         if let Some(worker) = self.workers.get_mut(worker as usize) {
-            worker.unanswered = 0;
+            worker.unanswered = worker.unanswered.min(1);
         }
     }
 
     fn end_silent_worker(&mut self, number: u32) {
         let worker = &mut self.workers[number as usize];
+        worker.given_up = true;
         let (pid, questions) = (worker.pid, std::mem::take(&mut worker.unanswered));
         let text = format!(
             "headrace: worker {number} (process {pid}) is stopped or has lost its connection: it has not answered \

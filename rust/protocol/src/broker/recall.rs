@@ -169,7 +169,7 @@ impl Broker {
 }
 
 fn is_idle(worker: &Worker) -> bool {
-    worker.peer().is_some() && worker.frames_open() == 0 && worker.interrupted.is_empty()
+    worker.takes_work() && worker.frames_open() == 0
 }
 
 /// When a recall from this worker is worth it.

@@ -143,6 +143,7 @@ impl Broker {
             }
             Verdict::TimedOut => self.note_overrun(number, task, attempt, now_ns),
             Verdict::Returned | Verdict::Cancelled => {
+                self.workers[number as usize].tasks_left += u64::from(verdict == Verdict::Returned);
                 self.regain_inputs(task);
                 // At once: an input of those that came back with it may stand further on in the same report.
                 self.settle_returned();
@@ -292,13 +293,14 @@ impl Broker {
     pub(super) fn take_leases(&mut self, returned: Vec<Returned>, coming: &[u32]) {
         for lease in returned {
             self.unlease(lease.worker.0, lease.task.0);
+            self.workers[lease.worker.0 as usize].tasks_left += 1;
             self.drop_lease(lease.worker.0, lease.task.0, lease.attempt.0);
             self.regain_inputs_but(lease.task.0, coming);
         }
     }
 
     fn settle_dead_and_freed(&mut self) {
-        let Broker { kernel, ledger, policies, retries, waits, runs, workers, .. } = self;
+        let Broker { kernel, ledger, policies, retries, waits, deaths, runs, workers, .. } = self;
         kernel.drain_dead(|task| {
             for holder in ledger.drop_value(task.0) {
                 workers[holder as usize].dead.push(task.0);
@@ -311,6 +313,9 @@ impl Broker {
             policies.remove_task(slot.policy);
             retries.forget(task.0);
             waits.forget(task.0);
+            if slot.blamed {
+                deaths.forget(task.0);
+            }
             let run = runs[slot.run as usize].as_mut().expect("a live task's run is in the table");
             run.forget(slot.index);
             if run.live == 0 {

@@ -132,6 +132,9 @@ impl Broker {
             store_spilled: store.spilled,
             largest: names.as_blobs(),
             largest_bytes: &largest_bytes,
+            oom_deaths: statistics.oom_deaths,
+            blamed_deaths: statistics.blamed_deaths,
+            workers_retired: statistics.workers_retired,
             ..State::default()
         };
         // A run of which nothing is left has ended; the client has its own counts.

@@ -15,12 +15,13 @@ pub(crate) const FRAME_TASKS_MAX: u32 = 4_096;
 pub(crate) const FRAME_TASKS_START: u32 = 8;
 /// Pause before the first respawn of a worker that died before it took work; doubles each time.
 const RESPAWN_PAUSE_NS: u64 = 100_000_000;
-/// Starts in a row that may fail before the broker gives up.
+/// Starts in a row that fail before the broker gives up, if no other worker does better.
 pub(crate) const START_FAILURES_MAX: u32 = 3;
-/// Questions whether a worker lives, a second or more apart, that may stay without an answer. They are counted instead of
-/// time, so that a broker that was stopped or busy itself does not blame its workers. A worker answers without an
-/// interpreter lock, so a long call of native code is no silence.
-pub(crate) const UNANSWERED_MAX: u32 = 6;
+/// Questions whether a worker lives, a second or more apart, that stay without an answer before it counts as lost: it has
+/// been silent for four to five seconds then. They are counted instead of time, so that a broker that was stopped or busy
+/// itself does not blame its workers. A worker answers without an interpreter lock, so a long call of native code is no
+/// silence.
+pub(crate) const UNANSWERED_MAX: u32 = 4;
 /// Bytes of a frame for which a worker gets one more question's time: it hears nothing else while the frame arrives, and
 /// the machine may be slow.
 const PATIENCE_BYTES: usize = 4 << 20;
@@ -45,6 +46,35 @@ pub(crate) enum Life {
     },
     /// It is not started again.
     Retired,
+}
+
+/// The process that takes a worker's place once that has left.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Successor {
+    /// There is none.
+    None,
+    /// It was started, as this incarnation.
+    Starting(u64),
+    /// It has said HELLO, and waits.
+    Waiting {
+        /// Its incarnation.
+        incarnation: u64,
+        /// Its connection.
+        peer: PeerId,
+        /// Its process id.
+        pid: u32,
+    },
+    /// It has died. There is no other before the place is free.
+    Lost,
+}
+
+impl Successor {
+    pub(crate) fn incarnation(self) -> Option<u64> {
+        match self {
+            Successor::Starting(incarnation) | Successor::Waiting { incarnation, .. } => Some(incarnation),
+            Successor::None | Successor::Lost => None,
+        }
+    }
 }
 
 /// An attempt that was asked to stop.
@@ -78,7 +108,11 @@ impl Entry {
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub(crate) number: u32,
+    /// Leases that one of its processes may be given.
+    tasks_max: u64,
     pub(crate) incarnation: u64,
+    /// The latest incarnation, which may be its successor's.
+    last_incarnation: u64,
     pub(crate) life: Life,
     pub(crate) pid: u32,
     /// Unsettled leases of each frame from `first_frame` on.
@@ -104,10 +138,20 @@ pub(crate) struct Worker {
     /// would. What the worker reported after it waits, so that the kernel sees endings in order (K2).
     pub(crate) awaited: Option<(u32, u32)>,
     pub(crate) deferred: VecDeque<Entry>,
+    /// Its processes in a row that died before they were given a task.
     pub(crate) start_failures: u32,
+    /// Leases that its process may still be given.
+    pub(crate) tasks_left: u64,
+    /// When its process is killed that was told to leave because it has run its share.
+    pub(crate) leave_ns: Option<u64>,
+    pub(crate) successor: Successor,
+    /// Its process has said that it cannot become a worker.
+    pub(crate) refused: bool,
+    /// The broker has killed its process, for a reason that is not its task's.
+    pub(crate) given_up: bool,
     /// Questions since it last said anything.
     pub(crate) unanswered: u32,
-    /// Questions that may stay unanswered.
+    /// Questions that stay unanswered before it counts as lost.
     pub(crate) patience: u32,
     /// Last bytes of its standard error.
     stderr: VecDeque<u8>,
@@ -119,10 +163,12 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(number: u32) -> Self {
+    pub(crate) fn new(number: u32, tasks_max: u64) -> Self {
         Worker {
             number,
+            tasks_max,
             incarnation: 0,
+            last_incarnation: 0,
             life: Life::Down { respawn_ns: 0 },
             pid: 0,
             frames: VecDeque::new(),
@@ -138,6 +184,11 @@ impl Worker {
             awaited: None,
             deferred: VecDeque::new(),
             start_failures: 0,
+            tasks_left: 0,
+            leave_ns: None,
+            successor: Successor::None,
+            refused: false,
+            given_up: false,
             unanswered: 0,
             patience: UNANSWERED_MAX,
             stderr: VecDeque::new(),
@@ -157,7 +208,12 @@ impl Worker {
 
     /// Whether it may be given work.
     pub(crate) fn takes_work(&self) -> bool {
-        self.peer().is_some() && self.interrupted.is_empty()
+        self.peer().is_some() && self.interrupted.is_empty() && self.tasks_left > 0
+    }
+
+    /// Whether its process has been given a task.
+    pub(crate) fn was_given_work(&self) -> bool {
+        self.frame_tasks_max > FRAME_TASKS_START
     }
 
     /// Frames with unsettled leases.
@@ -168,6 +224,7 @@ impl Worker {
     /// Opens a frame of `leases` leases and returns its number.
     pub(crate) fn open_frame(&mut self, leases: u32) -> u32 {
         self.frames.push_back(leases);
+        self.tasks_left -= u64::from(leases);
         self.frame_tasks_max = (self.frame_tasks_max * 2).min(FRAME_TASKS_MAX);
         self.first_frame.wrapping_add(self.frames.len() as u32 - 1)
     }
@@ -223,10 +280,23 @@ impl Worker {
         self.stderr.drain(..excess);
     }
 
-    /// Starts the next process in this slot.
+    /// The next process in this slot starts.
     pub(crate) fn begin_start(&mut self) {
-        self.incarnation += 1;
+        let incarnation = self.next_incarnation();
+        self.take_over(incarnation);
+    }
+
+    /// A process that has just been started, or some time ago, takes this slot.
+    pub(crate) fn take_over(&mut self, incarnation: u64) {
+        self.incarnation = incarnation;
         self.life = Life::Starting;
+        self.tasks_left = self.tasks_max;
+    }
+
+    /// A number that no process of this slot has had.
+    pub(crate) fn next_incarnation(&mut self) -> u64 {
+        self.last_incarnation += 1;
+        self.last_incarnation
     }
 
     /// Clears what belonged to the process that is gone, and decides when the next one starts. Returns the end of its
@@ -242,6 +312,8 @@ impl Worker {
         self.frames.clear();
         self.frame_tasks_max = FRAME_TASKS_START;
         self.outstanding_ns = 0;
+        self.leave_ns = None;
+        (self.refused, self.given_up) = (false, false);
         self.unanswered = 0;
         self.patience = UNANSWERED_MAX;
         self.recall_pause_ns = 0;

@@ -166,7 +166,16 @@ fn commands_leave_in_their_order() {
 fn endings_of_every_kind_are_read_where_they_arrived() {
     let mut client = open_client();
     client.open_run(7, 8);
-    let death = Death { worker: 1, pid: 9, signal: 9, exit_code: 0, attempts: 3, limit: 3, stderr: b"Killed\n" };
+    let death = Death {
+        worker: 1,
+        pid: 9,
+        signal: 9,
+        exit_code: 0,
+        attempts: 3,
+        limit: 3,
+        stderr: b"Killed\n",
+        ..Death::default()
+    };
     let died = encoded(&Message::Death(death.clone()));
     let endings: [(u32, Outcome, &[u8]); 6] = [
         (5, Outcome::Done, b"five"),

@@ -136,7 +136,7 @@ fn an_observer_hears_no_lines_and_is_no_client() {
     story.broker.handle_output(0, 1, b"hello\n");
     assert_eq!(story.turn(), [Said::Log { text: b"hello\n".to_vec() }], "one line, for the client");
     story.broker.handle_disconnect(OBSERVER, 0);
-    for _ in 0..3 {
+    for _ in 0..2 {
         story.exit(0, Exit::Code(3), None);
         story.pass_ns(SECOND_NS);
         story.turn();

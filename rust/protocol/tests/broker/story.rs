@@ -149,17 +149,25 @@ impl Story {
 
     /// The same, with a budget of disk.
     pub(crate) fn with_disk(workers: u32, store_limit: u64, spill_limit: u64) -> Self {
-        let config = Config {
+        Self::with(workers, |config| (config.store_limit, config.spill_limit) = (store_limit, spill_limit))
+    }
+
+    /// The same, set up otherwise.
+    pub(crate) fn with(workers: u32, change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config {
             workers,
             crash_limit: 3,
+            oom_limit: 1,
+            tasks_max: u64::MAX,
             result_bytes_max: 1 << 20,
-            store_limit,
-            spill_limit,
+            store_limit: 1 << 30,
+            spill_limit: 0,
             version: "0.1.0".into(),
             python: "3.11.7".into(),
             grace_ns: 1_000_000_000,
             seed: 7,
         };
+        change(&mut config);
         let mut story = Story {
             broker: Broker::new(config, 0),
             now_ns: 0,
@@ -200,6 +208,18 @@ impl Story {
         self.peers[worker as usize] = peer;
         self.hello(peer, Role::Worker, worker, self.incarnations[worker as usize]);
         self.collect();
+    }
+
+    /// The process that was started last says HELLO, and waits for the worker's place.
+    pub(crate) fn connect_successor(&mut self, worker: u32) -> PeerId {
+        let before = self.peer(worker);
+        self.connect_worker(worker);
+        std::mem::replace(&mut self.peers[worker as usize], before)
+    }
+
+    /// From here on the worker is this peer.
+    pub(crate) fn become_peer(&mut self, worker: u32, peer: PeerId) {
+        self.peers[worker as usize] = peer;
     }
 
     pub(crate) fn peer(&self, worker: u32) -> PeerId {
@@ -404,7 +424,11 @@ impl Story {
     }
 
     pub(crate) fn exit(&mut self, worker: u32, exit: Exit, executing: Option<(u32, u32)>) {
-        let incarnation = self.incarnations[worker as usize];
+        self.exit_of(worker, self.incarnations[worker as usize], exit, executing);
+    }
+
+    /// The same for a process by its incarnation.
+    pub(crate) fn exit_of(&mut self, worker: u32, incarnation: u64, exit: Exit, executing: Option<(u32, u32)>) {
         self.broker.handle_exit(worker, incarnation, exit, executing, self.now_ns);
     }
 

@@ -68,6 +68,8 @@ impl Siege {
         let config = Config {
             workers: WORKERS,
             crash_limit: 1 + script.byte() % 3,
+            oom_limit: 1,
+            tasks_max: u64::MAX,
             result_bytes_max: 1 << 20,
             store_limit: [1 << 14, 1 << 20, 1 << 30][script.below(3)],
             spill_limit: [0, 1 << 15, 1 << 30][script.below(3)],

@@ -2,6 +2,7 @@
 
 use super::BrokerConfig;
 use super::lines::Lines;
+use super::oom::OomWatch;
 use crate::segments;
 use headrace_protocol::broker::{Exit, SegmentNews};
 use headrace_sys::control::{self, MESSAGE_BYTES_MAX, Received};
@@ -37,7 +38,9 @@ pub(super) struct Children {
     env: Vec<(OsString, OsString)>,
     library: OsString,
     boot: OwnedFd,
-    running: Vec<Option<Process>>,
+    /// The processes of each worker: the one that works, then its successor.
+    running: Vec<Vec<Process>>,
+    oom: OomWatch,
 }
 
 #[derive(Debug)]
@@ -56,6 +59,8 @@ struct Process {
     interrupted: Option<(u32, u32)>,
     /// When it closed its end of the control socket. Mostly its end follows at once.
     lost: Option<Instant>,
+    /// Whether we have sent it SIGKILL.
+    killed: bool,
 }
 
 /// Standard output or error of a process; `None` once it has ended.
@@ -88,7 +93,8 @@ impl Children {
             env: config.env.clone(),
             library: library.into(),
             boot: memfd::create_constant("headrace-boot", &config.boot)?,
-            running: (0..config.workers).map(|_| None).collect(),
+            running: (0..config.workers).map(|_| Vec::new()).collect(),
+            oom: OomWatch::of_this_process(),
         })
     }
 
@@ -101,7 +107,7 @@ impl Children {
         let spawn = Spawn { program: &self.program, args: &args, env: &self.env, inherit: &inherit };
         let child = spawn.start()?;
         let pipe = |stream, end| Pipe { stream, end: Some(end), lines: Lines::default() };
-        self.running[worker as usize] = Some(Process {
+        self.running[worker as usize].push(Process {
             incarnation,
             process: child.process,
             control: child.control,
@@ -111,6 +117,7 @@ impl Children {
             pipes: [pipe(1, child.stdout), pipe(2, child.stderr)],
             interrupted: None,
             lost: None,
+            killed: false,
         });
         Ok(())
     }
@@ -130,9 +137,10 @@ impl Children {
 
     /// Reads what the processes wrote and hands over whole lines.
     pub(super) fn read_pipes(&mut self, mut line: impl FnMut(u32, u8, &[u8])) {
-        for (worker, process) in self.running.iter_mut().enumerate() {
-            let Some(process) = process else { continue };
-            process.read_pipes(PIECES_A_TURN, |stream, text| line(worker as u32, stream, text));
+        for (worker, processes) in self.running.iter_mut().enumerate() {
+            for process in processes {
+                process.read_pipes(PIECES_A_TURN, |stream, text| line(worker as u32, stream, text));
+            }
         }
     }
 
@@ -140,36 +148,39 @@ impl Children {
     /// wrote is handed over first.
     pub(super) fn reap(&mut self, mut line: impl FnMut(u32, u8, &[u8])) -> Vec<Ended> {
         let mut ended = Vec::new();
-        for (worker, slot) in self.running.iter_mut().enumerate() {
-            let Some(process) = slot else { continue };
-            let Ok(Some(status)) = process.process.try_wait_with_group() else {
-                if process.outlives_its_connection() {
-                    line(worker as u32, 2, LOST);
-                    let _ = process.process.send_signal_to_group(Signal::KILL);
+        for (worker, processes) in (0u32..).zip(&mut self.running) {
+            processes.retain_mut(|process| {
+                let Ok(Some(status)) = process.process.try_wait_with_group() else {
+                    if process.outlives_its_connection() {
+                        line(worker, 2, LOST);
+                        process.kill();
+                    }
+                    return true;
+                };
+                process.read_pipes(PIECES_AT_END, |stream, text| line(worker, stream, text));
+                for pipe in &mut process.pipes {
+                    if let Some(text) = pipe.lines.finish() {
+                        line(worker, pipe.stream, &text);
+                    }
                 }
-                continue;
-            };
-            process.read_pipes(PIECES_AT_END, |stream, text| line(worker as u32, stream, text));
-            for pipe in &mut process.pipes {
-                if let Some(text) = pipe.lines.finish() {
-                    line(worker as u32, pipe.stream, &text);
-                }
-            }
-            let exit = match status {
-                ExitStatus::Signaled { signal } => Exit::Signal(signal.unsigned_abs()),
-                ExitStatus::Exited { code } => Exit::Code(code),
-                ExitStatus::Unknown => Exit::Unknown,
-            };
-            let executing = process.page.executing();
-            ended.push(Ended { worker: worker as u32, incarnation: process.incarnation, exit, executing });
-            *slot = None;
+                let exit = process.exit(status, &mut self.oom);
+                let (incarnation, executing) = (process.incarnation, process.page.executing());
+                ended.push(Ended { worker, incarnation, exit, executing });
+                false
+            });
         }
         ended
     }
 
+    /// To be called often: what the kernel did long ago explains no death.
+    #[inline]
+    pub(super) fn age(&mut self, now_ns: u64) {
+        self.oom.age(now_ns);
+    }
+
     /// Tells a worker of a segment; in order, and at once unless its socket is full.
     pub(super) fn tell_of_segment(&mut self, worker: u32, news: &SegmentNews, fd: Option<OwnedFd>) {
-        if let Some(Some(process)) = self.running.get_mut(worker as usize) {
+        if let Some(process) = self.at_work(worker) {
             process.untold.push_back((segments::encode(news, MESSAGE_BYTES_MAX), fd));
             process.tell();
         }
@@ -192,7 +203,7 @@ impl Children {
 
     /// Interrupts the attempt if the worker is in it now; once.
     pub(super) fn interrupt(&mut self, worker: u32, attempt: (u32, u32)) {
-        let Some(Some(process)) = self.running.get_mut(worker as usize) else { return };
+        let Some(process) = self.at_work(worker) else { return };
         if process.page.executing() == Some(attempt) && process.interrupted != Some(attempt) {
             process.interrupted = Some(attempt);
             process.page.set_cancel(attempt.0, attempt.1);
@@ -203,21 +214,30 @@ impl Children {
 
     /// Whether the worker has received a frame since the last call.
     pub(super) fn has_heard(&mut self, worker: u32) -> bool {
-        let Some(Some(process)) = self.running.get_mut(worker as usize) else { return false };
+        let Some(process) = self.at_work(worker) else { return false };
         let frames = process.page.frames();
         std::mem::replace(&mut process.frames, frames) != frames
     }
 
     /// Kills a process and all that user code started in it; its end is seen by [`Children::reap`].
     pub(super) fn kill(&mut self, worker: u32) {
-        if let Some(Some(process)) = self.running.get(worker as usize) {
-            let _ = process.process.send_signal_to_group(Signal::KILL);
+        if let Some(process) = self.at_work(worker) {
+            process.kill();
         }
+    }
+
+    /// Kills the processes that have not taken their worker's place yet: they have nothing to finish.
+    pub(super) fn kill_successors(&mut self) {
+        self.running.iter_mut().flat_map(|processes| processes.iter_mut().skip(1)).for_each(Process::kill);
     }
 
     /// Workers whose process runs.
     pub(super) fn alive(&self) -> Vec<u32> {
-        (0u32..).zip(&self.running).filter(|(_, process)| process.is_some()).map(|(worker, _)| worker).collect()
+        (0u32..).zip(&self.running).filter(|(_, processes)| !processes.is_empty()).map(|(worker, _)| worker).collect()
+    }
+
+    fn at_work(&mut self, worker: u32) -> Option<&mut Process> {
+        self.running.get_mut(worker as usize)?.first_mut()
     }
 }
 
@@ -237,6 +257,23 @@ impl Process {
             }
             Some(_) => false,
         }
+    }
+
+    fn exit(&self, status: ExitStatus, oom: &mut OomWatch) -> Exit {
+        match status {
+            ExitStatus::Signaled { signal } if signal == Signal::KILL.as_raw() && !self.killed => {
+                oom.explain(self.process.peak_bytes()).map_or(Exit::Signal(signal.unsigned_abs()), Exit::OutOfMemory)
+            }
+            ExitStatus::Signaled { signal } => Exit::Signal(signal.unsigned_abs()),
+            ExitStatus::Exited { code } => Exit::Code(code),
+            ExitStatus::Unknown => Exit::Unknown,
+        }
+    }
+
+    fn kill(&mut self) {
+        self.killed = true;
+        // If it has ended, that is well too.
+        let _ = self.process.send_signal_to_group(Signal::KILL);
     }
 
     fn tell(&mut self) {

@@ -5,6 +5,7 @@
 
 mod children;
 mod lines;
+mod oom;
 mod spiller;
 mod turn;
 
@@ -41,6 +42,10 @@ pub struct BrokerConfig {
     pub run_dir_base: Option<PathBuf>,
     /// Executing deaths after which a task fails.
     pub crash_limit: u8,
+    /// Executing deaths for want of memory after which a task fails.
+    pub oom_limit: u8,
+    /// Tasks after which a worker process is replaced; `u64::MAX` for no end.
+    pub tasks_max: u64,
     /// Largest result in bytes that travels in a frame.
     pub result_bytes_max: u64,
     /// Bytes that results may take in memory.
@@ -121,6 +126,8 @@ pub fn start(config: BrokerConfig) -> Result<(BrokerHandle, ClientEnd), StartErr
     let machine = MachineConfig {
         workers: config.workers,
         crash_limit: config.crash_limit,
+        oom_limit: config.oom_limit,
+        tasks_max: config.tasks_max,
         result_bytes_max: config.result_bytes_max,
         store_limit: config.store_limit,
         spill_limit: config.spill_limit,

@@ -97,6 +97,7 @@ impl Loop {
 
     fn turn(&mut self) {
         let now_ns = clock::now_ns();
+        self.children.age(now_ns);
         self.drain_client(now_ns);
         self.drain_router(now_ns);
         // A look at the processes costs several system calls each: it is taken when `poll` points at them, and now and
@@ -322,6 +323,7 @@ impl Loop {
     /// Tells the workers to leave, waits for them, and kills those that stay.
     fn shut_down(&mut self) {
         self.machine.shut_down();
+        self.children.kill_successors();
         self.flush(clock::now_ns());
         let until_ns = clock::now_ns() + LEAVE_NS;
         loop {

@@ -149,6 +149,9 @@ fn state() -> State<'static> {
         largest_bytes: &[0, 0, 0, 12, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0],
         retries: 8,
         timeouts: 300,
+        oom_deaths: 1,
+        blamed_deaths: 2,
+        workers_retired: 12,
     }
 }
 
@@ -189,5 +192,22 @@ fn report() -> Report<'static> {
 }
 
 fn death() -> Death<'static> {
-    Death { worker: 1, pid: 70_001, signal: 11, exit_code: -1, attempts: 3, limit: 3, stderr: b"Segmentation fault\n" }
+    Death {
+        worker: 1,
+        pid: 70_001,
+        signal: 9,
+        exit_code: 0,
+        attempts: 1,
+        limit: 1,
+        stderr: b"Segmentation fault\n",
+        cause: DeathCause::OutOfMemory as u8,
+        memory_limit: 1 << 32,
+        memory_peak: 4_000_000_000,
+        group_others: 14,
+        workers: words(&[0, 1]),
+        pids: words(&[70_000, 70_001]),
+        signals: words(&[0, 9]),
+        exit_codes: words(&[-1_i32 as u32, 0]),
+        causes: &[0, 1],
+    }
 }

@@ -164,7 +164,7 @@ fn results() -> impl Strategy<Value = Results<'static>> {
 fn state() -> impl Strategy<Value = State<'static>> {
     let workers = (0..9_usize).prop_flat_map(|count| vec(column(count), 4));
     let largest = (0..4_usize).prop_flat_map(|count| (blobs(count), bytes(8 * count)));
-    (any::<[u64; 17]>(), any::<[u64; 8]>(), any::<u32>(), workers, largest).prop_map(
+    (any::<[u64; 17]>(), any::<[u64; 11]>(), any::<u32>(), workers, largest).prop_map(
         |(numbers, more, run, workers, (largest, largest_bytes))| {
             let [number, waiting, ready, leased, done, failed, skipped, cancelled, first_lease_ns, ..] = numbers;
             let [.., elapsed_ns, lease_frames, report_frames, stale_reports, recalls, deaths, held, tasks] = numbers;
@@ -201,6 +201,9 @@ fn state() -> impl Strategy<Value = State<'static>> {
                 largest_bytes,
                 retries: more[6],
                 timeouts: more[7],
+                oom_deaths: more[8],
+                blamed_deaths: more[9],
+                workers_retired: more[10],
             }
         },
     )
@@ -264,9 +267,17 @@ fn report() -> impl Strategy<Value = Report<'static>> {
 }
 
 fn death() -> impl Strategy<Value = Death<'static>> {
-    (any::<(u32, u32, u32, i32, u32, u32)>(), bytes(0..300)).prop_map(|(numbers, stderr)| {
+    let last = (any::<(u32, u32, u32, i32, u32, u32)>(), bytes(0..300), any::<(u8, u64, u64, u32)>());
+    let columns = (0..5_usize).prop_flat_map(|deaths| {
+        let words = (column(deaths), column(deaths), column(deaths), column(deaths));
+        (words, bytes(deaths..=deaths))
+    });
+    (last, columns).prop_map(|((numbers, stderr, memory), ((workers, pids, signals, exit_codes), causes))| {
         let (worker, pid, signal, exit_code, attempts, limit) = numbers;
-        Death { worker, pid, signal, exit_code, attempts, limit, stderr }
+        let (cause, memory_limit, memory_peak, group_others) = memory;
+        let death = Death { worker, pid, signal, exit_code, attempts, limit, stderr, ..Death::default() };
+        let death = Death { cause, memory_limit, memory_peak, group_others, ..death };
+        Death { workers, pids, signals, exit_codes, causes, ..death }
     })
 }
 

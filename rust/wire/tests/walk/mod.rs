@@ -55,7 +55,13 @@ pub(crate) fn walk(message: &Message<'_>) -> u64 {
         Message::GiveBack(give_back) => (0..give_back.segment.len()).map(|at| u64::from(give_back.pages.at(at))).sum(),
         Message::Moved(moved) => moved.index.iter().zip(moved.values.iter()).map(|(_, value)| value.len() as u64).sum(),
         Message::Hello(_) | Message::Welcome(_) | Message::Goodbye(_) | Message::Heartbeat(_) => 0,
-        Message::Query(_) | Message::Log(_) | Message::Death(_) | Message::Overrun(_) => 0,
+        Message::Query(_) | Message::Log(_) | Message::Overrun(_) => 0,
+        Message::Death(death) => (0..death.workers.len())
+            .map(|at| {
+                let signal = u64::from(death.signals.at(at)) + u64::from(death.exit_codes.at(at));
+                signal + u64::from(death.pids.at(at)) + u64::from(death.causes[at])
+            })
+            .sum(),
         Message::Overdue(overdue) => u64::from(overdue.task) + u64::from(overdue.attempt),
         Message::Policy(policy) => {
             let amounts = policy.amounts.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap()));
