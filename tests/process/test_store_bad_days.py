@@ -247,6 +247,31 @@ def test_an_array_of_five_gibibytes_goes_from_end_to_end(tmp_path):
         assert value_of(client, filled, 1.0, MIB)[5] == 1.0
 
 
+@pytest.mark.parametrize("spill_limit", [0, 64 * MIB])
+def test_small_values_that_are_put_count(tmp_path, spill_limit):
+    with hr.Client(workers=1, store_limit=8 * MIB, spill_dir=tmp_path, spill_limit=spill_limit) as client:
+        refs = []
+        try:
+            for number in range(2_000):
+                refs.append(client.put(digits(number)))  # 10 KiB each
+        except hr.StoreFull as error:
+            assert spill_limit == 0
+            assert f"of {8 * MIB} are taken" in str(error)
+            assert "put-" in str(error)
+            assert 700 <= len(refs) <= 820
+        else:
+            assert spill_limit
+        assert store_of(client).inline + store_of(client).owned <= 9 * MIB
+        assert value_of(client, digits, 5) == digits(5), "others have room still"
+        client.put(b"what takes less than its place in a table would")
+        assert value_of(client, lambda *texts: "".join(text[:10] for text in texts), *refs) == "".join(
+            f"{number:010}" for number in range(len(refs))
+        )
+        refs.clear()
+        flush(client)
+        assert value_of(client, len, client.put(digits(7))) == 10_240
+
+
 # -- disks -------------------------------------------------------------------------------------------------------------
 
 #: A program: the disk fails, is told of by name, nothing is lost, and once there is room things go on.

@@ -20,12 +20,12 @@ use std::time::Duration;
 use headrace_protocol::client::{CALLS, Client};
 use headrace_runtime::broker::{BrokerConfig, BrokerHandle};
 use headrace_runtime::inproc::Interest;
-use headrace_wire::{Hello, PROTOCOL_VERSION, Role, State};
+use headrace_wire::{Hello, PROTOCOL_VERSION, Role, State, cites};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 
-use crate::codec::encode_value;
+use crate::codec::{encode_value, wrap};
 use crate::graph::Graph;
 use failures::error;
 use functions::Callees;
@@ -34,6 +34,11 @@ use session::{Deadline, Session};
 use submit::Submitting;
 use tables::Tables;
 use watches::Event;
+
+/// Short values that are put lie in frames up to this part of the budget, for which nobody asks the broker; then in blocks, for
+/// which somebody does. Values below a length are not worth a block.
+const PUTS_A_BUDGET: u64 = 16;
+const WRAPPED_BYTES_MIN: usize = 512;
 
 /// What a task left: (value, None) or (None, exception).
 type Left = (Option<Py<PyAny>>, Option<Py<PyAny>>);
@@ -49,6 +54,8 @@ pub(crate) struct ClientCore {
     workers: u32,
     submitting: Mutex<Submitting>,
     callees: Callees,
+    /// Short values that were put lie in frames as long as all together have no more bytes.
+    put_bytes_max: usize,
     /// The embedded broker, until it was joined.
     broker: Mutex<Option<BrokerHandle>>,
     is_local: bool,
@@ -137,7 +144,7 @@ impl ClientCore {
         }
         let session = Session::with_broker(Tables::of_broker(machine), end);
         let segments = Arc::clone(handle.segments());
-        let core = Self::new(session, workers, Some(handle));
+        let core = Self::new(session, workers, store_limit / PUTS_A_BUDGET, Some(handle));
         core.session.open_memory(&segments);
         Ok(core)
     }
@@ -145,7 +152,7 @@ impl ClientCore {
     /// A session whose tasks this process runs by itself.
     #[staticmethod]
     fn local(workers: u32) -> Self {
-        Self::new(Session::local(Tables::local()), workers, None)
+        Self::new(Session::local(Tables::local()), workers, 0, None)
     }
 
     /// Number of the session in this process.
@@ -191,6 +198,13 @@ impl ClientCore {
         self.check_open(py)?;
         let mut encoded = Vec::new();
         encode_value(value, self.session.memory(), &mut encoded)?;
+        if let Some(memory) = self.session.memory()
+            && encoded.len() >= WRAPPED_BYTES_MIN
+            && !cites(&encoded)
+            && self.session.lock().tables.put_bytes() + encoded.len() > self.put_bytes_max
+        {
+            wrap(py, memory, &mut encoded)?;
+        }
         let opened = self.session.command(|tables| {
             let (index, key) = tables.open_call("put", None)?;
             tables.put(index, &encoded);
@@ -369,13 +383,14 @@ impl ClientCore {
 }
 
 impl ClientCore {
-    fn new(session: Session, workers: u32, broker: Option<BrokerHandle>) -> Self {
+    fn new(session: Session, workers: u32, put_bytes_max: u64, broker: Option<BrokerHandle>) -> Self {
         let is_local = broker.is_none();
         Self {
             session: Arc::new(session),
             workers,
             submitting: Mutex::default(),
             callees: Callees::default(),
+            put_bytes_max: usize::try_from(put_bytes_max).unwrap_or(usize::MAX),
             broker: Mutex::new(broker),
             is_local,
         }

@@ -43,6 +43,7 @@ pub(crate) use large::{LargeId, LargeKind, encode_large, large_input};
 pub(crate) use live::LiveObjects;
 pub(crate) use passed::{Keywords, Passed};
 pub(crate) use pickle::{_dep, cite, reduce_node, reduce_nodes, try_pickle};
+pub(crate) use shared::wrap;
 pub(crate) use writable::make_writable;
 
 const NONE: u8 = 0;

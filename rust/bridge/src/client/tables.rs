@@ -126,6 +126,14 @@ impl Tables {
         }
     }
 
+    /// Bytes of such values that are held and lie in frames.
+    pub(crate) fn put_bytes(&self) -> usize {
+        match &self.source {
+            Source::Broker(machine) => machine.put_bytes(),
+            Source::Local(_) => 0,
+        }
+    }
+
     /// Adds a holder to a result.
     pub(crate) fn hold(&mut self, run: u32, index: u32) {
         *self.refs.entry((run, index)).or_default() += 1;

@@ -2,13 +2,15 @@
 //!
 //! Behind the citations (`headrace_wire::CITING`) stands one byte for the kind of value. 0: `bytes`; 1: `str`; then one piece
 //! with its contents. 2: a pickle with out-of-band buffers (protocol 5): a piece with the pickle, u32 n, then n pieces with the
-//! buffers. 4: an array of plain numbers (`array.rs`), its piece first. (3, [`WRAPPED`], is the broker's: an inline value that lies
-//! on disk.) A piece is u32 k, u64 start, u64 length: so many bytes of the block of citation k; or, with k = 2³² - 1, the bytes
-//! themselves follow.
+//! buffers. 4: an array of plain numbers (`array.rs`), its piece first. (3, [`WRAPPED`], is a short value that lies in a block
+//! for want of room elsewhere: on disk, where the broker has put it, or where [`wrap`] has.) A piece is u32 k, u64 start, u64
+//! length: so many bytes of the block of citation k; or, with k = 2³² - 1, the bytes themselves follow.
 use std::sync::Arc;
 
 use headrace_protocol::store::BlockId;
-use headrace_wire::{BLOCK_ALIGN, Citation, FILE_SEGMENTS, WRAPPED, behind_citations, citations, write_citations};
+use headrace_wire::{
+    BLOCK_ALIGN, Citation, FILE_SEGMENTS, WRAPPED, behind_citations, citations, write_citations, write_wrapped,
+};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString};
@@ -80,6 +82,17 @@ pub(super) fn encode_pickle(value: &Bound<'_, PyAny>, memory: &Arc<Memory>, out:
     }
     out.extend_from_slice(&(views.len() as u32).to_le_bytes());
     pieces.for_each(|piece| piece.write(out));
+    Ok(())
+}
+
+/// Puts the encoding of a value that cites no block into one; the new encoding has a reference to it.
+pub(crate) fn wrap(py: Python<'_>, memory: &Memory, value: &mut Vec<u8>) -> PyResult<()> {
+    let (block, segment) = memory.allocate(py, value.len() as u64)?;
+    segment.write(block.id.offset, value);
+    let cited = Citation { segment: block.id.segment, offset: block.id.offset, bytes: block.bytes };
+    let len = value.len() as u64;
+    value.clear();
+    write_wrapped(cited, len, value);
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use headrace_wire::{EXTERNAL, Moved, Outcome, Results};
+use headrace_wire::{EXTERNAL, Moved, Outcome, Results, cites};
 use rustc_hash::FxHashMap;
 
 use super::SharedFrame;
@@ -16,6 +16,8 @@ pub(super) struct Calls {
     /// Ended calls that nobody was told of yet; some may be forgotten meanwhile.
     arrivals: VecDeque<u32>,
     progress: Progress,
+    /// Bytes of values that this client has put and that lie in frames.
+    put_bytes: usize,
 }
 
 /// One call.
@@ -23,7 +25,11 @@ pub(super) struct Calls {
 enum Row {
     Pending,
     Ended(Ending),
-    Taken { bytes: usize },
+    /// A value that this client has put and that lies in a frame.
+    Put(Ending),
+    Taken {
+        bytes: usize,
+    },
 }
 
 impl Calls {
@@ -39,7 +45,13 @@ impl Calls {
     pub(super) fn put(&mut self, index: u32, value: &[u8]) {
         if let Some(row @ Row::Pending) = self.rows.get_mut(&index) {
             let frame = SharedFrame::new(value.to_vec());
-            *row = Row::Ended(Ending::new(Outcome::Done, &frame, 0..value.len()));
+            let ending = Ending::new(Outcome::Done, &frame, 0..value.len());
+            if cites(value) {
+                *row = Row::Ended(ending);
+            } else {
+                *row = Row::Put(ending);
+                self.put_bytes += value.len();
+            }
             self.progress.note_ending(Outcome::Done);
         }
     }
@@ -72,10 +84,11 @@ impl Calls {
         let mut start = offset_in(frame, moved.values.bytes);
         for (index, len) in moved.index.iter().zip(moved.values.lens.iter()) {
             let end = start + len as usize;
-            if let Some(Row::Ended(ending)) = self.rows.get_mut(&index)
-                && ending.outcome() == Outcome::Done
+            if let Some(row @ (Row::Ended(_) | Row::Put(_))) = self.rows.get_mut(&index)
+                && row.ending().is_some_and(|ending| ending.outcome() == Outcome::Done)
             {
-                *ending = Ending::new(Outcome::Done, frame, start..end).compact();
+                let moved = Row::Ended(Ending::new(Outcome::Done, frame, start..end).compact());
+                self.put_bytes -= std::mem::replace(row, moved).put_bytes();
             }
             start = end;
         }
@@ -90,33 +103,35 @@ impl Calls {
     }
 
     pub(super) fn has_ended(&self, index: u32) -> bool {
-        matches!(self.rows.get(&index), Some(Row::Ended(_) | Row::Taken { .. }))
+        self.rows.get(&index).is_some_and(|row| !matches!(row, Row::Pending))
     }
 
     pub(super) fn peek(&self, index: u32) -> Option<Ending> {
-        match self.rows.get(&index)? {
-            Row::Ended(ending) => Some(ending.clone()),
-            Row::Pending | Row::Taken { .. } => None,
-        }
+        self.rows.get(&index)?.ending().cloned()
     }
 
     pub(super) fn take(&mut self, index: u32) -> Option<Ending> {
         let row = self.rows.get_mut(&index)?;
-        let Row::Ended(ending) = row else { return None };
+        let ending = row.ending()?.clone();
         let taken = Row::Taken { bytes: super::weight(ending.bytes()) };
-        match std::mem::replace(row, taken) {
-            Row::Ended(ending) => Some(ending),
-            Row::Pending | Row::Taken { .. } => None,
-        }
+        self.put_bytes -= std::mem::replace(row, taken).put_bytes();
+        Some(ending)
     }
 
     /// Removes a row. `None` if there was none; else how many bytes it has left at the broker, if that is known.
     pub(super) fn forget(&mut self, index: u32) -> Option<Option<usize>> {
-        Some(match self.rows.remove(&index)? {
+        let row = self.rows.remove(&index)?;
+        self.put_bytes -= row.put_bytes();
+        Some(match row {
             Row::Pending => None,
-            Row::Ended(ending) => Some(super::weight(ending.bytes())),
+            Row::Ended(ending) | Row::Put(ending) => Some(super::weight(ending.bytes())),
             Row::Taken { bytes } => Some(bytes),
         })
+    }
+
+    /// Bytes of values that were put and that lie in frames.
+    pub(super) fn put_bytes(&self) -> usize {
+        self.put_bytes
     }
 
     pub(super) fn pop_arrival(&mut self) -> Option<u32> {
@@ -134,6 +149,22 @@ impl Calls {
         const LEN_MIN: usize = 64;
         if self.arrivals.len() > LEN_MIN.max(2 * self.rows.len()) {
             self.arrivals.retain(|index| self.rows.contains_key(index));
+        }
+    }
+}
+
+impl Row {
+    fn ending(&self) -> Option<&Ending> {
+        match self {
+            Row::Ended(ending) | Row::Put(ending) => Some(ending),
+            Row::Pending | Row::Taken { .. } => None,
+        }
+    }
+
+    fn put_bytes(&self) -> usize {
+        match self {
+            Row::Put(ending) => ending.bytes().len(),
+            Row::Pending | Row::Ended(_) | Row::Taken { .. } => 0,
         }
     }
 }

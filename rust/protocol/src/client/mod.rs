@@ -195,6 +195,12 @@ impl Client {
         self.calls.put(index, value);
     }
 
+    /// Bytes of values that were put, are held, and lie in frames instead of shared memory.
+    #[must_use]
+    pub fn put_bytes(&self) -> usize {
+        self.calls.put_bytes()
+    }
+
     /// Blocks of shared memory as this process sees them.
     pub fn with_blocks<T>(&mut self, look: impl FnOnce(&mut Blocks) -> T) -> T {
         let answer = look(&mut self.blocks);

@@ -341,6 +341,32 @@ fn calls_in_sequence_leave_memory_flat() {
 }
 
 #[test]
+fn bytes_that_were_put_count_while_they_are_held_and_lie_in_frames() {
+    let mut client = open_client();
+    let mut citing = Vec::new();
+    headrace_wire::write_citations(&[headrace_wire::Citation { segment: 3, offset: 0, bytes: 64 }], &mut citing);
+    let puts = [&b"12"[..], b"345", b"6789", b"abcde"].map(|value| {
+        let call = client.open_call().unwrap();
+        client.put(call, value);
+        call
+    });
+    assert_eq!(client.put_bytes(), 14);
+    client.forget_call(puts[0]);
+    assert_eq!(client.put_bytes(), 12);
+    for _ in 0..2 {
+        client.handle_frame(moved(CALLS, &[(puts[1], citing.clone())])).unwrap();
+        assert_eq!(client.put_bytes(), 9);
+    }
+    assert_eq!(client.take_value(CALLS, puts[2]).unwrap().bytes(), b"6789");
+    assert_eq!(client.put_bytes(), 5);
+    let large = client.open_call().unwrap();
+    client.with_blocks(|blocks| blocks.hold_cited(&citing));
+    client.put(large, &citing);
+    puts.into_iter().chain([large]).for_each(|call| client.forget_call(call));
+    assert_eq!(client.put_bytes(), 0);
+}
+
+#[test]
 fn refs_are_counted_before_their_run_is_released() {
     let mut client = open_client();
     client.open_run(1, 3);
