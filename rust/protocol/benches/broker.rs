@@ -4,6 +4,7 @@
 //! Compare nothing end to end with this: it is the scheduler alone.
 
 use headrace_protocol::broker::{Action, Broker, Config, Frame, PeerId};
+use headrace_protocol::limits::Offer;
 use headrace_protocol::worker::{Ending, Identity, Start, Worker};
 use headrace_wire::{Blobs, BlobsBuf, Hello, Message, PROTOCOL_VERSION, Role, Submit};
 use std::sync::Arc;
@@ -52,6 +53,7 @@ fn report(name: &str, tasks: u32, deps: Vec<Vec<u32>>, keep: &[u32]) {
 /// Time from SUBMIT to the first leases, and from there to the last result.
 fn run(deps: &[Vec<u32>], keep: &[u32]) -> (Duration, Duration) {
     let config = Config {
+        offer: Offer::default(),
         workers: 2,
         crash_limit: 3,
         result_bytes_max: 1 << 20,

@@ -8,7 +8,8 @@ use super::functions::Functions;
 use super::ledger::Ledger;
 use super::policy::DEFAULT_POLICY;
 use super::workers::{FRAME_BUDGET_NS, FRAMES_MAX, Worker};
-use super::{ANY_CLASS, Action, Broker, worker_id};
+use super::{Action, Broker, worker_id};
+use crate::limits::ANY_CLASS;
 use headrace_kernel::{ClassId, LeaseRequest, Oracle, Preference, TaskIndex};
 use headrace_wire::{BlobsBuf, Forget, Heartbeat, LEASE_HOLD, LEASE_REPORT, Lease, Message};
 use std::collections::VecDeque;
@@ -173,6 +174,7 @@ impl Broker {
         if self.is_overfull() {
             return;
         }
+        self.note_running(now_ns);
         for frames in 1..=FRAMES_MAX {
             for only_preferred in [true, false] {
                 for worker in 0..workers {
@@ -194,11 +196,26 @@ impl Broker {
 
     /// Sends one lease frame to a worker; false if there is nothing for it.
     fn lease_frame(&mut self, number: u32, only_preferred: bool, now_ns: u64) -> bool {
-        let classes = [ClassId(1 + number), ANY_CLASS];
-        let ready = self.kernel.ready_len(ANY_CLASS);
-        let seeds = ready.div_ceil(self.workers.len()) + self.kernel.ready_len(classes[0]);
+        self.leased.clear();
+        if self.limits.are_plain() {
+            let classes = [ClassId(1 + number), ANY_CLASS];
+            let ready = self.kernel.ready_len(ANY_CLASS);
+            let seeds = ready.div_ceil(self.workers.len()) + self.kernel.ready_len(classes[0]);
+            self.lease_classes(number, &classes, seeds, only_preferred);
+        } else {
+            self.lease_by_choice(number, only_preferred);
+        }
+        if self.leased.is_empty() {
+            return false;
+        }
+        self.send_leases(number, now_ns);
+        true
+    }
+
+    /// Has the kernel lease a batch of these classes.
+    pub(super) fn lease_classes(&mut self, number: u32, classes: &[ClassId], seeds: usize, only_preferred: bool) {
         let request = LeaseRequest {
-            classes: &classes,
+            classes,
             tasks_max: self.workers[number as usize].frame_tasks_max,
             seeds_max: u32::try_from(seeds).unwrap_or(u32::MAX),
             budget: FRAME_BUDGET_NS,
@@ -206,13 +223,7 @@ impl Broker {
             roots: !self.holds_roots_back(),
         };
         let mut ask = Ask { ledger: &self.ledger, functions: &self.functions, worker: number, bytes: 0 };
-        self.leased.clear();
         self.kernel.lease(worker_id(number), &request, &mut ask, &mut self.leased);
-        if self.leased.is_empty() {
-            return false;
-        }
-        self.send_leases(number, now_ns);
-        true
     }
 
     fn send_leases(&mut self, number: u32, now_ns: u64) {

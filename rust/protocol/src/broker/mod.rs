@@ -15,6 +15,7 @@
 
 mod action;
 mod budget;
+mod classes;
 mod dispatch;
 mod functions;
 mod ledger;
@@ -44,10 +45,11 @@ pub use spill::{SpillFrom, SpillPart};
 pub use store::StoreStatistics;
 pub use submit::ARGS_BYTES_MAX;
 
+use crate::limits::{Group, Limits, Offer};
 pub use dispatch::LEASE_BYTES_MAX;
 use dispatch::LeaseColumns;
 use functions::Functions;
-use headrace_kernel::{ClassId, Kernel, Leased, WorkerId};
+use headrace_kernel::{Kernel, Leased, WorkerId};
 use headrace_wire::{DecodeError, Message};
 use ledger::Ledger;
 use overruns::Waits;
@@ -67,6 +69,8 @@ use workers::{Life, Worker};
 pub struct Config {
     /// Worker processes; at least 1.
     pub workers: u32,
+    /// What tasks may ask for while they run.
+    pub offer: Offer,
     /// Executing deaths after which a task is failed instead of tried again; at least 1.
     pub crash_limit: u8,
     /// Largest result in bytes that a worker may report.
@@ -123,6 +127,7 @@ pub struct Broker {
     retries: Retries,
     waits: Waits,
     timers: Timers,
+    limits: Limits,
     runs: Vec<Option<Run>>,
     free_runs: Vec<u32>,
     /// The tasks of runs of which nothing is left.
@@ -146,6 +151,7 @@ pub struct Broker {
     statistics: Statistics,
     columns: LeaseColumns,
     leased: Vec<Leased>,
+    group: Group,
     shutting_down: bool,
     given_up: bool,
     /// Whether the kernel has more slots to free than fit into one turn.
@@ -158,18 +164,17 @@ pub struct Broker {
 const HEARTBEAT_NS: u64 = 1_000_000_000;
 /// Bytes of a frame that is read of a peer which may only say HELLO or ask.
 const SMALL_BYTES_MAX: usize = 4_096;
-/// Class of tasks that any worker may take; class `1 + w` belongs to worker `w`.
-const ANY_CLASS: ClassId = ClassId(0);
 
 impl Broker {
     /// A broker that asks at once for its workers to be started.
-    pub fn new(config: Config, now_ns: u64) -> Self {
+    pub fn new(mut config: Config, now_ns: u64) -> Self {
         let workers = (0..config.workers).map(Worker::new).collect();
         let mut broker = Broker {
             store: Store::new(config.store_limit, config.spill_limit),
             retries: Retries::new(config.seed),
             waits: Waits::default(),
             timers: Timers::default(),
+            limits: Limits::new(config.workers, std::mem::take(&mut config.offer)),
             config,
             kernel: Kernel::new(),
             ledger: Ledger::default(),
@@ -193,6 +198,7 @@ impl Broker {
             statistics: Statistics::default(),
             columns: LeaseColumns::default(),
             leased: Vec::new(),
+            group: Group::default(),
             shutting_down: false,
             given_up: false,
             freeing: false,
@@ -280,6 +286,7 @@ impl Broker {
         self.begin_waits(now_ns);
         self.ring_timers(now_ns);
         self.unpark(now_ns);
+        self.settle_grants();
         self.dispatch(now_ns);
         self.recall_for_idle_workers(now_ns);
         self.tell_news(now_ns);

@@ -67,6 +67,7 @@ impl Broker {
                 self.blame(worker, task, attempt, pid, exit, &stderr, now_ns);
             }
             self.take_back(worker);
+            self.limits.lose_worker(worker);
             self.lose_store_peer(peer, now_ns);
         }
         if self.workers[worker as usize].start_failures >= START_FAILURES_MAX {

@@ -17,6 +17,9 @@ impl Broker {
         let mut ahead_ns = 0;
         for (function, (calls, ns)) in report.timed_function.iter().zip(timed) {
             self.workers[number as usize].busy_ns += u64::from(ns);
+            if let Some(owner) = self.functions.owner(function) {
+                self.limits.charge(owner, u64::from(ns));
+            }
             ahead_ns += u64::from(ns);
             if calls > 0 {
                 self.functions.learn(function, calls, std::mem::take(&mut ahead_ns));
@@ -206,6 +209,7 @@ impl Broker {
         let worker = &mut self.workers[number as usize];
         worker.outstanding_ns = worker.outstanding_ns.saturating_sub(cost_ns);
         worker.settle(slot.frame);
+        self.end_grant(number, slot.policy);
         self.uncount_lease(task);
     }
 
@@ -298,7 +302,7 @@ impl Broker {
     }
 
     fn settle_dead_and_freed(&mut self) {
-        let Broker { kernel, ledger, policies, retries, waits, runs, workers, .. } = self;
+        let Broker { kernel, ledger, policies, limits, retries, waits, runs, workers, .. } = self;
         kernel.drain_dead(|task| {
             for holder in ledger.drop_value(task.0) {
                 workers[holder as usize].dead.push(task.0);
@@ -308,7 +312,7 @@ impl Broker {
         self.freeing = kernel.drain_freed(|task| {
             let slot = *ledger.slot(task.0);
             ledger.close(task.0);
-            policies.remove_task(slot.policy);
+            policies.remove_task(limits, slot.policy);
             retries.forget(task.0);
             waits.forget(task.0);
             let run = runs[slot.run as usize].as_mut().expect("a live task's run is in the table");

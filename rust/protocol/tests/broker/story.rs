@@ -1,6 +1,7 @@
 //! A broker under test: its surroundings played by hand, on a clock that only the test moves.
 
 use headrace_protocol::broker::{Action, Broker, Config, Exit, Frame, PeerId, SegmentNews, SpillPart};
+use headrace_protocol::limits::Offer;
 use headrace_wire::{
     ANY_WORKER, Blobs, BlobsBuf, Cancel, Hello, Hold, Message, Outcome, Overdue, PROTOCOL_VERSION, Policy, Report,
     Results, Role, Submit, Verdict,
@@ -149,8 +150,18 @@ impl Story {
 
     /// The same, with a budget of disk.
     pub(crate) fn with_disk(workers: u32, store_limit: u64, spill_limit: u64) -> Self {
+        Self::with_all(workers, Offer::default(), store_limit, spill_limit)
+    }
+
+    /// A broker with a connected client, and with what its workers offer.
+    pub(crate) fn with_offer(workers: u32, offer: Offer) -> Self {
+        Self::with_all(workers, offer, 1 << 30, 0)
+    }
+
+    fn with_all(workers: u32, offer: Offer, store_limit: u64, spill_limit: u64) -> Self {
         let config = Config {
             workers,
+            offer,
             crash_limit: 3,
             result_bytes_max: 1 << 20,
             store_limit,

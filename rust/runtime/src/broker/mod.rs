@@ -13,6 +13,7 @@ use crate::inproc::{self, ClientEnd};
 use crate::run_dir::RunDir;
 use crate::segments::Segments;
 use headrace_protocol::broker::Config as MachineConfig;
+use headrace_protocol::limits::Offer;
 use headrace_sys::threads::spawn_native;
 use headrace_sys::zmq::{Context, Library, Router};
 use std::ffi::OsString;
@@ -26,6 +27,8 @@ use std::thread::JoinHandle;
 pub struct BrokerConfig {
     /// Worker processes; at least 1.
     pub workers: u32,
+    /// What tasks may ask for while they run.
+    pub offer: Offer,
     /// Program of a worker: the interpreter.
     pub program: PathBuf,
     /// Its arguments, before the ones that the broker adds: status page, control socket and boot file as descriptor
@@ -120,6 +123,7 @@ pub fn start(config: BrokerConfig) -> Result<(BrokerHandle, ClientEnd), StartErr
     let (client_end, broker_end) = inproc::pair()?;
     let machine = MachineConfig {
         workers: config.workers,
+        offer: config.offer.clone(),
         crash_limit: config.crash_limit,
         result_bytes_max: config.result_bytes_max,
         store_limit: config.store_limit,
