@@ -27,11 +27,12 @@ use pyo3::types::{PyBytes, PyDict, PyTuple};
 
 use crate::codec::encode_value;
 use crate::graph::Graph;
+use crate::offer::Offer;
 use failures::error;
 use functions::Callees;
 use live::{HoldChange, LiveEnding};
 use session::{Deadline, Session};
-use submit::Submitting;
+use submit::{Place, Submitting};
 use tables::Tables;
 use watches::Event;
 
@@ -47,6 +48,7 @@ pub(crate) use session::forget_parent;
 pub(crate) struct ClientCore {
     pub(crate) session: Arc<Session>,
     workers: u32,
+    offer: Offer,
     submitting: Mutex<Submitting>,
     callees: Callees,
     /// The embedded broker, until it was joined.
@@ -76,13 +78,15 @@ impl ClientCore {
     /// Starts an embedded broker with its workers, and a session with it.
     #[staticmethod]
     #[pyo3(signature = (
-        *, workers, program, arguments, environment, boot, libzmq, crash_limit, result_bytes_max, store_limit, spill_dir,
+        *, workers, offer, worker_environments, program, arguments, environment, boot, libzmq, crash_limit, result_bytes_max, store_limit, spill_dir,
         spill_limit, grace_s
     ))]
     #[expect(clippy::too_many_arguments, reason = "they are all keywords of one call")]
     fn embedded(
         py: Python<'_>,
         workers: u32,
+        offer: Offer,
+        worker_environments: Vec<Vec<(OsString, OsString)>>,
         program: PathBuf,
         arguments: Vec<OsString>,
         environment: Vec<(OsString, OsString)>,
@@ -110,6 +114,8 @@ impl ClientCore {
         let mut machine = Client::new(&hello);
         let config = BrokerConfig {
             workers,
+            offer: (*offer).clone(),
+            worker_env: worker_environments,
             program,
             args: arguments,
             env: environment,
@@ -132,15 +138,15 @@ impl ClientCore {
         }
         let session = Session::with_broker(Tables::of_broker(machine), end);
         let segments = Arc::clone(handle.segments());
-        let core = Self::new(session, workers, Some(handle));
+        let core = Self::new(session, workers, offer, Some(handle));
         core.session.open_memory(&segments);
         Ok(core)
     }
 
     /// A session whose tasks this process runs by itself.
     #[staticmethod]
-    fn local(workers: u32) -> Self {
-        Self::new(Session::local(Tables::local()), workers, None)
+    fn local(workers: u32, offer: Offer) -> Self {
+        Self::new(Session::local(Tables::local()), workers, offer, None)
     }
 
     /// Number of the session in this process.
@@ -174,7 +180,7 @@ impl ClientCore {
             &self.session,
             &self.submitting,
             &self.callees,
-            self.workers,
+            self.place(),
             function,
             args,
             Some(kwargs),
@@ -364,11 +370,12 @@ impl ClientCore {
 }
 
 impl ClientCore {
-    fn new(session: Session, workers: u32, broker: Option<BrokerHandle>) -> Self {
+    fn new(session: Session, workers: u32, offer: Offer, broker: Option<BrokerHandle>) -> Self {
         let is_local = broker.is_none();
         Self {
             session: Arc::new(session),
             workers,
+            offer,
             submitting: Mutex::default(),
             callees: Callees::default(),
             broker: Mutex::new(broker),
@@ -386,17 +393,21 @@ impl ClientCore {
         Err(PyErr::from_value(why.into_bound(py)))
     }
 
+    fn place(&self) -> Place<'_> {
+        Place { workers: self.workers, offer: &self.offer }
+    }
+
     /// Submits a graph; the answer is the number of its run and of its tasks.
-    fn submit(&self, py: Python<'_>, graph: &Graph, keep: &[u32]) -> PyResult<(u32, u32)> {
+    fn submit(&self, py: Python<'_>, graph: &Graph, keep: &[u32], priority: i32) -> PyResult<(u32, u32)> {
         self.check_open(py)?;
         if self.is_local {
-            return submit::open_local(py, &self.session, self.workers, graph);
+            return submit::open_local(py, &self.session, self.place(), graph);
         }
         if graph.is_by_reference() {
             let text = "a by-reference graph cannot leave its process; it is for Client(mode='threads') or 'sync'";
             return Err(error(py, "UsageError", text));
         }
-        submit::submit_graph(py, &self.session, &self.submitting, self.workers, graph, keep)
+        submit::submit_graph(py, &self.session, &self.submitting, self.place(), graph, keep, priority)
     }
 }
 

@@ -13,6 +13,7 @@ mod kernel;
 mod memory;
 mod node;
 mod nodes;
+mod offer;
 mod segment;
 mod toposort;
 mod worker;
@@ -40,6 +41,8 @@ mod _core {
     use crate::node::Node;
     #[pymodule_export]
     use crate::nodes::Nodes;
+    #[pymodule_export]
+    use crate::offer::Offer;
     #[pymodule_export]
     use crate::segment::Segment;
     #[pymodule_export]

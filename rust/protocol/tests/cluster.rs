@@ -140,7 +140,8 @@ impl Workload {
         let limited = !failing && !retried && chance.one_in(2);
         let takes_some = chance.one_in(2);
         let take = |chance: &mut Chance| (chance.below(LICENSES + 1) as u8, chance.one_in(3));
-        let takes = (0..tasks).map(|_| if takes_some && chance.one_in(2) { take(chance) } else { (0, false) }).collect();
+        let takes =
+            (0..tasks).map(|_| if takes_some && chance.one_in(2) { take(chance) } else { (0, false) }).collect();
         Workload { deps, raises, retried, limited, keep, takes }
     }
 

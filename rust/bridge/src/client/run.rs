@@ -37,19 +37,20 @@ const READ_AHEAD: usize = 64;
 impl RunCore {
     /// Submits `graph` to the client with this core.
     #[new]
-    #[pyo3(signature = (client, core, graph, keep))]
+    #[pyo3(signature = (client, core, graph, keep, priority = 0))]
     fn new<'py>(
         client: &Bound<'py, PyAny>,
         core: &Bound<'py, ClientCore>,
         graph: &Bound<'py, PyAny>,
         keep: Option<&Bound<'py, PyAny>>,
+        priority: i32,
     ) -> PyResult<Self> {
         let py = client.py();
         let Ok(graph) = graph.cast::<Graph>() else {
             return Err(usage_error(py, &format!("submit takes a Graph, not {}", graph.get_type().name()?)));
         };
         let indices = Graph::resolve_keep(graph, keep)?;
-        let (run, tasks) = core.get().submit(py, graph.get(), &indices)?;
+        let (run, tasks) = core.get().submit(py, graph.get(), &indices, priority)?;
         core.get().session.note_graph(run, graph.clone().unbind());
         Ok(Self {
             session: Arc::clone(&core.get().session),

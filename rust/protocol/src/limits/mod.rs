@@ -86,6 +86,11 @@ impl Limits {
         self.classes.leave(class);
     }
 
+    /// Whether the users of a class are counted: the others are always there.
+    pub fn is_counted(&self, class: ClassId) -> bool {
+        class.0 > self.workers
+    }
+
     /// A class that somebody uses.
     pub fn class(&self, class: ClassId) -> Option<&Class> {
         self.classes.get(class)

@@ -35,6 +35,8 @@ pub(super) struct Children {
     /// Arguments up to the descriptors and the endpoint.
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
+    /// By worker; may be shorter.
+    worker_env: Vec<Vec<(OsString, OsString)>>,
     library: OsString,
     boot: OwnedFd,
     running: Vec<Option<Process>>,
@@ -86,6 +88,7 @@ impl Children {
             program: config.program.clone(),
             args,
             env: config.env.clone(),
+            worker_env: config.worker_env.clone(),
             library: library.into(),
             boot: memfd::create_constant("headrace-boot", &config.boot)?,
             running: (0..config.workers).map(|_| None).collect(),
@@ -98,7 +101,10 @@ impl Children {
         let mut args = self.args.clone();
         args.extend([worker.to_string().into(), incarnation.to_string().into(), self.library.clone()]);
         let inherit = [page.as_fd(), self.boot.as_fd()];
-        let spawn = Spawn { program: &self.program, args: &args, env: &self.env, inherit: &inherit };
+        let own = self.worker_env.get(worker as usize).map_or(&[][..], Vec::as_slice);
+        let is_common = |(name, _): &&(OsString, OsString)| own.iter().all(|(other, _)| other != name);
+        let env: Vec<_> = self.env.iter().filter(is_common).chain(own).cloned().collect();
+        let spawn = Spawn { program: &self.program, args: &args, env: &env, inherit: &inherit };
         let child = spawn.start()?;
         let pipe = |stream, end| Pipe { stream, end: Some(end), lines: Lines::default() };
         self.running[worker as usize] = Some(Process {

@@ -36,6 +36,8 @@ pub struct BrokerConfig {
     pub args: Vec<OsString>,
     /// Its whole environment.
     pub env: Vec<(OsString, OsString)>,
+    /// What each worker has in its environment besides, by number; may be shorter.
+    pub worker_env: Vec<Vec<(OsString, OsString)>>,
     /// Bytes that each worker finds in its boot file.
     pub boot: Vec<u8>,
     /// Where libzmq may be, best guess first.
