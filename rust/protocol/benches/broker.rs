@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 const CLIENT: PeerId = PeerId(0);
 
 fn main() {
-    for tasks in [10_000, 100_000, 1_000_000] {
+    // Sizes may be given: to count instructions, say.
+    let given: Vec<u32> = std::env::args().filter_map(|word| word.parse().ok()).collect();
+    for tasks in if given.is_empty() { vec![10_000, 100_000, 1_000_000] } else { given } {
         report("independent", tasks, (0..tasks).map(|_| Vec::new()).collect(), &(0..tasks).collect::<Vec<u32>>());
         report(
             "chain",

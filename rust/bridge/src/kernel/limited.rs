@@ -2,7 +2,7 @@
 use std::ops::{Deref, DerefMut};
 
 use headrace_kernel::{ClassId, Kernel as Engine, LeaseRequest, Leased, Oracle, Preference, TaskIndex, WorkerId};
-use headrace_protocol::limits::{ANY_CLASS, Demand, FIRST_OWNER, Group, Limits};
+use headrace_protocol::limits::{Demand, FIRST_OWNER, Group, Limits};
 use headrace_wire::ANY_WORKER;
 use rustc_hash::FxHashMap;
 
@@ -70,10 +70,6 @@ impl Limited {
     /// Leases one task to a worker, if it may run one.
     pub(super) fn lease(&mut self, worker: u32) -> Option<Leased> {
         let mut leased = Vec::new();
-        if self.limits.are_plain() {
-            self.lease_from(worker, &[ANY_CLASS, ClassId(1 + worker)], &mut leased);
-            return leased.pop();
-        }
         let mut group = std::mem::take(&mut self.group);
         self.limits.choose(&self.engine, worker, &mut group);
         while leased.is_empty() && self.limits.next_group(&self.engine, worker, &mut group) {

@@ -42,19 +42,13 @@ impl Broker {
         }
     }
 
-    /// Has the kernel lease a batch of what the worker may have, best first.
-    pub(super) fn lease_by_choice(&mut self, number: u32, only_preferred: bool) {
-        let mut group = std::mem::take(&mut self.group);
-        self.limits.choose(&self.kernel, number, &mut group);
-        while self.limits.next_group(&self.kernel, number, &mut group) {
-            self.lease_classes(number, &group.classes, group.seeds, only_preferred);
-            if !self.leased.is_empty() {
-                let class = |lease: &Leased| self.policies.get(self.ledger.slot(lease.task.0).policy).class;
-                self.limits.note_batch(number, self.leased.iter().map(class));
-                break;
-            }
+    /// Notes what the worker takes for the batch that it is leased.
+    #[inline]
+    pub(super) fn note_grants(&mut self, number: u32) {
+        if !self.limits.are_plain() {
+            let class = |lease: &Leased| self.policies.get(self.ledger.slot(lease.task.0).policy).class;
+            self.limits.note_batch(number, self.leased.iter().map(class));
         }
-        self.group = group;
     }
 
     /// What of each class the donor may hand over, so that one of the takers can have it; `None` if only pins matter.
@@ -90,8 +84,13 @@ impl Broker {
     #[inline]
     pub(super) fn end_grant(&mut self, worker: u32, policy: u32) {
         if policy != DEFAULT_POLICY {
-            self.limits.note_end(worker, self.policies.get(policy).class);
+            self.end_grant_of(worker, policy);
         }
+    }
+
+    #[inline(never)]
+    fn end_grant_of(&mut self, worker: u32, policy: u32) {
+        self.limits.note_end(worker, self.policies.get(policy).class);
     }
 
     /// Ends the grants of workers that have no leases for them any more. A cancelled attempt may still run: its worker keeps

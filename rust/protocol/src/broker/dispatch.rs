@@ -9,8 +9,7 @@ use super::ledger::Ledger;
 use super::policy::DEFAULT_POLICY;
 use super::workers::{FRAME_BUDGET_NS, FRAMES_MAX, Worker};
 use super::{Action, Broker, worker_id};
-use crate::limits::ANY_CLASS;
-use headrace_kernel::{ClassId, LeaseRequest, Oracle, Preference, TaskIndex};
+use headrace_kernel::{LeaseRequest, Oracle, Preference, TaskIndex};
 use headrace_wire::{BlobsBuf, Forget, Heartbeat, LEASE_HOLD, LEASE_REPORT, Lease, Message};
 use std::collections::VecDeque;
 
@@ -197,27 +196,25 @@ impl Broker {
     /// Sends one lease frame to a worker; false if there is nothing for it.
     fn lease_frame(&mut self, number: u32, only_preferred: bool, now_ns: u64) -> bool {
         self.leased.clear();
-        if self.limits.are_plain() {
-            let classes = [ClassId(1 + number), ANY_CLASS];
-            let ready = self.kernel.ready_len(ANY_CLASS);
-            let seeds = ready.div_ceil(self.workers.len()) + self.kernel.ready_len(classes[0]);
-            self.lease_classes(number, &classes, seeds, only_preferred);
-        } else {
-            self.lease_by_choice(number, only_preferred);
+        self.limits.choose(&self.kernel, number, &mut self.group);
+        // Once, but where the best that there is to choose from is of no use for now.
+        while self.leased.is_empty() && self.limits.next_group(&self.kernel, number, &mut self.group) {
+            self.lease_group(number, only_preferred);
         }
         if self.leased.is_empty() {
             return false;
         }
+        self.note_grants(number);
         self.send_leases(number, now_ns);
         true
     }
 
-    /// Has the kernel lease a batch of these classes.
-    pub(super) fn lease_classes(&mut self, number: u32, classes: &[ClassId], seeds: usize, only_preferred: bool) {
+    /// Has the kernel lease a batch of the classes that were chosen.
+    fn lease_group(&mut self, number: u32, only_preferred: bool) {
         let request = LeaseRequest {
-            classes,
+            classes: &self.group.classes,
             tasks_max: self.workers[number as usize].frame_tasks_max,
-            seeds_max: u32::try_from(seeds).unwrap_or(u32::MAX),
+            seeds_max: u32::try_from(self.group.seeds).unwrap_or(u32::MAX),
             budget: FRAME_BUDGET_NS,
             only_preferred,
             roots: !self.holds_roots_back(),

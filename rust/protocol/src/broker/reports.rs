@@ -209,8 +209,8 @@ impl Broker {
         let worker = &mut self.workers[number as usize];
         worker.outstanding_ns = worker.outstanding_ns.saturating_sub(cost_ns);
         worker.settle(slot.frame);
-        self.end_grant(number, slot.policy);
         self.uncount_lease(task);
+        self.end_grant(number, slot.policy);
     }
 
     /// A lease is counted no more.

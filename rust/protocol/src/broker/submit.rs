@@ -251,15 +251,11 @@ impl Broker {
             0 => NONE,
             tasks => self.ledger.add_chunk(Payload::within(frame, submit.args.bytes), tasks as u32),
         };
+        let common = submit.task_options.is_empty().then(|| policies[policies.len() - 1]);
         let mut args_start = 0;
         for (local, task) in slots.iter().enumerate() {
             let args_len = submit.args.lens.at(local);
-            let row = if submit.task_options.is_empty() {
-                policies.len() - 1
-            } else {
-                submit.task_options.at(local) as usize
-            };
-            let policy = policies[row];
+            let policy = common.unwrap_or_else(|| policies[submit.task_options.at(local) as usize]);
             if policy != DEFAULT_POLICY {
                 self.policies.add_task(policy);
                 if self.policies.get(policy).queue_timeout_ms > 0 {

@@ -14,9 +14,10 @@
 //! [`PASSED_MAX`] times the class has what it takes reserved: nobody else is granted any, so it is given once enough has
 //! come back.
 
-use super::{Class, Limits, Thing};
+use super::{ANY_CLASS, Class, Limits, Thing};
 use headrace_kernel::{ClassId, Kernel, WorkerId};
 use headrace_wire::ANY_WORKER;
+use smallvec::SmallVec;
 use std::cmp::Reverse;
 
 /// How often a class may be overtaken. Small, because each time may be as long as a task; above a few, because what comes
@@ -47,8 +48,30 @@ pub struct Group {
 
 impl Limits {
     /// Looks for classes with tasks for the worker; [`Limits::next_group`] gives them, best first.
+    #[inline]
     pub fn choose(&mut self, kernel: &Kernel, worker: u32, group: &mut Group) {
         group.next = 0;
+        if !self.are_plain() {
+            self.find_candidates(kernel, worker);
+        }
+    }
+
+    /// Fills in the classes of the next owner of which the worker can have what they take, all at once. False if there is
+    /// none.
+    #[inline]
+    pub fn next_group(&self, kernel: &Kernel, worker: u32, group: &mut Group) -> bool {
+        if !self.are_plain() {
+            return self.next_owner(kernel, worker, group);
+        }
+        // Nothing is looked at but what is always there.
+        let (mine, any) = (ClassId(1 + worker), ANY_CLASS);
+        group.classes.clear();
+        group.classes.extend([mine, any]);
+        group.seeds = kernel.ready_len(any).div_ceil(self.workers as usize) + kernel.ready_len(mine);
+        std::mem::replace(&mut group.next, 1) == 0
+    }
+
+    fn find_candidates(&mut self, kernel: &Kernel, worker: u32) {
         self.reserve(kernel);
         let mut found = std::mem::take(&mut self.found);
         found.clear();
@@ -69,9 +92,7 @@ impl Limits {
         self.found = found;
     }
 
-    /// Fills in the classes of the next owner of which the worker can have what they take, all at once. False if there is
-    /// none.
-    pub fn next_group(&self, kernel: &Kernel, worker: u32, group: &mut Group) -> bool {
+    fn next_owner(&self, kernel: &Kernel, worker: u32, group: &mut Group) -> bool {
         group.classes.clear();
         group.seeds = 0;
         let things = self.offer.things();
@@ -97,13 +118,15 @@ impl Limits {
 
     /// Notes that a worker was leased a batch of these classes, one entry a task.
     pub fn note_batch(&mut self, worker: u32, classes: impl Iterator<Item = ClassId>) {
-        let mut leased: Vec<ClassId> = Vec::new();
+        let mut counted: SmallVec<[(ClassId, u32); 4]> = SmallVec::new();
         for class in classes {
-            if !leased.contains(&class) {
-                leased.push(class);
+            match counted.iter_mut().find(|count| count.0 == class) {
+                Some(count) => count.1 += 1,
+                None => counted.push((class, 1)),
             }
-            self.note_lease(worker, class);
         }
+        counted.iter().for_each(|&(class, leases)| self.note_leases(worker, class, leases));
+        let leased: SmallVec<[ClassId; 4]> = counted.iter().map(|count| count.0).collect();
         self.batches += 1;
         for class in &leased {
             if let Some(class) = self.classes.get_mut(*class) {

@@ -89,13 +89,13 @@ impl Grants {
         })
     }
 
-    /// A lease more.
-    pub(super) fn lease(&mut self, worker: u32, class: ClassId, demand: &Demand) {
+    /// So many leases more.
+    pub(super) fn lease(&mut self, worker: u32, class: ClassId, demand: &Demand, more: u32) {
         let holding = &mut self.workers[worker as usize];
         match holding.leases.iter_mut().find(|(known, leases)| *known == class && *leases > 0) {
-            Some((_, leases)) => *leases += 1,
+            Some((_, leases)) => *leases += more,
             None => {
-                holding.leases.push((class, 1));
+                holding.leases.push((class, more));
                 for &(thing, amount) in demand {
                     let held = &mut holding.held[thing as usize];
                     let more = amount.saturating_sub(*held);

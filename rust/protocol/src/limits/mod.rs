@@ -118,10 +118,10 @@ impl Limits {
         self.suits(worker, entry) && self.grants.would_fit(&self.classes, self.offer.things(), worker, class, from)
     }
 
-    /// A lease of the class began.
-    pub fn note_lease(&mut self, worker: u32, class: ClassId) {
-        if let Some(class_) = self.classes.get(class).filter(|class| !class.demand.is_empty()) {
-            self.grants.lease(worker, class, &class_.demand);
+    /// So many leases of the class began.
+    fn note_leases(&mut self, worker: u32, class: ClassId, leases: u32) {
+        if let Some(entry) = self.classes.get(class).filter(|entry| !entry.demand.is_empty()) {
+            self.grants.lease(worker, class, &entry.demand, leases);
         }
     }
 
