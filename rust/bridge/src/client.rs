@@ -17,10 +17,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use headrace_protocol::client::{CALLS, Client};
+use headrace_protocol::client::{CALLS, Client, Reply};
 use headrace_runtime::broker::{BrokerConfig, BrokerHandle};
 use headrace_runtime::inproc::Interest;
-use headrace_wire::{Hello, PROTOCOL_VERSION, Role, State};
+use headrace_wire::{Because, Hello, NO_WORKER, PROTOCOL_VERSION, Role, State};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
@@ -69,6 +69,9 @@ type StateParts = (
     Vec<(String, u64)>,
     (u64, u64),
 );
+
+/// Where a task is: place, worker, pid, attempt, milliseconds, text, stacks.
+type WhyParts = (u8, Option<u32>, u32, u32, u64, String, String);
 
 /// Lines that tasks wrote, as (worker, stream, text).
 type LineParts<'py> = Vec<(u32, u8, Bound<'py, PyBytes>)>;
@@ -252,15 +255,15 @@ impl ClientCore {
     /// Asks the broker for the state of a run; `None` if the session is over.
     fn query(&self, py: Python<'_>, run: u32) -> PyResult<Option<StateParts>> {
         self.session.check_process(py)?;
-        let number = self.session.command(|tables| tables.machine().map(|machine| machine.query(run)));
-        let Some(number) = number else { return Ok(None) };
-        let answer = self
-            .session
-            .wait(py, Interest::RunEnd { run }, Deadline::after(None), |state| state.tables.poll_state(number));
-        if answer.is_err() {
-            self.session.command(|tables| tables.machine().map(|machine| machine.forget_query(number)));
-        }
-        Ok(answer?.flatten().map(|reply| state_parts(&reply.state())))
+        let reply = self.ask(py, run, |machine| machine.query(run))?;
+        Ok(reply.and_then(|reply| reply.state().map(|state| state_parts(&state))))
+    }
+
+    /// Asks the broker where a task is and what it waits for, and maybe for the stacks of its process: the place as its
+    /// number on the wire, worker, pid, attempt, milliseconds since it runs, text, stacks. `None` if the session is over.
+    fn why(&self, py: Python<'_>, run: u32, index: u32, stacks: bool) -> PyResult<Option<WhyParts>> {
+        let reply = self.ask(py, run, |machine| machine.why(run, index, stacks))?;
+        Ok(reply.and_then(|reply| reply.because().map(|because| why_parts(&because))))
     }
 
     /// Has `wait_watches` tell `number` once something has happened: the end of call `index`; the end of `run` if it is
@@ -393,6 +396,19 @@ impl ClientCore {
         Err(PyErr::from_value(why.into_bound(py)))
     }
 
+    /// Asks the broker something and waits for the answer; `None` if the session is over.
+    fn ask(&self, py: Python<'_>, run: u32, question: impl FnOnce(&mut Client) -> u64) -> PyResult<Option<Reply>> {
+        self.session.check_process(py)?;
+        let Some(number) = self.session.command(|tables| tables.machine().map(question)) else { return Ok(None) };
+        let answer = self
+            .session
+            .wait(py, Interest::RunEnd { run }, Deadline::after(None), |state| state.tables.poll_reply(number));
+        if answer.is_err() {
+            self.session.command(|tables| tables.machine().map(|machine| machine.forget_question(number)));
+        }
+        Ok(answer?.flatten())
+    }
+
     fn place(&self) -> Place<'_> {
         Place { workers: self.workers, offer: &self.offer }
     }
@@ -409,6 +425,12 @@ impl ClientCore {
         }
         submit::submit_graph(py, &self.session, &self.submitting, self.place(), graph, keep, priority)
     }
+}
+
+fn why_parts(because: &Because<'_>) -> WhyParts {
+    let Because { state, worker, pid, attempt, since_ms, text, stacks, .. } = *because;
+    let worker = (worker != NO_WORKER).then_some(worker);
+    (state, worker, pid, attempt, since_ms, text.to_owned(), stacks.to_owned())
 }
 
 fn state_parts(state: &State<'_>) -> StateParts {

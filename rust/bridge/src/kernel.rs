@@ -1,5 +1,6 @@
 //! The kernel for the modes that run tasks in the client's own process: slots as plain numbers, one call an event.
 mod limited;
+mod why;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -203,6 +204,14 @@ impl Kernel {
         }
         freed.iter().for_each(|slot| engine.forget(*slot));
         (ended, dead, freed)
+    }
+
+    /// Where a task is and what it waits for: its place as the number on the wire, worker, attempt, milliseconds since it
+    /// runs, and a text with slots between NULs in the places of keys. `running_ms` says for how long each worker has been
+    /// running its task.
+    fn why(&self, slot: u32, running_ms: Vec<u64>) -> (u8, Option<u32>, u32, u64, String) {
+        let place = why::explain(&self.lock(), slot, &running_ms);
+        (place.state as u8, place.worker, place.attempt, place.since_ms, place.text)
     }
 
     /// How many of these tasks are ready.

@@ -56,6 +56,7 @@ mod _core {
         install::<Add>(&py.get_type::<Graph>())?;
         install::<SorterAdd>(&py.get_type::<Sorter>())?;
         install::<SorterDone>(&py.get_type::<Sorter>())?;
+        module.add("STACKS_SIGNAL", headrace_sys::pidfd::STACKS_SIGNAL)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

@@ -320,6 +320,13 @@ impl Kernel {
         self.board.ready.levels(place).find(|&(_, queue)| self.board.lists.get(queue).len > 0).map(|level| level.0)
     }
 
+    /// The ready tasks of a class in the order in which they go.
+    pub fn ready_tasks(&self, class: ClassId) -> impl Iterator<Item = TaskIndex> + '_ {
+        let place = self.board.ready.place(class);
+        let queues = place.map(|place| self.board.ready.levels(place)).into_iter().flatten();
+        queues.flat_map(|(_, queue)| self.board.lists.iter(&self.board.tasks, queue))
+    }
+
     /// The classes with tasks that wait for nothing but what the worker has in its queue (K2).
     pub fn follower_classes(&self, worker: WorkerId) -> impl Iterator<Item = ClassId> + '_ {
         let worker = self.board.workers.get(worker.at()).and_then(Option::as_ref);

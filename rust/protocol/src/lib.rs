@@ -6,4 +6,5 @@ pub mod chunks;
 pub mod client;
 pub mod limits;
 pub mod store;
+pub mod why;
 pub mod worker;

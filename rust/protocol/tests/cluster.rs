@@ -387,7 +387,7 @@ impl Cluster {
             }
             Action::Kill { worker } => self.kill(worker as usize),
             Action::Cut { peer } => panic!("{peer:?} means well, and was cut"),
-            Action::Forget { .. } | Action::Look { .. } | Action::CloseSegment { .. } => {}
+            Action::Forget { .. } | Action::Look { .. } | Action::DumpStacks { .. } | Action::CloseSegment { .. } => {}
             Action::Segment { worker: Some(worker), news } => {
                 let Some(process) = &mut self.workers[worker as usize] else { return };
                 match news {

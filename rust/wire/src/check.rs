@@ -44,7 +44,9 @@ no_rules!(
     Want,
     Death<'_>,
     Overrun,
-    Overdue
+    Overdue,
+    Why<'_>,
+    Because<'_>
 );
 
 impl Check for Release<'_> {

@@ -14,6 +14,7 @@ pub(super) struct Limited {
     offer: Offer,
     /// What tasks may be pinned to.
     workers: u32,
+    runners: u32,
     /// Whether whoever runs tasks stands in for all workers: then pins mean nothing.
     has_stand_ins: bool,
     /// Classes of tasks that are not of the plain ones, by slot.
@@ -31,6 +32,7 @@ impl Limited {
             limits: Limits::new(runners, (*offer).clone()),
             offer,
             workers,
+            runners,
             has_stand_ins: stand_ins.is_some(),
             classes: FxHashMap::default(),
             group: Group::default(),
@@ -65,6 +67,24 @@ impl Limited {
         if let Some(class) = self.classes.remove(&slot) {
             self.limits.leave_class(class);
         }
+    }
+
+    /// The class of a task, also while nobody may run it.
+    pub(super) fn class(&self, task: TaskIndex) -> ClassId {
+        self.classes.get(&task.0).copied().unwrap_or_else(|| self.engine.class_of(task))
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Whoever runs tasks: workers, or those who stand in for them.
+    pub(super) fn runners(&self) -> u32 {
+        self.runners
+    }
+
+    pub(super) fn has_stand_ins(&self) -> bool {
+        self.has_stand_ins
     }
 
     /// Leases one task to a worker, if it may run one.

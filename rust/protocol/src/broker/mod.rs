@@ -36,6 +36,7 @@ mod store;
 mod streaming;
 mod submit;
 mod timers;
+mod why;
 mod workers;
 
 pub use action::{Action, PeerId, SegmentNews, Wake};
@@ -152,6 +153,8 @@ pub struct Broker {
     columns: LeaseColumns,
     leased: Vec<Leased>,
     group: Group,
+    /// Answers that wait for the stacks of processes.
+    pending: Vec<why::Pending>,
     shutting_down: bool,
     given_up: bool,
     /// Whether the kernel has more slots to free than fit into one turn.
@@ -199,6 +202,7 @@ impl Broker {
             columns: LeaseColumns::default(),
             leased: Vec::new(),
             group: Group::default(),
+            pending: Vec::new(),
             shutting_down: false,
             given_up: false,
             freeing: false,
@@ -248,6 +252,7 @@ impl Broker {
             (Some(&Peer::Worker(worker)), Message::Report(report)) => {
                 self.handle_report(worker, frame, &report, now_ns);
             }
+            (Some(Peer::Client(_) | Peer::Observer { .. }), Message::Why(why)) => self.handle_why(peer, &why, now_ns),
             (Some(_), Message::Heartbeat(_)) => {}
             (Some(&Peer::Worker(worker)), Message::Overdue(overdue)) => self.handle_overdue(worker, &overdue, now_ns),
             (Some(Peer::Client(_)), Message::Put(put)) => self.handle_put(peer, frame, &put, now_ns),

@@ -68,6 +68,7 @@ impl Broker {
             }
             self.take_back(worker);
             self.limits.lose_worker(worker);
+            self.handle_stacks(worker, "its process has ended");
             self.lose_store_peer(peer, now_ns);
         }
         if self.workers[worker as usize].start_failures >= START_FAILURES_MAX {

@@ -101,6 +101,11 @@ impl Limits {
         self.grants.used(thing)
     }
 
+    /// The class that waits for a thing and lets nobody else have any.
+    pub fn reserved_for(&self, thing: u32) -> Option<ClassId> {
+        self.reserved[thing as usize].map(|(_, class)| class)
+    }
+
     /// What one worker holds of each thing.
     pub fn held(&self, worker: u32) -> &[u64] {
         self.grants.held(worker)

@@ -134,15 +134,22 @@ impl Offer {
 #[derive(Clone, Copy, Debug)]
 pub struct Amount<'a>(pub &'a str, pub u64);
 
-impl fmt::Display for Amount<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Amount(name, amount) = *self;
+impl Amount<'_> {
+    /// The amount alone, in the unit that suits the resource.
+    pub fn number(self) -> String {
+        let Amount(name, amount) = self;
         // The one resource whose amounts are bytes, by its name.
         let powers = if name == "memory" && amount > 0 { amount.trailing_zeros() as usize / 10 } else { 0 };
         match powers.min(UNITS.len()).checked_sub(1) {
-            Some(unit) => write!(f, "{name}={}{}", amount >> (10 * (unit + 1)), UNITS[unit]),
-            None => write!(f, "{name}={amount}"),
+            Some(unit) => format!("{}{}", amount >> (10 * (unit + 1)), UNITS[unit]),
+            None => amount.to_string(),
         }
+    }
+}
+
+impl fmt::Display for Amount<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.0, self.number())
     }
 }
 

@@ -68,6 +68,15 @@ pub(crate) enum Said {
     Kill {
         worker: u32,
     },
+    DumpStacks {
+        worker: u32,
+    },
+    Because {
+        number: u64,
+        place: u8,
+        text: String,
+        stacks: String,
+    },
     Cut {
         peer: PeerId,
     },
@@ -454,6 +463,7 @@ impl Story {
                 Action::Cut { peer } => Said::Cut { peer },
                 Action::Forget { peer } => Said::Gone { peer },
                 Action::Look { .. } => Said::Other,
+                Action::DumpStacks { worker } => Said::DumpStacks { worker },
                 Action::Segment { worker, news } => Said::Segment { worker, news },
                 Action::CloseSegment { segment, discard } => Said::CloseSegment { segment, discard },
                 Action::Spill { job, file, create, parts } => Said::Spill { job, file, create, parts },
@@ -508,6 +518,12 @@ impl Story {
                 Said::Moved { run: moved.run, values }
             }
             Message::Goodbye(goodbye) => Said::Goodbye { peer, reason: goodbye.reason, text: goodbye.text.into() },
+            Message::Because(because) => Said::Because {
+                number: because.number,
+                place: because.state,
+                text: because.text.into(),
+                stacks: because.stacks.into(),
+            },
             Message::Log(log) => Said::Log { text: log.text.to_vec() },
             Message::State(state) => {
                 self.state = Some(Counts {

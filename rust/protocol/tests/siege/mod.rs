@@ -217,6 +217,7 @@ impl Siege {
                         self.seats[seat] = self.new_peer();
                     }
                 }
+                Action::DumpStacks { worker } => self.broker.handle_stacks(worker, ""),
                 Action::Interrupt { .. } | Action::Look { .. } | Action::Segment { .. } => {}
             }
         }

@@ -6,6 +6,7 @@
 mod children;
 mod lines;
 mod spiller;
+mod stacks;
 mod turn;
 
 use crate::clock;

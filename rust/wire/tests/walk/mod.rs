@@ -56,6 +56,8 @@ pub(crate) fn walk(message: &Message<'_>) -> u64 {
         Message::Moved(moved) => moved.index.iter().zip(moved.values.iter()).map(|(_, value)| value.len() as u64).sum(),
         Message::Hello(_) | Message::Welcome(_) | Message::Goodbye(_) | Message::Heartbeat(_) => 0,
         Message::Query(_) | Message::Log(_) | Message::Death(_) | Message::Overrun(_) => 0,
+        Message::Why(why) => why.key.len() as u64,
+        Message::Because(because) => (because.text.len() + because.stacks.len()) as u64,
         Message::Overdue(overdue) => u64::from(overdue.task) + u64::from(overdue.attempt),
         Message::Policy(policy) => {
             let amounts = policy.amounts.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap()));
