@@ -8,15 +8,16 @@ from typing import Any, Generic, NoReturn, Self, TypeVar, final, overload
 from _typeshed import SupportsItems
 from typing_extensions import Buffer, disjoint_base
 
+from headrace._kernel import Kernel as Kernel
+from headrace._kernel import Offer as Offer
 from headrace.graph import Graph as _PythonGraph
+from headrace.options import Policy as _Policy
 
 _T = TypeVar("_T")
 _T_co = TypeVar("_T_co", covariant=True)
 
 __version__: str
-
-#: As of `headrace.options.policy_of`.
-_Policy = tuple[int, int, int, int, int, int, list[tuple[str, int]], list[str]]
+STACKS_SIGNAL: int
 
 # -- graph -------------------------------------------------------------------------------------------------------------
 
@@ -254,6 +255,8 @@ class ClientCore:
     def embedded(
         *,
         workers: int,
+        offer: Offer,
+        worker_environments: list[list[tuple[str, str]]],
         program: str,
         arguments: list[str],
         environment: list[tuple[str, str]],
@@ -271,7 +274,7 @@ class ClientCore:
         """Start an embedded broker with its workers, and a session with it."""
 
     @staticmethod
-    def local(workers: int) -> ClientCore:
+    def local(workers: int, offer: Offer) -> ClientCore:
         """Open a session whose tasks this process runs by itself."""
 
     @property
@@ -343,7 +346,9 @@ class ClientCore:
 class RunCore:
     """A submitted graph. Base of `headrace.Run`."""
 
-    def __new__(cls, client: object, core: ClientCore, graph: _PythonGraph, keep: object) -> RunCore: ...
+    def __new__(
+        cls, client: object, core: ClientCore, graph: _PythonGraph, keep: object, priority: int = 0
+    ) -> RunCore: ...
     @property
     def number(self) -> int:
         """Number of the run in its session."""
@@ -401,31 +406,6 @@ class ExternalRef:
     def _arrived(self) -> bool: ...
     def _wait_arrival(self, timeout: float | None = None) -> bool: ...
     def _outcome(self, key: str) -> tuple[Any, BaseException | None]: ...
-
-@final
-class Kernel:
-    """Which tasks are ready, and which results are alive, where tasks run in the client's own process.
-
-    `rust/bridge/src/kernel.rs` says what each method does.
-    """
-
-    def __new__(cls, workers: int, *, stand_ins: int | None = None) -> Kernel: ...
-    def externals(self, graph: _PythonGraph) -> list[tuple[int, int]]: ...
-    def submit(self, graph: _PythonGraph, count: int, externals: list[int], keep: list[int]) -> list[int]: ...
-    def submit_one(self, externals: list[int], worker: int | None = None, priority: int = 0) -> int: ...
-    def lease(self, worker: int) -> tuple[int, int] | None: ...
-    def predecessors(self, slot: int) -> list[int]: ...
-    def complete(self, worker: int, slot: int, attempt: int) -> bool: ...
-    def fail(self, worker: int, slot: int, attempt: int) -> bool: ...
-    def give_back(self, worker: int, slot: int, attempt: int) -> bool: ...
-    def park(self, slot: int) -> int: ...
-    def unpark(self, slot: int, parked: int) -> None: ...
-    def cancel(self, slots: list[int]) -> None: ...
-    def hold(self, slot: int) -> None: ...
-    def unhold(self, slot: int) -> None: ...
-    def drain(self) -> tuple[list[tuple[int, int | None]], list[int], list[int]]: ...
-    def count_ready(self, slots: list[int]) -> int: ...
-    def open(self) -> tuple[int, int, int]: ...
 
 def forget_parent() -> None:
     """Make every client of the parent unusable in a forked child."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 from headrace._core import Node, Nodes, forget_parent
 from headrace.errors import UsageError
 from headrace.limits import Lives, checked_lives
+from headrace.options import check_int
 from headrace.runs import Run
 
 if TYPE_CHECKING:
@@ -45,8 +46,8 @@ class Engine(Protocol):
     #: A thread of its own that is back from native code when `stop` returns.
     thread: threading.Thread | None
 
-    def submit(self, client: Client, graph: Graph, keep: Any) -> Run:
-        """Start a run."""
+    def submit(self, client: Client, graph: Graph, keep: Any, priority: int) -> Run:
+        """Start a run, whose tasks have so much more priority."""
 
     def call(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, str]:
         """Start a call; give its index within the run of calls, and its key."""
@@ -92,6 +93,10 @@ class Client:
         oom_limit: the same for deaths by the kernel's OOM killer, which are counted apart: `WorkerOOM`.
         max_tasks_per_worker: tasks after which a worker process leaves and a fresh one takes its place, for code that
             leaks; by default they stay. Processes only.
+        resources: how much there is of what tasks ask for by their option `resources`, such as
+            `{"license": 2, "memory": "48GiB", "gpu": 2}`. Memory is this machine's unless it is given, and is counted,
+            not measured. GPUs are divided among the worker processes, which see their own by CUDA_VISIBLE_DEVICES.
+        limits: by tag, how many workers may run tasks with that tag at once.
 
     Raises:
         UsageError: an argument is not usable.
@@ -115,29 +120,34 @@ class Client:
         crash_limit: int = 3,
         oom_limit: int = 1,
         max_tasks_per_worker: int | None = None,
+        resources: Mapping[str, int | str] | None = None,
+        limits: Mapping[str, int] | None = None,
     ) -> None:
         if address is not None:
             raise UsageError(f"remote brokers come with a later version; Client() without {address!r} starts its own")
         self._workers = _checked_workers(workers)
         self._mode = mode
         lives = checked_lives(crash_limit, oom_limit, max_tasks_per_worker)
-        self._engine = _start(mode, self._workers, preload, setup, env, store_limit, spill_dir, spill_limit, lives)
+        spill = (spill_dir, spill_limit)
+        self._engine = _start(mode, self._workers, preload, setup, env, store_limit, spill, lives, resources, limits)
         self._core = self._engine.core
         self._closing = threading.Lock()
         self._open = True
         self._dispatching: Dispatcher | None = None
         _clients.add(self)
 
-    def submit(self, graph: Graph, keep: Keep | None = None) -> Run:
+    def submit(self, graph: Graph, keep: Keep | None = None, *, priority: int = 0) -> Run:
         """Start to run a graph, and return at once. Every task runs, whatever is kept.
 
         Args:
             graph: copied as it is now.
             keep: nodes or keys whose results are wanted; by default those of all sinks. Other results live only as
                 long as a task needs them.
+            priority: what is added to the priority of each task, so that it goes before those of other runs, or behind.
 
         Raises:
             GraphError: something in `keep` is not of this graph.
+            NoSuitableWorker: no worker can ever run a task of it as its options ask.
             StoreFull: the large arguments find no room in shared memory. Nothing was submitted.
             UsageError: the client is closed, or it is not the one of a future or ref among the arguments.
 
@@ -145,7 +155,8 @@ class Client:
         the interpreter is free meanwhile.
         """
         self._check_open()
-        return self._engine.submit(self, graph, keep)
+        check_int("priority", priority, -(2**31), 2**31 - 1)
+        return self._engine.submit(self, graph, keep, priority)
 
     def call(self, fn: Callable[..., R], /, *args: Any, **kwargs: Any) -> Future[R]:
         """Start a single call, and return its future at once.
@@ -162,6 +173,7 @@ class Client:
 
         Raises:
             ArgumentNotPicklable: an argument, or the function, cannot travel.
+            NoSuitableWorker: no worker can ever run it as its options ask.
             StoreFull: the large arguments find no room in shared memory.
             UsageError: the client is closed, or it is not the one of a future or ref among the arguments.
         """
@@ -363,10 +375,14 @@ def _start(
     setup: Callable[[], object] | None,
     env: Mapping[str, str] | None,
     store_limit: int | None,
-    spill_dir: str | os.PathLike[str] | None,
-    spill_limit: int | None,
+    spill: tuple[str | os.PathLike[str] | None, int | None],
     lives: Lives,
+    resources: Mapping[str, object] | None,
+    limits: Mapping[str, int] | None,
 ) -> Engine:
+    from headrace.resources import offered
+
+    offer, environments = offered(resources, limits, workers=workers, processes=mode == "processes", env=env)
     if mode == "processes":
         from headrace.embedded import Embedded
         from headrace.limits import default_store_limit, spill_place
@@ -375,13 +391,14 @@ def _start(
             store_limit = default_store_limit()
         elif not isinstance(store_limit, int) or store_limit <= 0:
             raise UsageError(f"store_limit takes a number of bytes, not {store_limit!r}")
-        return Embedded(workers, preload, setup, env, store_limit, spill_place(spill_dir, spill_limit), lives)
+        place = spill_place(*spill)
+        return Embedded(workers, preload, setup, env, store_limit, place, lives, offer, environments)
     if mode in ("threads", "sync"):
         from headrace.local import Local
 
         if lives.tasks_max is not None:
             raise UsageError("max_tasks_per_worker is for worker processes; this mode runs tasks in this process")
-        return Local(workers, mode == "threads", preload, setup, env)
+        return Local(workers, mode == "threads", preload, setup, env, offer)
     raise UsageError(f"mode takes 'processes', 'threads' or 'sync', not {mode!r}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from headrace._core import ClientCore
+from headrace._core import ClientCore, Offer
 from headrace.errors import ArgumentNotPicklable, InfraError, UsageError
 from headrace.launch import prepare
 from headrace.output import Printer
@@ -38,10 +38,14 @@ class Embedded:
         store_limit: int,
         spill: tuple[str, int],
         lives: Lives,
+        offer: Offer,
+        environments: list[list[tuple[str, str]]],
     ) -> None:
         launch = prepare(preload, setup, env)
         self.core = ClientCore.embedded(
             workers=workers,
+            offer=offer,
+            worker_environments=environments,
             program=launch.program,
             arguments=launch.arguments,
             environment=launch.environment,
@@ -59,9 +63,9 @@ class Embedded:
         self._printer = Printer(self.core)
         self.thread: threading.Thread | None = self._printer.thread
 
-    def submit(self, client: Client, graph: Graph, keep: Any) -> Run:
-        """Start a run."""
-        return Run(client, self.core, graph, keep)
+    def submit(self, client: Client, graph: Graph, keep: Any, priority: int) -> Run:
+        """Start a run, whose tasks have so much more priority."""
+        return Run(client, self.core, graph, keep, priority)
 
     def call(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, str]:
         """Start a call."""

@@ -41,7 +41,7 @@ def _is_count(number: object, most: int) -> bool:
 
 def default_store_limit() -> int:
     """Give half of the memory that this process may use: of its control group's limit, or of what is available."""
-    return min(_available(), *_group_limits()) // 2
+    return min(_available(), *group_limits()) // 2
 
 
 def _available() -> int:
@@ -53,7 +53,7 @@ def _available() -> int:
     return 1 << 62
 
 
-def _group_limits() -> list[int]:
+def group_limits() -> list[int]:
     """Give the limits of this process's control groups, of version 1 or 2; at least one number."""
     limits = [1 << 62]
     try:

@@ -11,9 +11,9 @@ from contextlib import nullcontext
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
-from headrace._core import ClientCore, Kernel, Node, Nodes
+from headrace._core import ClientCore, Kernel, Node, Nodes, Offer
 from headrace.current import Current, running
-from headrace.errors import NoSuitableWorker, UsageError
+from headrace.errors import UsageError
 from headrace.failures import cancelled, failed, skipped
 from headrace.interrupts import Uninterrupted
 from headrace.launch import check_preparation
@@ -48,14 +48,15 @@ class Local:
         preload: Sequence[str],
         setup: Callable[[], object] | None,
         env: Mapping[str, str] | None,
+        offer: Offer,
     ) -> None:
         if env:
             raise UsageError("env is for worker processes; tasks of this mode share this process's environment")
         check_preparation(preload, setup)
-        self.core = ClientCore.local(workers)
+        self.core = ClientCore.local(workers, offer)
         self.thread: threading.Thread | None = None
         self._count = workers
-        self._kernel = Kernel(workers, stand_ins=None if threads else SYNC_DEPTH_MAX)
+        self._kernel = Kernel(workers, offer, stand_ins=None if threads else SYNC_DEPTH_MAX)
         # Reentrant, because a finalizer that stops the engine may run wherever memory is allocated.
         self._lock = threading.RLock()
         self._section = Uninterrupted(self._lock)
@@ -87,25 +88,25 @@ class Local:
 
     # -- commands ----------------------------------------------------------------------------------------------------
 
-    def submit(self, client: Client, graph: Graph, keep: Any) -> Run:
+    def submit(self, client: Client, graph: Graph, keep: Any, priority: int) -> Run:
         """Start a run; in mode "sync", finish it."""
         if not isinstance(keep, NoneType | Node | Nodes | str | list | tuple):
             keep = list(keep)  # what it yields is the user's code, which Ctrl-C may end
         with self._section:
             run = Run(client, self.core, graph, keep)
             try:
-                self._enter(run, graph)
+                self._enter(run, graph, priority)
             except BaseException:
                 self.core.finish(run.number)  # or the client would wait for it
                 raise
         self._work_here()
         return run
 
-    def _enter(self, run: Run, graph: Graph) -> None:
+    def _enter(self, run: Run, graph: Graph, priority: int) -> None:
         self._follow_holds()
         batch = GraphBatch(run, graph, self._count)
         inputs = [self._batches[number].slot(index) for number, index in self._kernel.externals(graph)]
-        slots = self._kernel.submit(graph, batch.total, inputs, list(batch.kept))
+        slots = self._kernel.submit(graph, batch.total, inputs, list(batch.kept), priority)
         batch.enter(slots)
         self._batches[batch.run] = batch
         self._where.update((slot, (batch, index)) for index, slot in enumerate(slots))
@@ -115,16 +116,13 @@ class Local:
     def call(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, str]:
         """Start a call; in mode "sync", finish it."""
         call = Call(self.core.session, fn, args, kwargs)
-        if call.worker is not None and call.worker >= self._count:
-            raise NoSuitableWorker(
-                f"{call.name!r} is pinned to worker {call.worker}; workers are 0 to {self._count - 1}"
-            )
         with self._section:
             self._follow_holds()
             inputs = [self._batches[run].slot(index) for run, index in call.inputs]
             index, call.key = self.core.open_call(call.name, call.key)
             try:
-                slot = self._kernel.submit_one(inputs, call.worker, call.priority)
+                policy = call.policy and call.policy[0]
+                slot = self._kernel.submit_one(inputs, call.name, call.worker, call.priority, policy)
             except BaseException as error:
                 self.core.settle(CALLS, index, None, error)  # or the client would wait for it
                 raise
@@ -290,9 +288,11 @@ class Local:
         with self._section:
             counts = task.batch.counts
             counts.busy_s[self._number(task)] += time.monotonic() - started_s
+            self._kernel.release(task.worker)
             if self._running.get(task.slot) is task:  # the slot of a cancelled one may be another's by now
                 del self._running[task.slot]
             if task.cancelled:
+                self._work.notify_all()  # what it held is free
                 return
             if error is not None and self._policies.retry(task):
                 counts.leased -= 1

@@ -117,9 +117,10 @@ def _check_key(value: object) -> None:
         raise UsageError(f"option key must be a text without lone surrogates, not {value!a}")
 
 
-def _check_int(name: str, value: object, lowest: int, highest: int) -> None:
+def check_int(where: str, value: object, lowest: int, highest: int) -> None:
+    """Raise `UsageError` for what is no whole number from `lowest` to `highest`; `where` names it."""
     if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
-        raise UsageError(f"option {name} must be an int from {lowest:,} to {highest:,}, not {value!r}")
+        raise UsageError(f"{where} must be an int from {lowest:,} to {highest:,}, not {value!r}")
 
 
 def _check_names(name: str, value: object) -> None:
@@ -170,11 +171,11 @@ def _is_name(value: object) -> bool:
 #: Every option with the check of its value.
 KNOWN: dict[str, Callable[[Any], object]] = {
     "key": _check_key,
-    "priority": lambda value: _check_int("priority", value, -(2**31), 2**31 - 1),
-    "worker": lambda value: _check_int("worker", value, 0, 65_535),
-    "nout": lambda value: _check_int("nout", value, 1, NOUT_MAX),
+    "priority": lambda value: check_int("option priority", value, -(2**31), 2**31 - 1),
+    "worker": lambda value: check_int("option worker", value, 0, 65_535),
+    "nout": lambda value: check_int("option nout", value, 1, NOUT_MAX),
     "writable": lambda value: _check_names("writable", value),
-    "retries": lambda value: _check_int("retries", value, 0, RETRIES_MAX),
+    "retries": lambda value: check_int("option retries", value, 0, RETRIES_MAX),
     "retry_on": _check_retry_on,
     "backoff": _check_backoff,
     "timeout_s": lambda value: check_seconds("option timeout_s", value),

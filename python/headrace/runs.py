@@ -29,7 +29,7 @@ class Run(RunCore):
 
     __slots__ = ("_client", "_last")
 
-    def __init__(self, client: Client, core: ClientCore, graph: Graph, keep: Any) -> None:
+    def __init__(self, client: Client, core: ClientCore, graph: Graph, keep: Any, priority: int = 0) -> None:
         self._client = client
         self._last: RunStatistics | None = None
 

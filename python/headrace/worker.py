@@ -39,8 +39,8 @@ def main() -> None:
 
 def work(arguments: Sequence[str]) -> int:
     """Boot, run tasks, and return the exit code."""
-    status_fd, control_fd, boot_fd, endpoint, number, incarnation, libzmq = arguments
-    prepare_process()
+    status_fd, control_fd, boot_fd, endpoint, number, incarnation, libzmq, stacks_fd = arguments
+    prepare_process(int(stacks_fd))
     worker = None
     try:
         # First of all: from here on this process cannot outlive its broker, and the connection comes up meanwhile.
@@ -63,16 +63,21 @@ def work(arguments: Sequence[str]) -> int:
     return 0
 
 
-def prepare_process() -> None:
-    """Give tasks an empty `__main__`, streams that leave line by line, and a traceback when they crash the process."""
+def prepare_process(stacks_fd: int) -> None:
+    """Give tasks an empty `__main__`, streams that leave line by line, and a traceback when they crash the process.
+
+    On a signal of the broker the process writes the stacks of all its threads to `stacks_fd`, whatever it hangs in.
+    """
     sys.modules["__main__"] = type(sys)("__main__")
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    if sys.stderr is not None:
-        import faulthandler
+    import faulthandler
 
+    if sys.stderr is not None:
         faulthandler.enable(sys.stderr)
+    os.set_inheritable(stacks_fd, False)
+    faulthandler.register(_core.STACKS_SIGNAL, stacks_fd)
 
 
 def prepare_for_tasks(worker: _core.Worker) -> None:

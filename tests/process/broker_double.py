@@ -82,7 +82,7 @@ class Task:
 
 
 class Process:
-    """A worker process as the broker starts it: descriptors 3, 4 and 5, its own pipes, its own session."""
+    """A worker process as the broker starts it: descriptors 3 to 6, its own pipes, its own session."""
 
     def __init__(self, endpoint, *, boot=None, libzmq=None, number=0, incarnation=1):
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -100,8 +100,10 @@ class Process:
 
         prepared = launch.prepare()
         number_and_rest = [str(number), str(incarnation), libzmq or prepared.libzmq[0]]
-        argv = [prepared.program, *prepared.arguments, "4", "3", "5", endpoint, *number_and_rest]
-        targets = {1: self.stdout_fd, 2: self.stderr_fd, 3: theirs.fileno(), 4: self.page_fd, 5: boot_fd}
+        argv = [prepared.program, *prepared.arguments, "4", "3", "5", endpoint, *number_and_rest, "6"]
+        stacks_fd = os.memfd_create("stacks")
+        fds = self.stdout_fd, self.stderr_fd, theirs.fileno(), self.page_fd, boot_fd, stacks_fd
+        targets = dict(enumerate(fds, 1))
         high = {target: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 100) for target, fd in targets.items()}
         self.pid = os.posix_spawn(
             prepared.program,
@@ -114,6 +116,7 @@ class Process:
             os.close(fd)
         theirs.close()
         os.close(boot_fd)
+        os.close(stacks_fd)
         self.pidfd = os.pidfd_open(self.pid)
         self.exit_code = None
 

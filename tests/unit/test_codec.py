@@ -185,9 +185,9 @@ class Reference(ExternalRef):
 
 @pytest.fixture
 def core():
-    from headrace._core import ClientCore
+    from headrace._core import ClientCore, Offer
 
-    core = ClientCore.local(1)
+    core = ClientCore.local(1, Offer())
     yield core
     core.close()
 

@@ -12,7 +12,7 @@ from graph_tasks import Model, add, concat, evaluate, give, inc, join
 
 import headrace
 from headrace import Graph, GraphError, UsageError, task
-from headrace._core import ClientCore, ExternalRef
+from headrace._core import ClientCore, ExternalRef, Offer
 
 # -- add ---------------------------------------------------------------------------------------------------------------
 
@@ -394,7 +394,7 @@ def test_failed_tasks_keep_no_argument_alive(by_reference):
     class Wrong(ExternalRef):
         run = "no number"
 
-    core = ClientCore.local(1)
+    core = ClientCore.local(1, Offer())
     graph = Graph(by_reference=by_reference)
     graph.add(task(inc, key="taken"), 1)
     given, wrong = [Thing(), ExternalRef(core, 1, 5)], Wrong(core, 1, 5)

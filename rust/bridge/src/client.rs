@@ -17,21 +17,22 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use headrace_protocol::client::{CALLS, Client};
+use headrace_protocol::client::{CALLS, Client, Reply};
 use headrace_runtime::broker::{BrokerConfig, BrokerHandle};
 use headrace_runtime::inproc::Interest;
-use headrace_wire::{Hello, PROTOCOL_VERSION, Role, State, cites};
+use headrace_wire::{Because, Hello, NO_WORKER, PROTOCOL_VERSION, Role, State, cites};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 
 use crate::codec::{encode_value, wrap};
 use crate::graph::Graph;
+use crate::offer::Offer;
 use failures::error;
 use functions::Callees;
 use live::{HoldChange, LiveEnding};
 use session::{Deadline, Session};
-use submit::Submitting;
+use submit::{Place, Submitting};
 use tables::Tables;
 use watches::Event;
 
@@ -52,6 +53,7 @@ pub(crate) use session::forget_parent;
 pub(crate) struct ClientCore {
     pub(crate) session: Arc<Session>,
     workers: u32,
+    offer: Offer,
     submitting: Mutex<Submitting>,
     callees: Callees,
     /// Short values that were put lie in frames as long as all together have no more bytes.
@@ -76,6 +78,9 @@ type StateParts = (
     (u64, u64, u64),
 );
 
+/// Where a task is: place, worker, pid, attempt, milliseconds, text, stacks.
+type WhyParts = (u8, Option<u32>, u32, u32, u64, String, String);
+
 /// Lines that tasks wrote, as (worker, stream, text).
 type LineParts<'py> = Vec<(u32, u8, Bound<'py, PyBytes>)>;
 
@@ -84,13 +89,15 @@ impl ClientCore {
     /// Starts an embedded broker with its workers, and a session with it.
     #[staticmethod]
     #[pyo3(signature = (
-        *, workers, program, arguments, environment, boot, libzmq, crash_limit, oom_limit, tasks_max, result_bytes_max,
-        store_limit, spill_dir, spill_limit, grace_s
+        *, workers, offer, worker_environments, program, arguments, environment, boot, libzmq, crash_limit, oom_limit,
+        tasks_max, result_bytes_max, store_limit, spill_dir, spill_limit, grace_s
     ))]
     #[expect(clippy::too_many_arguments, reason = "they are all keywords of one call")]
     fn embedded(
         py: Python<'_>,
         workers: u32,
+        offer: Offer,
+        worker_environments: Vec<Vec<(OsString, OsString)>>,
         program: PathBuf,
         arguments: Vec<OsString>,
         environment: Vec<(OsString, OsString)>,
@@ -120,6 +127,8 @@ impl ClientCore {
         let mut machine = Client::new(&hello);
         let config = BrokerConfig {
             workers,
+            offer: (*offer).clone(),
+            worker_env: worker_environments,
             program,
             args: arguments,
             env: environment,
@@ -144,15 +153,15 @@ impl ClientCore {
         }
         let session = Session::with_broker(Tables::of_broker(machine), end);
         let segments = Arc::clone(handle.segments());
-        let core = Self::new(session, workers, store_limit / PUTS_A_BUDGET, Some(handle));
+        let core = Self::new(session, workers, offer, store_limit / PUTS_A_BUDGET, Some(handle));
         core.session.open_memory(&segments);
         Ok(core)
     }
 
     /// A session whose tasks this process runs by itself.
     #[staticmethod]
-    fn local(workers: u32) -> Self {
-        Self::new(Session::local(Tables::local()), workers, 0, None)
+    fn local(workers: u32, offer: Offer) -> Self {
+        Self::new(Session::local(Tables::local()), workers, offer, 0, None)
     }
 
     /// Number of the session in this process.
@@ -186,7 +195,7 @@ impl ClientCore {
             &self.session,
             &self.submitting,
             &self.callees,
-            self.workers,
+            self.place(),
             function,
             args,
             Some(kwargs),
@@ -265,15 +274,15 @@ impl ClientCore {
     /// Asks the broker for the state of a run; `None` if the session is over.
     fn query(&self, py: Python<'_>, run: u32) -> PyResult<Option<StateParts>> {
         self.session.check_process(py)?;
-        let number = self.session.command(|tables| tables.machine().map(|machine| machine.query(run)));
-        let Some(number) = number else { return Ok(None) };
-        let answer = self
-            .session
-            .wait(py, Interest::RunEnd { run }, Deadline::after(None), |state| state.tables.poll_state(number));
-        if answer.is_err() {
-            self.session.command(|tables| tables.machine().map(|machine| machine.forget_query(number)));
-        }
-        Ok(answer?.flatten().map(|reply| state_parts(&reply.state())))
+        let reply = self.ask(py, run, |machine| machine.query(run))?;
+        Ok(reply.and_then(|reply| reply.state().map(|state| state_parts(&state))))
+    }
+
+    /// Asks the broker where a task is and what it waits for, and maybe for the stacks of its process: the place as its
+    /// number on the wire, worker, pid, attempt, milliseconds since it runs, text, stacks. `None` if the session is over.
+    fn why(&self, py: Python<'_>, run: u32, index: u32, stacks: bool) -> PyResult<Option<WhyParts>> {
+        let reply = self.ask(py, run, |machine| machine.why(run, index, stacks))?;
+        Ok(reply.and_then(|reply| reply.because().map(|because| why_parts(&because))))
     }
 
     /// Has `wait_watches` tell `number` once something has happened: the end of call `index`; the end of `run` if it is
@@ -383,11 +392,12 @@ impl ClientCore {
 }
 
 impl ClientCore {
-    fn new(session: Session, workers: u32, put_bytes_max: u64, broker: Option<BrokerHandle>) -> Self {
+    fn new(session: Session, workers: u32, offer: Offer, put_bytes_max: u64, broker: Option<BrokerHandle>) -> Self {
         let is_local = broker.is_none();
         Self {
             session: Arc::new(session),
             workers,
+            offer,
             submitting: Mutex::default(),
             callees: Callees::default(),
             put_bytes_max: usize::try_from(put_bytes_max).unwrap_or(usize::MAX),
@@ -406,18 +416,41 @@ impl ClientCore {
         Err(PyErr::from_value(why.into_bound(py)))
     }
 
+    /// Asks the broker something and waits for the answer; `None` if the session is over.
+    fn ask(&self, py: Python<'_>, run: u32, question: impl FnOnce(&mut Client) -> u64) -> PyResult<Option<Reply>> {
+        self.session.check_process(py)?;
+        let Some(number) = self.session.command(|tables| tables.machine().map(question)) else { return Ok(None) };
+        let answer = self
+            .session
+            .wait(py, Interest::RunEnd { run }, Deadline::after(None), |state| state.tables.poll_reply(number));
+        if answer.is_err() {
+            self.session.command(|tables| tables.machine().map(|machine| machine.forget_question(number)));
+        }
+        Ok(answer?.flatten())
+    }
+
+    fn place(&self) -> Place<'_> {
+        Place { workers: self.workers, offer: &self.offer }
+    }
+
     /// Submits a graph; the answer is the number of its run and of its tasks.
-    fn submit(&self, py: Python<'_>, graph: &Graph, keep: &[u32]) -> PyResult<(u32, u32)> {
+    fn submit(&self, py: Python<'_>, graph: &Graph, keep: &[u32], priority: i32) -> PyResult<(u32, u32)> {
         self.check_open(py)?;
         if self.is_local {
-            return submit::open_local(py, &self.session, self.workers, graph);
+            return submit::open_local(py, &self.session, self.place(), graph);
         }
         if graph.is_by_reference() {
             let text = "a by-reference graph cannot leave its process; it is for Client(mode='threads') or 'sync'";
             return Err(error(py, "UsageError", text));
         }
-        submit::submit_graph(py, &self.session, &self.submitting, self.workers, graph, keep)
+        submit::submit_graph(py, &self.session, &self.submitting, self.place(), graph, keep, priority)
     }
+}
+
+fn why_parts(because: &Because<'_>) -> WhyParts {
+    let Because { state, worker, pid, attempt, since_ms, text, stacks, .. } = *because;
+    let worker = (worker != NO_WORKER).then_some(worker);
+    (state, worker, pid, attempt, since_ms, text.to_owned(), stacks.to_owned())
 }
 
 fn state_parts(state: &State<'_>) -> StateParts {

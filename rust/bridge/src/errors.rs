@@ -27,6 +27,14 @@ pub(crate) fn infra_error(py: Python<'_>, name: &str, text: &str) -> PyErr {
     }
 }
 
+/// A `headrace.NoSuitableWorker` for the task with this key; `text` says what it asks for.
+#[cold]
+pub(crate) fn no_suitable_worker(py: Python<'_>, key: &str, text: &str) -> PyErr {
+    let error = infra_error(py, "NoSuitableWorker", &format!("task '{key}' {text}"));
+    let _ = error.value(py).setattr("key", key);
+    error
+}
+
 fn named_error(py: Python<'_>, class: &PyOnceLock<Py<PyType>>, name: &str, text: &str) -> PyErr {
     match class.import(py, "headrace.errors", name) {
         Ok(class) => PyErr::from_type(class.clone(), (text.to_owned(),)),

@@ -35,12 +35,12 @@ use crate::nodes::Nodes;
 
 use batch::BatchCiting;
 use columns::{Batch, Columns};
-use functions::{LastEntry, PolicyParts, identity, policy_parts};
+use functions::{LastEntry, identity, policy_parts};
 use held::Held;
 
 pub(crate) use call::{EncodedCall, encode_call};
 pub(crate) use columns::Options;
-pub(crate) use functions::{Described, Entry, Function, Functions, describe};
+pub(crate) use functions::{Described, Entry, Function, Functions, PolicyParts, describe, encoded_policy};
 pub(crate) use submission::{FunctionColumns, GraphData};
 
 /// Tasks of a graph whose indices fit beside the mark of external predecessors.

@@ -1,19 +1,19 @@
 //! The kernel for the modes that run tasks in the client's own process: slots as plain numbers, one call an event.
+mod limited;
+mod why;
+
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use headrace_kernel::{
-    Attempt, Chunk, ClassId, Classes, HowEnded, Kernel as Engine, LeaseRequest, Leased, Oracle, Preference, Priorities,
-    TaskIndex, TaskState, WorkerId,
-};
+use headrace_kernel::{Attempt, Chunk, ClassId, Classes, HowEnded, Priorities, TaskIndex, TaskState, WorkerId};
+use headrace_protocol::limits::ANY_CLASS;
 use headrace_wire::ANY_WORKER;
 use pyo3::prelude::*;
 
 use crate::codec::ExternalId;
-use crate::errors::graph_error;
-use crate::graph::Graph;
-
-/// Class of tasks that any worker may run; class `1 + w` belongs to worker `w`.
-const ANY_CLASS: ClassId = ClassId(0);
+use crate::errors::{graph_error, no_suitable_worker};
+use crate::graph::{Graph, Options, PolicyParts, encoded_policy};
+use crate::offer::Offer;
+use limited::Limited;
 
 /// Class of tasks that nobody may run yet.
 const PARKED_CLASS: ClassId = ClassId(u32::MAX);
@@ -21,9 +21,7 @@ const PARKED_CLASS: ClassId = ClassId(u32::MAX);
 /// Which tasks are ready, and which results are alive. A result can never be lost here: worker and client share it.
 #[pyclass(frozen, module = "headrace._core")]
 pub(crate) struct Kernel {
-    engine: Mutex<Engine>,
-    /// Per worker, or for all of them: the classes that it may run.
-    classes: Vec<Vec<ClassId>>,
+    engine: Mutex<Limited>,
 }
 
 /// What the kernel decided by itself: tasks that ended without running as (slot, slot of the failed task or `None` if
@@ -32,17 +30,12 @@ type Consequences = (Vec<(u32, Option<u32>)>, Vec<u32>, Vec<u32>);
 
 #[pymethods]
 impl Kernel {
-    /// A kernel for this many workers; or for so many stand-ins, each of which runs the tasks of all of them.
+    /// A kernel for this many workers, or for so many stand-ins, each of which runs the tasks of all of them; and what
+    /// these offer.
     #[new]
-    #[pyo3(signature = (workers, *, stand_ins = None))]
-    fn new(workers: u32, stand_ins: Option<u32>) -> Self {
-        let mut engine = Engine::new();
-        let classes: Vec<Vec<ClassId>> = match stand_ins {
-            Some(_) => vec![(0..=workers).map(ClassId).collect()],
-            None => (0..workers).map(|worker| vec![ANY_CLASS, ClassId(1 + worker)]).collect(),
-        };
-        (0..stand_ins.unwrap_or(workers)).for_each(|worker| engine.add_worker(WorkerId(worker)));
-        Self { engine: Mutex::new(engine), classes }
+    #[pyo3(signature = (workers, offer, *, stand_ins = None))]
+    fn new(workers: u32, offer: Offer, stand_ins: Option<u32>) -> Self {
+        Self { engine: Mutex::new(Limited::new(workers, stand_ins, offer)) }
     }
 
     /// (run, index) of the results that a graph cites from outside, in its order.
@@ -56,6 +49,7 @@ impl Kernel {
 
     /// Adds the first `count` tasks of a graph and holds the kept ones. `externals` are the slots of the results that it
     /// cites from outside, in its order; the answer has the slots of its tasks.
+    #[pyo3(signature = (graph, count, externals, keep, priority = 0))]
     fn submit(
         &self,
         py: Python<'_>,
@@ -63,63 +57,87 @@ impl Kernel {
         count: usize,
         externals: Vec<u32>,
         keep: Vec<u32>,
+        priority: i32,
     ) -> PyResult<Vec<u32>> {
         let external = tasks(&externals);
         let mut slots = Vec::new();
         let data = graph.lock();
-        let columns = &data.columns;
-        let (class, priority): (Vec<ClassId>, Vec<i32>) = match columns.task_options.is_empty() {
-            true => Default::default(),
-            false => (0..count as u32)
-                .map(|index| columns.options_of(index))
-                .map(|options| options.map_or((ANY_CLASS, 0), |options| (class_of(options.worker), options.priority)))
-                .unzip(),
-        };
+        let mut engine = self.lock();
+        let run_priority = priority;
+        let (mut class, mut priority): (Vec<ClassId>, Vec<i32>) = Default::default();
+        if !data.columns.task_options.is_empty() {
+            let asks = |options: &Options| engine.asks(options.worker, &options.policy);
+            // The client has checked that each can be run.
+            let asks: Vec<_> = data.columns.options.iter().map(|options| asks(options).unwrap_or_default()).collect();
+            for index in 0..count {
+                let row = data.columns.task_options.get(index).copied().unwrap_or(0) as usize;
+                class.push(engine.enter_class(&asks[row]));
+                priority.push(data.columns.options[row].priority.saturating_add(run_priority));
+            }
+        }
         let (dep_counts, deps) = data.edges(count);
         let chunk = Chunk {
             dep_counts: &dep_counts,
             deps: &deps,
             external: &external,
             class: if class.is_empty() { Classes::One(ANY_CLASS) } else { Classes::Each(&class) },
-            priority: if priority.is_empty() { Priorities::One(0) } else { Priorities::Each(&priority) },
+            priority: if priority.is_empty() { Priorities::One(run_priority) } else { Priorities::Each(&priority) },
             keep: &keep,
         };
-        let submitted = self.lock().submit(&chunk, &mut slots);
+        let submitted = engine.submit(&chunk, &mut slots);
         drop(data);
-        submitted.map_err(|why| graph_error(py, &why.to_string()))?;
+        if let Err(why) = submitted {
+            class.into_iter().for_each(|class| engine.leave_class(class));
+            return Err(graph_error(py, &why.to_string()));
+        }
+        for (slot, class) in slots.iter().zip(class) {
+            engine.note_class(slot.0, class);
+        }
         Ok(slots.into_iter().map(|task| task.0).collect())
     }
 
-    /// Adds one task, held once, behind the tasks in `externals`, each named once; the answer is its slot.
-    #[pyo3(signature = (externals, worker = None, priority = 0))]
-    fn submit_one(&self, py: Python<'_>, externals: Vec<u32>, worker: Option<u32>, priority: i32) -> PyResult<u32> {
+    /// Adds one task, held once, behind the tasks in `externals`, each named once; the answer is its slot. `name` is for the
+    /// error if nobody can run it.
+    #[pyo3(signature = (externals, name, worker = None, priority = 0, policy = None))]
+    fn submit_one(
+        &self,
+        py: Python<'_>,
+        externals: Vec<u32>,
+        name: &str,
+        worker: Option<u32>,
+        priority: i32,
+        policy: Option<PolicyParts>,
+    ) -> PyResult<u32> {
+        let policy = policy.map_or_else(Vec::new, encoded_policy);
+        let mut engine = self.lock();
+        let asks = engine.asks(worker.unwrap_or(ANY_WORKER), &policy);
+        let class = engine.enter_class(&asks.map_err(|text| no_suitable_worker(py, name, &text))?);
         let deps: Vec<u32> = (0..externals.len() as u32).map(|position| headrace_kernel::EXTERNAL | position).collect();
         let chunk = Chunk {
             dep_counts: &[externals.len() as u32],
             deps: &deps,
             external: &tasks(&externals),
-            class: Classes::One(worker.map_or(ANY_CLASS, class_of)),
+            class: Classes::One(class),
             priority: Priorities::One(priority),
             keep: &[0],
         };
         let mut slots = Vec::new();
-        self.lock().submit(&chunk, &mut slots).map_err(|why| graph_error(py, &why.to_string()))?;
+        if let Err(why) = engine.submit(&chunk, &mut slots) {
+            engine.leave_class(class);
+            return Err(graph_error(py, &why.to_string()));
+        }
+        engine.note_class(slots[0].0, class);
         Ok(slots[0].0)
     }
 
     /// Leases one task to a worker: (slot, attempt), or None if none is ready for it.
-    fn lease(&self, worker: usize) -> Option<(u32, u32)> {
-        let request = LeaseRequest {
-            classes: &self.classes[worker.min(self.classes.len() - 1)],
-            tasks_max: 1,
-            seeds_max: 1,
-            budget: 1,
-            only_preferred: false,
-            roots: true,
-        };
-        let mut leased: Vec<Leased> = Vec::new();
-        self.lock().lease(WorkerId(worker as u32), &request, &mut Indifferent, &mut leased);
-        leased.first().map(|lease| (lease.task.0, lease.attempt.0))
+    fn lease(&self, worker: u32) -> Option<(u32, u32)> {
+        self.lock().lease(worker).map(|lease| (lease.task.0, lease.attempt.0))
+    }
+
+    /// The worker has ended what it ran: it holds nothing any more.
+    fn release(&self, worker: u32) {
+        self.lock().release(worker);
     }
 
     /// The predecessors of a task, in the order in which its arguments cite them.
@@ -184,7 +202,16 @@ impl Kernel {
         while engine.drain_freed(|task| freed.push(task.0)) {
             engine.drain_dead(|task| dead.push(task.0));
         }
+        freed.iter().for_each(|slot| engine.forget(*slot));
         (ended, dead, freed)
+    }
+
+    /// Where a task is and what it waits for: its place as the number on the wire, worker, attempt, milliseconds since it
+    /// runs, and a text with slots between NULs in the places of keys. `running_ms` says for how long each worker has been
+    /// running its task.
+    fn why(&self, slot: u32, running_ms: Vec<u64>) -> (u8, Option<u32>, u32, u64, String) {
+        let place = why::explain(&self.lock(), slot, &running_ms);
+        (place.state as u8, place.worker, place.attempt, place.since_ms, place.text)
     }
 
     /// How many of these tasks are ready.
@@ -205,26 +232,9 @@ impl Kernel {
 
 impl Kernel {
     /// Python does not run while the guard lives.
-    fn lock(&self) -> MutexGuard<'_, Engine> {
+    fn lock(&self) -> MutexGuard<'_, Limited> {
         self.engine.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Every task is like the other: leases are given one by one.
-struct Indifferent;
-
-impl Oracle for Indifferent {
-    fn cost(&mut self, _task: TaskIndex) -> u64 {
-        1
-    }
-
-    fn preference(&mut self, _predecessors: &[TaskIndex], _task: TaskIndex) -> Preference {
-        Preference::Nobody
-    }
-}
-
-fn class_of(worker: u32) -> ClassId {
-    if worker == ANY_WORKER { ANY_CLASS } else { ClassId(1 + worker) }
 }
 
 fn tasks(slots: &[u32]) -> Vec<TaskIndex> {

@@ -13,6 +13,7 @@ mod kernel;
 mod memory;
 mod node;
 mod nodes;
+mod offer;
 mod segment;
 mod toposort;
 mod worker;
@@ -41,6 +42,8 @@ mod _core {
     #[pymodule_export]
     use crate::nodes::Nodes;
     #[pymodule_export]
+    use crate::offer::Offer;
+    #[pymodule_export]
     use crate::segment::Segment;
     #[pymodule_export]
     use crate::toposort::Sorter;
@@ -53,6 +56,7 @@ mod _core {
         install::<Add>(&py.get_type::<Graph>())?;
         install::<SorterAdd>(&py.get_type::<Sorter>())?;
         install::<SorterDone>(&py.get_type::<Sorter>())?;
+        module.add("STACKS_SIGNAL", headrace_sys::pidfd::STACKS_SIGNAL)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

@@ -314,6 +314,26 @@ impl Kernel {
         self.board.ready.classes()
     }
 
+    /// The priority of the ready task of a class that goes first.
+    pub fn ready_priority(&self, class: ClassId) -> Option<i32> {
+        let place = self.board.ready.place(class)?;
+        self.board.ready.levels(place).find(|&(_, queue)| self.board.lists.get(queue).len > 0).map(|level| level.0)
+    }
+
+    /// The ready tasks of a class in the order in which they go.
+    pub fn ready_tasks(&self, class: ClassId) -> impl Iterator<Item = TaskIndex> + '_ {
+        let place = self.board.ready.place(class);
+        let queues = place.map(|place| self.board.ready.levels(place)).into_iter().flatten();
+        queues.flat_map(|(_, queue)| self.board.lists.iter(&self.board.tasks, queue))
+    }
+
+    /// The classes with tasks that wait for nothing but what the worker has in its queue (K2).
+    pub fn follower_classes(&self, worker: WorkerId) -> impl Iterator<Item = ClassId> + '_ {
+        let worker = self.board.workers.get(worker.at()).and_then(Option::as_ref);
+        let lists = worker.map(|worker| worker.followers.iter()).into_iter().flatten();
+        lists.filter(|&&(_, list)| self.board.lists.get(list).len > 0).map(|&(class, _)| class)
+    }
+
     /// A name for the task that outlives it.
     pub fn handle(&self, task: TaskIndex) -> Handle {
         Handle { index: task, generation: self.board.tasks.get(task.at()).map_or(0, |task| task.generation) }

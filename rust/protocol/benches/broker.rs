@@ -4,6 +4,7 @@
 //! Compare nothing end to end with this: it is the scheduler alone.
 
 use headrace_protocol::broker::{Action, Broker, Config, Frame, PeerId};
+use headrace_protocol::limits::Offer;
 use headrace_protocol::worker::{Ending, Identity, Start, Worker};
 use headrace_wire::{Blobs, BlobsBuf, Hello, Message, PROTOCOL_VERSION, Role, Submit};
 use std::sync::Arc;
@@ -12,7 +13,9 @@ use std::time::{Duration, Instant};
 const CLIENT: PeerId = PeerId(0);
 
 fn main() {
-    for tasks in [10_000, 100_000, 1_000_000] {
+    // Sizes may be given: to count instructions, say.
+    let given: Vec<u32> = std::env::args().filter_map(|word| word.parse().ok()).collect();
+    for tasks in if given.is_empty() { vec![10_000, 100_000, 1_000_000] } else { given } {
         report("independent", tasks, (0..tasks).map(|_| Vec::new()).collect(), &(0..tasks).collect::<Vec<u32>>());
         report(
             "chain",
@@ -52,6 +55,7 @@ fn report(name: &str, tasks: u32, deps: Vec<Vec<u32>>, keep: &[u32]) {
 /// Time from SUBMIT to the first leases, and from there to the last result.
 fn run(deps: &[Vec<u32>], keep: &[u32]) -> (Duration, Duration) {
     let config = Config {
+        offer: Offer::default(),
         workers: 2,
         crash_limit: 3,
         oom_limit: 1,

@@ -4,5 +4,7 @@
 pub mod broker;
 pub mod chunks;
 pub mod client;
+pub mod limits;
 pub mod store;
+pub mod why;
 pub mod worker;

@@ -4,12 +4,15 @@
 //! and in a third of the runs each leaves after a few tasks. Whatever happens,
 //! every task ends, every kept value is what a sequential evaluation gives, and nothing is left once it is released.
 //!
+//! In half of the runs tasks take what there is little of, and a look at what all workers run says whether that is kept to.
+//!
 //! In half of the runs some values lie in shared memory, which is a table here: whoever writes to a block overwrites what
 //! was there, so a block that is used again too early (S1) gives a wrong value somewhere. Where it is scarce, values move to
 //! files, which are part of the same table; that takes its time, and fails now and then.
 
 use headrace_protocol::broker::{Action, Broker, Config, Exit, Frame, PeerId, SegmentNews, SpillFrom, SpillPart};
 use headrace_protocol::client::Client;
+use headrace_protocol::limits::Offer;
 use headrace_protocol::store::BlockId;
 use headrace_protocol::worker::{Ending, Identity, Start, Worker};
 use headrace_wire::{
@@ -24,6 +27,9 @@ const CLIENT: PeerId = PeerId(0);
 const FOR_EVER: u8 = u8::MAX;
 /// Retries of tasks that have some.
 const RETRIES: u8 = 3;
+/// How many licenses there are, and the limit of the tag.
+const LICENSES: u64 = 3;
+const TAGGED: u64 = 1;
 
 /// Deterministic chance (SplitMix64).
 struct Chance(u64);
@@ -109,6 +115,8 @@ struct Workload {
     /// Whether attempts have a time limit, which some pass; then they are tried again until one does not.
     limited: bool,
     keep: Vec<u32>,
+    /// Licenses that each task takes, and whether it is tagged.
+    takes: Vec<(u8, bool)>,
 }
 
 impl Workload {
@@ -132,7 +140,11 @@ impl Workload {
         let raises = (0..tasks).map(raise).collect();
         let keep = (0..tasks as u32).filter(|_| chance.one_in(3)).collect();
         let limited = !failing && !retried && chance.one_in(2);
-        Workload { deps, raises, retried, limited, keep }
+        let takes_some = chance.one_in(2);
+        let take = |chance: &mut Chance| (chance.below(LICENSES + 1) as u8, chance.one_in(3));
+        let takes =
+            (0..tasks).map(|_| if takes_some && chance.one_in(2) { take(chance) } else { (0, false) }).collect();
+        Workload { deps, raises, retried, limited, keep, takes }
     }
 
     /// The value of each task, `None` if it failed or was skipped.
@@ -176,6 +188,7 @@ impl Cluster {
         let padded = spill_limit == 1 << 30 && chance.one_in(2);
         let tasks_max = if chance.one_in(3) { 1 + chance.below(12) } else { u64::MAX };
         let config = Config {
+            offer: Offer::new([("license".into(), LICENSES)], [("tag".into(), TAGGED)], []),
             workers,
             crash_limit: 200,
             oom_limit: 1,
@@ -232,16 +245,21 @@ impl Cluster {
         let (mut names, mut args) = (BlobsBuf::default(), BlobsBuf::default());
         names.push(b"one");
         names.push(b"two");
-        for (task, raises) in workload.raises.iter().enumerate() {
-            args.push(&[&(task as u64).to_le_bytes()[..], &[run as u8, *raises]].concat());
-        }
-        let options: Vec<u32> = if workload.retried || workload.limited { vec![0; tasks] } else { Vec::new() };
         let backoff_ms = self.chance.below(2) as u32;
-        let (retries, timeout_ms) = if workload.limited { (1_000_000, 1) } else { (RETRIES.into(), 0) };
-        let policy = Policy { retries, backoff_ms, backoff_max_ms: 2, timeout_ms, ..Policy::default() };
-        let (mut blob, mut policies) = (Vec::new(), BlobsBuf::default());
-        Message::Policy(policy).encode(&mut blob);
-        policies.push(&blob);
+        let (retries, timeout_ms) = match (workload.limited, workload.retried) {
+            (true, _) => (1_000_000, 1),
+            (false, true) => (RETRIES.into(), 0),
+            (false, false) => (0, 0),
+        };
+        let mut policies = BlobsBuf::default();
+        for (task, (raises, takes)) in workload.raises.iter().zip(&workload.takes).enumerate() {
+            let words = [takes.0, u8::from(takes.1), run as u8, *raises];
+            args.push(&[&(task as u64).to_le_bytes()[..], &words].concat());
+            let rest = Policy { retries, backoff_ms, backoff_max_ms: 2, timeout_ms, ..Policy::default() };
+            policies.push(&policy(*takes, rest));
+        }
+        let rows: Vec<u32> = (0..tasks as u32).collect();
+        let (priority, any) = (vec![0; tasks], vec![ANY_WORKER; tasks]);
         let first = run == 1;
         let ids = [7, 8];
         self.client.open_run(run, tasks as u32);
@@ -255,9 +273,9 @@ impl Cluster {
             dep_counts: (&counts).into(),
             deps: (&deps).into(),
             args: args.as_blobs(),
-            task_options: (&options).into(),
-            priority: [0][..].into(),
-            worker: [ANY_WORKER][..].into(),
+            task_options: (&rows).into(),
+            priority: (&priority).into(),
+            worker: (&any).into(),
             policies: policies.as_blobs(),
             keep: (&workload.keep).into(),
             ..Submit::default()
@@ -376,7 +394,7 @@ impl Cluster {
             }
             Action::Kill { worker } => self.kill(worker as usize),
             Action::Cut { peer } => panic!("{peer:?} means well, and was cut"),
-            Action::Forget { .. } | Action::Look { .. } | Action::CloseSegment { .. } => {}
+            Action::Forget { .. } | Action::Look { .. } | Action::DumpStacks { .. } | Action::CloseSegment { .. } => {}
             Action::Segment { worker: Some(worker), news } => {
                 let Some(process) = self.workers[worker as usize].front_mut() else { return };
                 match news {
@@ -517,6 +535,15 @@ impl Cluster {
         while let Some(frame) = process.machine.poll_frame() {
             process.to_broker.push_back(frame);
         }
+        self.check_limits();
+    }
+
+    /// No more runs than limits say, cancelled attempts included.
+    fn check_limits(&self) {
+        let running = self.workers.iter().flatten().filter_map(|process| process.running.as_ref());
+        let taken = running.map(|start| (u64::from(start.args()[8]), u64::from(start.args()[9])));
+        let (licenses, tagged) = taken.fold((0, 0), |sum, taken| (sum.0 + taken.0, sum.1 + taken.1));
+        assert!(licenses <= LICENSES && tagged <= TAGGED, "{licenses} licenses, {tagged} tagged");
     }
 
     /// Drops every view, of workers and client, after a look at it.
@@ -543,6 +570,22 @@ impl Cluster {
         }
         panic!("run {run} does not end");
     }
+}
+
+/// The options of a task that takes so many licenses, and maybe the tag.
+fn policy((licenses, is_tagged): (u8, bool), policy: Policy<'_>) -> Vec<u8> {
+    let (mut resources, mut tags) = (BlobsBuf::default(), BlobsBuf::default());
+    resources.push(b"license");
+    if is_tagged {
+        tags.push(b"tag");
+    }
+    let mut blob = Vec::new();
+    if licenses > 0 || is_tagged || policy.retries > 0 {
+        let amounts = u64::from(licenses).to_le_bytes();
+        let (resources, tags) = (resources.as_blobs(), tags.as_blobs());
+        Message::Policy(Policy { resources, amounts: &amounts, tags, ..policy }).encode(&mut blob);
+    }
+    blob
 }
 
 fn read(memory: &Memory, value: &[u8]) -> u64 {

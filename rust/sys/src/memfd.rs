@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::AtomicU64;
 
-use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::fs::{MemfdFlags, SealFlags, SeekFrom};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 
@@ -41,6 +41,43 @@ pub fn create_constant(name: &str, contents: &[u8]) -> io::Result<OwnedFd> {
     let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL;
     rustix::fs::fcntl_add_seals(&fd, seals)?;
     Ok(fd)
+}
+
+/// An empty file in memory, which may grow. Processes that inherit the descriptor share its file offset: they write behind
+/// each other.
+///
+/// # Errors
+/// When the process is out of descriptors.
+pub fn create_file(name: &str) -> io::Result<OwnedFd> {
+    create(name)
+}
+
+/// Empties a file of [`create_file`]: who writes to it next begins at its start.
+///
+/// # Errors
+/// None that another process can cause.
+pub fn empty(fd: &OwnedFd) -> io::Result<()> {
+    rustix::fs::seek(fd, SeekFrom::Start(0))?;
+    Ok(rustix::fs::ftruncate(fd, 0)?)
+}
+
+/// The bytes in a file of [`create_file`].
+///
+/// # Errors
+/// None that another process can cause.
+pub fn len(fd: &OwnedFd) -> io::Result<u64> {
+    Ok(rustix::fs::fstat(fd)?.st_size.unsigned_abs())
+}
+
+/// The first bytes of such a file, fewer if it is shorter.
+///
+/// # Errors
+/// When the system is out of memory.
+pub fn read(fd: &OwnedFd, bytes: usize) -> io::Result<Vec<u8>> {
+    let mut text = vec![0; bytes];
+    let read = rustix::io::pread(fd, &mut text, 0)?;
+    text.truncate(read);
+    Ok(text)
 }
 
 fn create(name: &str) -> io::Result<OwnedFd> {

@@ -8,6 +8,10 @@ use rustix::io::Errno;
 pub use rustix::process::Signal;
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
 
+/// The signal that makes a worker write down its stacks. A real-time one, near the end, where neither libc nor programs look
+/// first; SIGUSR1 and its like are the user's.
+pub const STACKS_SIGNAL: i32 = 62;
+
 /// How a process ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ExitStatus {
@@ -67,6 +71,15 @@ impl PidFd {
     /// When the caller may not.
     pub fn send_signal(&self, signal: Signal) -> io::Result<()> {
         ended_is_fine(rustix::process::pidfd_send_signal(&self.fd, signal))
+    }
+
+    /// Sends [`STACKS_SIGNAL`]; a process that has ended is left in peace.
+    ///
+    /// # Errors
+    /// When the caller may not.
+    pub fn ask_for_stacks(&self) -> io::Result<()> {
+        // SAFETY: it is a real-time signal that libc keeps for nothing of its own (those are the lowest ones).
+        self.send_signal(unsafe { Signal::from_raw_unchecked(STACKS_SIGNAL) })
     }
 
     /// Sends a signal to all processes of the group that this process leads, also if it has ended itself: what user code

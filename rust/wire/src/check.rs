@@ -32,7 +32,21 @@ macro_rules! no_rules {
 }
 
 // A reason for GOODBYE that this version does not know is still a goodbye; the other fields stand alone.
-no_rules!(Hello<'_>, Welcome<'_>, Goodbye<'_>, Heartbeat, Hold<'_>, Query, Forget<'_>, Put<'_>, Want, Overrun, Overdue);
+no_rules!(
+    Hello<'_>,
+    Welcome<'_>,
+    Goodbye<'_>,
+    Heartbeat,
+    Hold<'_>,
+    Query,
+    Forget<'_>,
+    Put<'_>,
+    Want,
+    Overrun,
+    Overdue,
+    Why<'_>,
+    Because<'_>
+);
 
 impl Check for Release<'_> {
     fn check(&self) -> Result<(), DecodeError> {

@@ -147,6 +147,8 @@ body!(Policy<'a> {
 });
 body!(Overrun { queued, worker, attempt, limit_ms } later { failures });
 body!(Overdue { task, attempt });
+body!(Why<'a> { number, run, index, key, stacks });
+body!(Because<'a> { number, state, worker, pid, attempt, since_ms, text, stacks });
 
 macro_rules! messages {
     ($($name:ident = $number:literal),+ $(,)?) => {
@@ -235,6 +237,8 @@ messages! {
     Policy = 31,
     Overrun = 32,
     Overdue = 33,
+    Why = 40,
+    Because = 41,
 }
 
 fn encode_body<'a>(number: u8, body: &impl Body<'a>, out: &mut Vec<u8>) {

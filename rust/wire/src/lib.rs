@@ -17,6 +17,7 @@ mod numbers;
 mod policy;
 mod state;
 mod value;
+mod why;
 
 pub use columns::{Blobs, BlobsBuf, U32s};
 pub use error::DecodeError;

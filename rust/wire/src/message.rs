@@ -9,6 +9,7 @@ pub use crate::death::*;
 pub use crate::memory::*;
 pub use crate::policy::*;
 pub use crate::state::*;
+pub use crate::why::*;
 
 /// Version of the protocol; HELLO and WELCOME carry it, and only equal versions talk.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -407,4 +408,6 @@ pub enum Message<'a> {
     Policy(Policy<'a>),
     Overrun(Overrun),
     Overdue(Overdue),
+    Why(Why<'a>),
+    Because(Because<'a>),
 }

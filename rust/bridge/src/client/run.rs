@@ -37,19 +37,20 @@ const READ_AHEAD: usize = 64;
 impl RunCore {
     /// Submits `graph` to the client with this core.
     #[new]
-    #[pyo3(signature = (client, core, graph, keep))]
+    #[pyo3(signature = (client, core, graph, keep, priority = 0))]
     fn new<'py>(
         client: &Bound<'py, PyAny>,
         core: &Bound<'py, ClientCore>,
         graph: &Bound<'py, PyAny>,
         keep: Option<&Bound<'py, PyAny>>,
+        priority: i32,
     ) -> PyResult<Self> {
         let py = client.py();
         let Ok(graph) = graph.cast::<Graph>() else {
             return Err(usage_error(py, &format!("submit takes a Graph, not {}", graph.get_type().name()?)));
         };
         let indices = Graph::resolve_keep(graph, keep)?;
-        let (run, tasks) = core.get().submit(py, graph.get(), &indices)?;
+        let (run, tasks) = core.get().submit(py, graph.get(), &indices, priority)?;
         core.get().session.note_graph(run, graph.clone().unbind());
         Ok(Self {
             session: Arc::clone(&core.get().session),
@@ -148,6 +149,30 @@ impl RunCore {
             Ok(value) => Ok((Some(value), None)),
             Err(error) => Ok((None, Some(error))),
         }
+    }
+
+    /// The index of a task of the run, kept or not, given its node or key.
+    fn _index<'py>(slf: &Bound<'py, Self>, node: &Bound<'py, PyAny>) -> PyResult<u32> {
+        let (py, this) = (slf.py(), slf.get());
+        let index = match node.cast_exact::<Node>() {
+            Ok(node) => node.get().index_in(py, this.graph.as_ptr() as usize)?,
+            Err(_) => this.index_of(py, node)?,
+        };
+        if index >= this.tasks {
+            return Err(this.not_kept(py, index)); // it was added later
+        }
+        Ok(index)
+    }
+
+    /// How a task has ended that did not end well, or is kept: as the exception that tells of it, or None for a value.
+    /// An error if nothing is known.
+    fn _ending(&self, py: Python<'_>, index: u32) -> PyResult<Option<Py<PyAny>>> {
+        let Some(ending) = self.session.peek(py, self.run, index) else {
+            return Err(error(py, "ResultReleased", &format!("'{}' was released", self.graph.get().key_of(index))));
+        };
+        let key = || self.graph.get().key_of(index);
+        let root = |run, root| self.root(py, run, root);
+        Ok(failures::outcome(py, &self.session, &ending, key, root)?.err())
     }
 
     /// Number of tasks.

@@ -17,8 +17,9 @@ use super::functions::{Callee, Callees, Numbers, describe_callee};
 use super::parts::{Parts, Put};
 use super::session::Session;
 use crate::codec::{External, ExternalId};
-use crate::errors::{note, usage_error};
+use crate::errors::{no_suitable_worker, note, usage_error};
 use crate::graph::{EncodedCall, Function, FunctionColumns, Graph, GraphData, Options, encode_call};
+use crate::offer::Offer;
 
 /// What one submission leaves to the next. It is locked from the numbering of functions until the frame has left, so that
 /// no frame overtakes the one that brings a function; Python does not run meanwhile.
@@ -58,12 +59,19 @@ const ONE_OFF_BYTES_MIN: usize = 64 << 10;
 /// Hashes that are remembered; what was forgotten travels as an argument once more.
 const CALLED_ONCE_MAX: usize = 65_536;
 
+/// Where tasks go: what there is for them.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) workers: u32,
+    pub(crate) offer: &'a Offer,
+}
+
 /// Why a graph cannot be submitted here.
 enum Refusal {
     /// An argument stands for a result of another client.
     OtherClient { run: u32, index: u32 },
-    /// A task is pinned to a worker that does not exist.
-    NoSuchWorker { key: String, worker: u32 },
+    /// No worker can ever run a task: what it asks for, and the best offer.
+    NoSuitableWorker { key: String, text: String },
     /// A task takes arguments, or a function closes over more, than one frame can hold.
     TooLong { what: String, bytes: usize },
     /// A graph is longer than one frame and cannot be cut.
@@ -72,7 +80,7 @@ enum Refusal {
     TooManyCalls,
 }
 
-/// Submits a graph; the answer is the number of its run and of its tasks.
+/// Submits a graph, whose tasks have so much more priority; the answer is the number of its run and of its tasks.
 ///
 /// Large parts of arguments are written into shared memory first. The frames are encoded without the interpreter lock, in one
 /// pass over the graph's columns.
@@ -80,31 +88,38 @@ pub(crate) fn submit_graph(
     py: Python<'_>,
     session: &Session,
     submitting: &Mutex<Submitting>,
-    workers: u32,
+    place: Place<'_>,
     graph: &Graph,
     keep: &[u32],
+    priority: i32,
 ) -> PyResult<(u32, u32)> {
     let mut parts = Parts::new(session.memory());
     loop {
-        write_parts(py, session, workers, graph, &mut parts)?;
-        let submitted = py.detach(|| send_graph(session, submitting, workers, graph, keep, &mut parts));
-        if let Some(run_and_tasks) = submitted.map_err(|refusal| explain_refusal(py, refusal, workers))? {
+        write_parts(py, session, place, graph, &mut parts)?;
+        let submitted = py.detach(|| send_graph(session, submitting, place, graph, (keep, priority), &mut parts));
+        if let Some(run_and_tasks) = submitted.map_err(|refusal| explain_refusal(py, refusal))? {
             return Ok(run_and_tasks);
         }
     }
 }
 
 /// Writes the large parts of a graph that can be submitted.
-fn write_parts(py: Python<'_>, session: &Session, workers: u32, graph: &Graph, parts: &mut Parts<'_>) -> PyResult<()> {
+fn write_parts(
+    py: Python<'_>,
+    session: &Session,
+    place: Place<'_>,
+    graph: &Graph,
+    parts: &mut Parts<'_>,
+) -> PyResult<()> {
     let large = graph.large(py);
     if large.is_empty() {
         return Ok(());
     }
     let checked = {
         let data = graph.lock();
-        check(&data, session, workers).and_then(|()| check_size(&data))
+        check(&data, session, place).and_then(|()| check_size(&data))
     };
-    checked.map_err(|refusal| explain_refusal(py, refusal, workers))?;
+    checked.map_err(|refusal| explain_refusal(py, refusal))?;
     for (id, object) in large {
         parts.write(id, object.bind(py)).inspect_err(|error| {
             let taker = graph.lock().key_of_taker(&id);
@@ -120,14 +135,14 @@ fn write_parts(py: Python<'_>, session: &Session, workers: u32, graph: &Graph, p
 fn send_graph(
     session: &Session,
     submitting: &Mutex<Submitting>,
-    workers: u32,
+    place: Place<'_>,
     graph: &Graph,
-    keep: &[u32],
+    (keep, priority): (&[u32], i32),
     parts: &mut Parts<'_>,
 ) -> Result<Option<(u32, u32)>, Refusal> {
     let mut submitting = submitting.lock().unwrap_or_else(PoisonError::into_inner);
     let data = graph.lock();
-    check(&data, session, workers)?;
+    check(&data, session, place)?;
     check_size(&data)?;
     if !data.large().all(|id| parts.has(id)) {
         return Ok(None);
@@ -138,7 +153,7 @@ fn send_graph(
     let mut functions = FunctionColumns::default();
     submitting.numbers.enter(data.functions.table.iter(), &mut functions);
     let run = session.lock().tables.open_run(tasks);
-    let submit = data.submission(run, &columns, &functions, keep);
+    let submit = Submit { run_priority: priority, ..data.submission(run, &columns, &functions, keep) };
     let mut frames = Vec::new();
     match submit.args.bytes.len() > CHUNK_BYTES && is_ordered(0, submit.dep_counts, submit.deps) {
         true => encode_chunks(&submit, CHUNK_BYTES, &mut frames),
@@ -150,14 +165,14 @@ fn send_graph(
 }
 
 /// Opens a run of a local session, whose engine takes the graph from there.
-pub(crate) fn open_local(py: Python<'_>, session: &Session, workers: u32, graph: &Graph) -> PyResult<(u32, u32)> {
+pub(crate) fn open_local(py: Python<'_>, session: &Session, place: Place<'_>, graph: &Graph) -> PyResult<(u32, u32)> {
     let opened = py.detach(|| {
         let data = graph.lock();
-        check(&data, session, workers)?;
+        check(&data, session, place)?;
         let tasks = data.columns.len() as u32;
         Ok((session.settle(|tables| tables.open_run(tasks)), tasks))
     });
-    opened.map_err(|refusal| explain_refusal(py, refusal, workers))
+    opened.map_err(|refusal| explain_refusal(py, refusal))
 }
 
 /// Submits a single call; the answer is its index within the run of calls, and its key.
@@ -167,7 +182,7 @@ pub(crate) fn submit_call<'py>(
     session: &Session,
     submitting: &Mutex<Submitting>,
     callees: &Callees,
-    workers: u32,
+    place: Place<'_>,
     callable: &Bound<'py, PyAny>,
     args: &Bound<'py, PyTuple>,
     kwargs: Option<&Bound<'py, PyDict>>,
@@ -185,14 +200,13 @@ pub(crate) fn submit_call<'py>(
     };
     let mut encoded = encode_call("call", callable, args, 0, kwargs)?;
     for external in &encoded.externals {
-        check_external(&external.id, session).map_err(|refusal| explain_refusal(py, refusal, workers))?;
+        check_external(&external.id, session).map_err(|refusal| explain_refusal(py, refusal))?;
     }
     let Callee { mut function, options, key } = callee;
-    check_worker(&options, workers, || function.name.to_string())
-        .map_err(|refusal| explain_refusal(py, refusal, workers))?;
+    place.check(&options, || function.name.to_string()).map_err(|refusal| explain_refusal(py, refusal))?;
     check_function(&function)
         .and_then(|()| check_args(encoded.args.len(), || format!("a call of '{}'", function.name)))
-        .map_err(|refusal| explain_refusal(py, refusal, workers))?;
+        .map_err(|refusal| explain_refusal(py, refusal))?;
 
     // What says which failures are worth a retry is found by the function that a worker knows by number.
     let is_one_off =
@@ -304,15 +318,15 @@ fn column(is_wanted: bool, words: &[u32]) -> U32s<'_> {
     if is_wanted { U32s::Words(words) } else { U32s::default() }
 }
 
-fn check(data: &GraphData, session: &Session, workers: u32) -> Result<(), Refusal> {
+fn check(data: &GraphData, session: &Session, place: Place<'_>) -> Result<(), Refusal> {
     for external in &data.externals {
         check_external(external, session)?;
     }
-    let has_bad_pin = |options: &Options| options.worker != ANY_WORKER && options.worker >= workers;
-    if !data.columns.task_options.is_empty() && data.columns.options.iter().any(has_bad_pin) {
+    let is_bad = |options: &Options| place.check(options, String::new).is_err();
+    if !data.columns.task_options.is_empty() && data.columns.options.iter().any(is_bad) {
         for index in 0..data.columns.len() as u32 {
             if let Some(options) = data.columns.options_of(index) {
-                check_worker(options, workers, || data.key_of(index))?;
+                place.check(options, || data.key_of(index))?;
             }
         }
     }
@@ -368,15 +382,21 @@ fn check_external(external: &ExternalId, session: &Session) -> Result<(), Refusa
     }
 }
 
-fn check_worker(options: &Options, workers: u32, key: impl FnOnce() -> String) -> Result<(), Refusal> {
-    match options.worker {
-        worker if worker == ANY_WORKER || worker < workers => Ok(()),
-        worker => Err(Refusal::NoSuchWorker { key: key(), worker }),
+impl Place<'_> {
+    /// Refuses a task that no worker can ever run.
+    fn check(self, options: &Options, key: impl FnOnce() -> String) -> Result<(), Refusal> {
+        if options.worker == ANY_WORKER && options.policy.is_empty() {
+            return Ok(());
+        }
+        match self.offer.demand_of(self.workers, options.worker, &options.policy) {
+            Ok(_) => Ok(()),
+            Err(text) => Err(Refusal::NoSuitableWorker { key: key(), text }),
+        }
     }
 }
 
 #[cold]
-fn explain_refusal(py: Python<'_>, refusal: Refusal, workers: u32) -> PyErr {
+fn explain_refusal(py: Python<'_>, refusal: Refusal) -> PyErr {
     match refusal {
         Refusal::OtherClient { run, index } => {
             let what = if run == CALLS { format!("call {index}") } else { format!("task {index} of run {run}") };
@@ -399,12 +419,6 @@ fn explain_refusal(py: Python<'_>, refusal: Refusal, workers: u32) -> PyErr {
             usage_error(py, &format!("the graph cannot be submitted at once: {what}; {remedy}"))
         }
         Refusal::TooManyCalls => usage_error(py, TOO_MANY_CALLS),
-        Refusal::NoSuchWorker { key, worker } => {
-            let text = format!(
-                "task '{key}' is pinned to worker {worker}; this client has {workers}, numbered from 0 to {}",
-                workers - 1
-            );
-            error(py, "NoSuitableWorker", &text)
-        }
+        Refusal::NoSuitableWorker { key, text } => no_suitable_worker(py, &key, &text),
     }
 }

@@ -1,7 +1,7 @@
 //! What has ended, whoever ran it: one face for the broker's frames and for the objects of a local session.
 use std::collections::hash_map::Entry;
 
-use headrace_protocol::client::{CALLS, Client, Farewell, LogLines, Session as Standing, StateReply};
+use headrace_protocol::client::{CALLS, Client, Farewell, LogLines, Reply, Session as Standing};
 use headrace_wire::Outcome;
 use pyo3::prelude::*;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -269,9 +269,9 @@ impl Tables {
     }
 
     /// The answer to a question to the broker, or that there will be none.
-    pub(crate) fn poll_state(&mut self, number: u64) -> Option<Option<StateReply>> {
+    pub(crate) fn poll_reply(&mut self, number: u64) -> Option<Option<Reply>> {
         let over = self.is_over();
-        let reply = self.machine()?.take_state(number);
+        let reply = self.machine()?.take_reply(number);
         (reply.is_some() || over).then_some(reply)
     }
 

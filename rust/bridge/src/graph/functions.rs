@@ -53,7 +53,7 @@ pub(crate) fn describe(callable: &Bound<'_, PyAny>, verb: &str, by_reference: bo
 }
 
 /// What `headrace.options.policy_of` gives.
-pub(super) type PolicyParts = (u32, u32, u32, u32, u32, u32, Vec<(String, u64)>, Vec<String>);
+pub(crate) type PolicyParts = (u32, u32, u32, u32, u32, u32, Vec<(String, u64)>, Vec<String>);
 
 /// The same of a policy.
 pub(super) fn policy_parts(policy: &Policy<'_>) -> PolicyParts {
@@ -64,7 +64,8 @@ pub(super) fn policy_parts(policy: &Policy<'_>) -> PolicyParts {
     (retries, flags, backoff_ms, backoff_max_ms, timeout_ms, queue_timeout_ms, demands, tags.iter().map(text).collect())
 }
 
-fn encoded_policy(parts: PolicyParts) -> Vec<u8> {
+/// The policy as it travels.
+pub(crate) fn encoded_policy(parts: PolicyParts) -> Vec<u8> {
     let (retries, flags, backoff_ms, backoff_max_ms, timeout_ms, queue_timeout_ms, demands, names) = parts;
     let (mut resources, mut amounts, mut tags) = (BlobsBuf::default(), Vec::new(), BlobsBuf::default());
     for (name, amount) in demands {

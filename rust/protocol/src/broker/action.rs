@@ -93,6 +93,12 @@ pub enum Action {
         /// Worker number.
         worker: u32,
     },
+    /// Have a worker's process write down its Python stacks, and say what came of it
+    /// ([`Broker::handle_stacks`](super::Broker::handle_stacks)), be it nothing.
+    DumpStacks {
+        /// Worker number.
+        worker: u32,
+    },
     /// Forget a peer: it has ended or left, and what still comes from it is a stranger's.
     Forget {
         /// The peer.

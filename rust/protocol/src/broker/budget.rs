@@ -374,7 +374,7 @@ impl Broker {
     }
 
     /// The key of a task, as far as the broker knows it.
-    fn name_of(&self, slot: u32) -> String {
+    pub(super) fn name_of(&self, slot: u32) -> String {
         let slot = self.ledger.slot(slot);
         let run: &Run = self.run(slot.run);
         match (run.keys.get(&slot.index), slot.function) {

@@ -8,8 +8,8 @@ use super::functions::Functions;
 use super::ledger::Ledger;
 use super::policy::DEFAULT_POLICY;
 use super::workers::{FRAME_BUDGET_NS, FRAMES_MAX, Worker};
-use super::{ANY_CLASS, Action, Broker, worker_id};
-use headrace_kernel::{ClassId, LeaseRequest, Oracle, Preference, TaskIndex};
+use super::{Action, Broker, worker_id};
+use headrace_kernel::{LeaseRequest, Oracle, Preference, TaskIndex};
 use headrace_wire::{BlobsBuf, Forget, Heartbeat, LEASE_HOLD, LEASE_REPORT, Lease, Message};
 use std::collections::VecDeque;
 
@@ -173,6 +173,7 @@ impl Broker {
         if self.is_overfull() {
             return;
         }
+        self.note_running(now_ns);
         for frames in 1..=FRAMES_MAX {
             for only_preferred in [true, false] {
                 for worker in 0..workers {
@@ -194,26 +195,33 @@ impl Broker {
 
     /// Sends one lease frame to a worker; false if there is nothing for it.
     fn lease_frame(&mut self, number: u32, only_preferred: bool, now_ns: u64) -> bool {
-        let classes = [ClassId(1 + number), ANY_CLASS];
-        let ready = self.kernel.ready_len(ANY_CLASS);
-        let seeds = ready.div_ceil(self.workers.len()) + self.kernel.ready_len(classes[0]);
+        self.leased.clear();
+        self.limits.choose(&self.kernel, number, &mut self.group);
+        // Once, but where the best that there is to choose from is of no use for now.
+        while self.leased.is_empty() && self.limits.next_group(&self.kernel, number, &mut self.group) {
+            self.lease_group(number, only_preferred);
+        }
+        if self.leased.is_empty() {
+            return false;
+        }
+        self.note_grants(number);
+        self.send_leases(number, now_ns);
+        true
+    }
+
+    /// Has the kernel lease a batch of the classes that were chosen.
+    fn lease_group(&mut self, number: u32, only_preferred: bool) {
         let worker = &self.workers[number as usize];
         let request = LeaseRequest {
-            classes: &classes,
+            classes: &self.group.classes,
             tasks_max: worker.tasks_left.min(worker.frame_tasks_max.into()) as u32,
-            seeds_max: u32::try_from(seeds).unwrap_or(u32::MAX),
+            seeds_max: u32::try_from(self.group.seeds).unwrap_or(u32::MAX),
             budget: FRAME_BUDGET_NS,
             only_preferred,
             roots: !self.holds_roots_back(),
         };
         let mut ask = Ask { ledger: &self.ledger, functions: &self.functions, worker: number, bytes: 0 };
-        self.leased.clear();
         self.kernel.lease(worker_id(number), &request, &mut ask, &mut self.leased);
-        if self.leased.is_empty() {
-            return false;
-        }
-        self.send_leases(number, now_ns);
-        true
     }
 
     fn send_leases(&mut self, number: u32, now_ns: u64) {

@@ -9,6 +9,8 @@ pub(crate) struct Function {
     pub(crate) name: Payload,
     /// Pickle, opaque here.
     pub(crate) pickle: Payload,
+    /// Whose tasks call it.
+    owner: u32,
     estimate_ns: Option<u64>,
 }
 
@@ -20,14 +22,19 @@ pub(crate) struct Functions {
 
 impl Functions {
     /// Adds a function and returns its broker-wide number.
-    pub(crate) fn add(&mut self, name: Payload, pickle: Payload) -> u32 {
-        self.known.push(Function { name, pickle, estimate_ns: None });
+    pub(crate) fn add(&mut self, owner: u32, name: Payload, pickle: Payload) -> u32 {
+        self.known.push(Function { name, pickle, owner, estimate_ns: None });
         (self.known.len() - 1) as u32
     }
 
     /// The function with this number.
     pub(crate) fn get(&self, number: u32) -> &Function {
         &self.known[number as usize]
+    }
+
+    /// Whose tasks call it, if there is such a function: a worker may name any.
+    pub(crate) fn owner(&self, number: u32) -> Option<u32> {
+        self.known.get(number as usize).map(|function| function.owner)
     }
 
     /// Estimated duration of a call in ns; `None` until the first one has been measured.

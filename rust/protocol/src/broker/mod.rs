@@ -15,6 +15,7 @@
 
 mod action;
 mod budget;
+mod classes;
 mod deaths;
 mod dispatch;
 mod functions;
@@ -37,6 +38,7 @@ mod store;
 mod streaming;
 mod submit;
 mod timers;
+mod why;
 mod workers;
 
 pub use action::{Action, PeerId, SegmentNews, Wake};
@@ -47,11 +49,12 @@ pub use spill::{SpillFrom, SpillPart};
 pub use store::StoreStatistics;
 pub use submit::ARGS_BYTES_MAX;
 
+use crate::limits::{Group, Limits, Offer};
 use deaths::Deaths;
 pub use dispatch::LEASE_BYTES_MAX;
 use dispatch::LeaseColumns;
 use functions::Functions;
-use headrace_kernel::{ClassId, Kernel, Leased, WorkerId};
+use headrace_kernel::{Kernel, Leased, WorkerId};
 use headrace_wire::{DecodeError, Message};
 use ledger::Ledger;
 use overruns::Waits;
@@ -71,6 +74,8 @@ use workers::{Life, Worker};
 pub struct Config {
     /// Worker processes; at least 1.
     pub workers: u32,
+    /// What tasks may ask for while they run.
+    pub offer: Offer,
     /// Executing deaths after which a task is failed instead of tried again; at least 1.
     pub crash_limit: u8,
     /// The same for deaths by the kernel's OOM killer, which are counted apart.
@@ -138,6 +143,7 @@ pub struct Broker {
     waits: Waits,
     timers: Timers,
     deaths: Deaths,
+    limits: Limits,
     runs: Vec<Option<Run>>,
     free_runs: Vec<u32>,
     /// The tasks of runs of which nothing is left.
@@ -161,6 +167,9 @@ pub struct Broker {
     statistics: Statistics,
     columns: LeaseColumns,
     leased: Vec<Leased>,
+    group: Group,
+    /// Answers that wait for the stacks of processes.
+    pending: Vec<why::Pending>,
     shutting_down: bool,
     given_up: bool,
     /// Whether the kernel has more slots to free than fit into one turn.
@@ -173,18 +182,17 @@ pub struct Broker {
 const HEARTBEAT_NS: u64 = 1_000_000_000;
 /// Bytes of a frame that is read of a peer which may only say HELLO or ask.
 const SMALL_BYTES_MAX: usize = 4_096;
-/// Class of tasks that any worker may take; class `1 + w` belongs to worker `w`.
-const ANY_CLASS: ClassId = ClassId(0);
 
 impl Broker {
     /// A broker that asks at once for its workers to be started.
-    pub fn new(config: Config, now_ns: u64) -> Self {
+    pub fn new(mut config: Config, now_ns: u64) -> Self {
         let workers = (0..config.workers).map(|number| Worker::new(number, config.tasks_max)).collect();
         let mut broker = Broker {
             store: Store::new(config.store_limit, config.spill_limit),
             retries: Retries::new(config.seed),
             waits: Waits::default(),
             timers: Timers::default(),
+            limits: Limits::new(config.workers, std::mem::take(&mut config.offer)),
             config,
             kernel: Kernel::new(),
             ledger: Ledger::default(),
@@ -209,6 +217,8 @@ impl Broker {
             statistics: Statistics::default(),
             columns: LeaseColumns::default(),
             leased: Vec::new(),
+            group: Group::default(),
+            pending: Vec::new(),
             shutting_down: false,
             given_up: false,
             freeing: false,
@@ -258,6 +268,7 @@ impl Broker {
             (Some(&Peer::Worker(worker)), Message::Report(report)) => {
                 self.handle_report(worker, frame, &report, now_ns);
             }
+            (Some(Peer::Client(_) | Peer::Observer { .. }), Message::Why(why)) => self.handle_why(peer, &why, now_ns),
             (Some(_), Message::Heartbeat(_)) => {}
             (Some(&Peer::Worker(worker)), Message::Overdue(overdue)) => self.handle_overdue(worker, &overdue, now_ns),
             (Some(Peer::Client(_)), Message::Put(put)) => self.handle_put(peer, frame, &put, now_ns),
@@ -296,6 +307,7 @@ impl Broker {
         self.begin_waits(now_ns);
         self.ring_timers(now_ns);
         self.unpark(now_ns);
+        self.settle_grants();
         self.dispatch(now_ns);
         self.recall_for_idle_workers(now_ns);
         self.tell_news(now_ns);

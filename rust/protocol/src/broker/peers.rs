@@ -31,6 +31,8 @@ pub(super) enum Peer {
 /// A client's session.
 #[derive(Debug, Default)]
 pub(super) struct Session {
+    /// Its number among those who share the workers: the lowest that is free.
+    pub(super) owner: u32,
     /// Broker-wide numbers of its functions.
     pub(super) functions: FxHashMap<u32, u32>,
     /// Positions of its runs.
@@ -42,6 +44,16 @@ pub(super) struct Session {
 const STRAYS_MAX: usize = 1_024;
 /// Observers at a time.
 const OBSERVERS_MAX: usize = 256;
+
+impl Peer {
+    /// The number of a client among those who share the workers.
+    pub(super) fn owner(&self) -> Option<u32> {
+        match self {
+            Peer::Client(session) => Some(session.owner),
+            Peer::Worker(_) | Peer::Successor(_) | Peer::Observer { .. } | Peer::Cut { .. } => None,
+        }
+    }
+}
 
 impl Broker {
     /// From here on takes nobody else for a client.
@@ -59,7 +71,9 @@ impl Broker {
                 return self.refuse(peer, text, now_ns);
             }
             Role::Client => {
-                self.peers.insert(peer, Peer::Client(Session::default()));
+                let owner = self.free_owner();
+                self.limits.open_owner(owner);
+                self.peers.insert(peer, Peer::Client(Session { owner, ..Session::default() }));
             }
             Role::Worker => {
                 let number = hello.worker;

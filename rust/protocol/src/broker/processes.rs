@@ -57,6 +57,8 @@ impl Broker {
                 self.blame(executing, &Ended { worker, pid, exit, cause, stderr: &stderr }, now_ns);
             }
             self.take_back(worker);
+            self.limits.lose_worker(worker);
+            self.handle_stacks(worker, "its process has ended");
             self.lose_store_peer(peer, now_ns);
         }
         if !self.hand_over_place(worker, now_ns) && never_began {

@@ -4,6 +4,7 @@
 //! before the answer is there: it is sent when the donor's estimated remaining work is more than [`WORTH_NS`], or when
 //! the donor is later than its estimate by as much, for then the estimate says nothing.
 
+use super::classes::HandOver;
 use super::workers::Worker;
 use super::{Broker, worker_id};
 use headrace_kernel::{TaskIndex, TaskState};
@@ -17,7 +18,9 @@ impl Broker {
     pub(super) fn recall_for_idle_workers(&mut self, now_ns: u64) {
         self.recall_due_ns = None;
         let idle: Vec<u32> = self.workers.iter().filter(|worker| is_idle(worker)).map(|worker| worker.number).collect();
-        let Some(&taker) = idle.first() else { return };
+        if idle.is_empty() {
+            return;
+        }
         for donor in 0..self.workers.len() {
             if self.workers[donor].frames_open() == 0 || self.workers[donor].peer().is_none() {
                 continue;
@@ -26,30 +29,42 @@ impl Broker {
             if due_ns > now_ns {
                 self.recall_due_ns = Some(self.recall_due_ns.map_or(due_ns, |known_ns| known_ns.min(due_ns)));
             } else {
-                self.recall(donor as u32, taker, idle.len(), now_ns);
+                self.recall(donor as u32, &idle, now_ns);
             }
         }
     }
 
-    /// Asks `donor` for its share of what it has not started and `taker` could run.
-    fn recall(&mut self, donor: u32, taker: u32, takers: usize, now_ns: u64) {
+    /// Asks `donor` for a share of what it has not started and one of the `takers` could run.
+    fn recall(&mut self, donor: u32, takers: &[u32], now_ns: u64) {
         // If the donor only has one task that runs long, there is nothing to ask for until it reports.
         self.workers[donor as usize].recall_pause_ns = now_ns + WORTH_NS;
-        let mut open: Vec<(u32, u32)> = Vec::new();
+        let hand_overs = self.hand_overs(donor, takers);
+        let mut open: Vec<(u32, u32, HandOver)> = Vec::new();
         for (task, attempt) in self.kernel.leases_of(worker_id(donor)).skip(1) {
             let slot = self.ledger.slot(task.0);
-            let pin = self.policies.get(slot.policy).pin;
-            let fits = pin == ANY_WORKER || pin == taker;
-            if fits && !slot.recalled && self.kernel.missing(task) == 0 {
-                open.push((task.0, attempt.0));
+            let policy = self.policies.get(slot.policy);
+            let hand_over = match &hand_overs {
+                Some(hand_overs) => hand_overs[&policy.class],
+                None if policy.pin == ANY_WORKER => HandOver::Some,
+                None => HandOver::None,
+            };
+            if hand_over != HandOver::None && !slot.recalled && self.kernel.missing(task) == 0 {
+                open.push((task.0, attempt.0, hand_over));
             }
         }
-        let share = (open.len() * takers).div_ceil(takers + 1);
-        let wanted = &open[open.len() - share..];
-        if wanted.is_empty() {
-            return;
+        let shared = open.iter().filter(|lease| lease.2 == HandOver::Some).count();
+        let share = (shared * takers.len()).div_ceil(takers.len() + 1);
+        let mut kept = shared - share;
+        let is_wanted = |(.., hand_over): &(u32, u32, HandOver)| {
+            let is_kept = *hand_over == HandOver::Some && kept > 0;
+            kept -= usize::from(is_kept);
+            !is_kept
+        };
+        open.retain(is_wanted);
+        let wanted: Vec<(u32, u32)> = open.into_iter().map(|(task, attempt, _)| (task, attempt)).collect();
+        if !wanted.is_empty() {
+            self.send_recall(donor, &wanted);
         }
-        self.send_recall(donor, wanted);
     }
 
     /// Asks workers that wait for memory for all that they have not started: what it takes may move to disk then. Whether

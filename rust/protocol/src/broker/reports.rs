@@ -17,6 +17,9 @@ impl Broker {
         let mut ahead_ns = 0;
         for (function, (calls, ns)) in report.timed_function.iter().zip(timed) {
             self.workers[number as usize].busy_ns += u64::from(ns);
+            if let Some(owner) = self.functions.owner(function) {
+                self.limits.charge(owner, u64::from(ns));
+            }
             ahead_ns += u64::from(ns);
             if calls > 0 {
                 self.functions.learn(function, calls, std::mem::take(&mut ahead_ns));
@@ -208,6 +211,7 @@ impl Broker {
         worker.outstanding_ns = worker.outstanding_ns.saturating_sub(cost_ns);
         worker.settle(slot.frame);
         self.uncount_lease(task);
+        self.end_grant(number, slot.policy);
     }
 
     /// A lease is counted no more.
@@ -300,7 +304,7 @@ impl Broker {
     }
 
     fn settle_dead_and_freed(&mut self) {
-        let Broker { kernel, ledger, policies, retries, waits, deaths, runs, workers, .. } = self;
+        let Broker { kernel, ledger, policies, limits, retries, waits, deaths, runs, workers, .. } = self;
         kernel.drain_dead(|task| {
             for holder in ledger.drop_value(task.0) {
                 workers[holder as usize].dead.push(task.0);
@@ -310,7 +314,7 @@ impl Broker {
         self.freeing = kernel.drain_freed(|task| {
             let slot = *ledger.slot(task.0);
             ledger.close(task.0);
-            policies.remove_task(slot.policy);
+            policies.remove_task(limits, slot.policy);
             retries.forget(task.0);
             waits.forget(task.0);
             if slot.blamed {

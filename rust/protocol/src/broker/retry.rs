@@ -35,6 +35,13 @@ pub(crate) struct Parked {
     inputs: Vec<Name>,
 }
 
+impl Parked {
+    /// Whether it is this task.
+    pub(crate) fn is_of(&self, task: TaskIndex, kernel: &Kernel) -> bool {
+        self.task.find(kernel) == Some(task)
+    }
+}
+
 impl Retries {
     pub(crate) fn new(seed: u64) -> Self {
         Retries { seed, failures: FxHashMap::default(), fetching: Vec::new() }

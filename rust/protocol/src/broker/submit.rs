@@ -2,9 +2,9 @@
 
 use super::ledger::{NONE, Slot};
 use super::peers::Peer;
-use super::policy::DEFAULT_POLICY;
+use super::policy::{DEFAULT_POLICY, PolicyError};
 use super::runs::{CALLS, Run, Slots};
-use super::{ANY_CLASS, Broker, Frame, Payload, PeerId};
+use super::{Broker, Frame, Payload, PeerId};
 use headrace_kernel::{Chunk, ClassId, Classes, Priorities, TaskIndex, TaskState};
 use headrace_wire::{ANY_WORKER, EXTERNAL, Outcome, SUBMIT_MORE, Submit};
 
@@ -110,12 +110,16 @@ impl Broker {
         }
         let functions = self.admit_functions(peer, submit)?;
         let (deps, external) = self.resolve_deps(peer, position, submit)?;
-        let classes = self.classes(submit)?;
-        let policies = self.policies_of(submit)?;
-        let priorities: Vec<i32> = match submit.task_options.is_empty() {
+        let policies = self.policies_of(peer, submit, &functions)?;
+        let class = |policy: &u32| self.policies.get(*policy).class;
+        let row_classes: Vec<ClassId> = policies.iter().map(class).collect();
+        let common = *row_classes.last().expect("there is a row at least");
+        let classes: Vec<ClassId> = match row_classes.iter().all(|class| *class == common) {
             true => Vec::new(),
-            false => submit.task_options.iter().map(|row| submit.priority.at(row as usize) as i32).collect(),
+            false => submit.task_options.iter().map(|row| row_classes[row as usize]).collect(),
         };
+        let priority = |row| (submit.priority.at(row as usize) as i32).saturating_add(submit.run_priority);
+        let priorities: Vec<i32> = submit.task_options.iter().map(priority).collect();
         let first = submit.first;
         let keep: Vec<u32> = submit.keep.iter().map(|index| index.wrapping_sub(first)).collect();
         if keep.iter().any(|local| *local as usize >= tasks) {
@@ -125,8 +129,11 @@ impl Broker {
             dep_counts: &submit.dep_counts.to_vec(),
             deps: &deps,
             external: &external,
-            class: if classes.is_empty() { Classes::One(ANY_CLASS) } else { Classes::Each(&classes) },
-            priority: if priorities.is_empty() { Priorities::One(0) } else { Priorities::Each(&priorities) },
+            class: if classes.is_empty() { Classes::One(common) } else { Classes::Each(&classes) },
+            priority: match priorities.is_empty() {
+                true => Priorities::One(submit.run_priority),
+                false => Priorities::Each(&priorities),
+            },
             keep: &keep,
         };
         let mut slots = Vec::with_capacity(tasks);
@@ -134,7 +141,7 @@ impl Broker {
         if admitted.is_ok() {
             self.enter(position, frame, submit, &functions, &policies, &slots);
         }
-        policies.iter().for_each(|policy| self.policies.drop_unused(*policy));
+        policies.iter().for_each(|policy| self.policies.drop_unused(&mut self.limits, *policy));
         admitted?;
         external.iter().for_each(|task| self.want_result(*task));
         for local in keep {
@@ -154,7 +161,7 @@ impl Broker {
         for (number, (name, pickle)) in submit.function_ids.iter().zip(pickles) {
             // A copy: a pickle outlives by far the frame that brought it.
             let own = |bytes: &[u8]| Payload::owned(bytes.to_vec());
-            let known = self.functions.add(own(name), own(pickle));
+            let known = self.functions.add(session.owner, own(name), own(pickle));
             session.functions.insert(number, known);
         }
         let find = |number| session.functions.get(&number).copied().ok_or_else(|| format!("unknown function {number}"));
@@ -196,39 +203,39 @@ impl Broker {
         Ok((deps, external))
     }
 
-    /// The class of each task; empty if every worker may take every task.
-    fn classes(&self, submit: &Submit<'_>) -> Result<Vec<ClassId>, String> {
-        if submit.task_options.is_empty() || submit.worker.iter().all(|worker| worker == ANY_WORKER) {
-            return Ok(Vec::new());
-        }
-        let workers = self.workers.len();
-        if let Some(worker) = submit.worker.iter().find(|worker| *worker != ANY_WORKER && *worker as usize >= workers) {
-            return Err(format!(
-                "NoSuitableWorker: a task is pinned to worker {worker}, workers are 0 to {}",
-                workers - 1
-            ));
-        }
-        let class = |row: u32| match submit.worker.at(row as usize) {
-            ANY_WORKER => ANY_CLASS,
-            worker => ClassId(1 + worker),
-        };
-        Ok(submit.task_options.iter().map(class).collect())
-    }
-
-    /// The policy of each option row.
-    fn policies_of(&mut self, submit: &Submit<'_>) -> Result<Vec<u32>, String> {
-        let mut rows = Vec::with_capacity(submit.worker.len());
+    /// The policy of each option row; of tasks without any there is one row, too.
+    fn policies_of(&mut self, peer: PeerId, submit: &Submit<'_>, functions: &[u32]) -> Result<Vec<u32>, String> {
+        let owner = self.owner_of(peer);
         let mut policies = submit.policies.iter();
-        for pin in submit.worker.iter() {
-            match self.policies.number_of(pin, policies.next().unwrap_or_default()) {
+        let pins = submit.worker.iter().chain(submit.task_options.is_empty().then_some(ANY_WORKER));
+        let mut rows = Vec::with_capacity(submit.worker.len());
+        for pin in pins {
+            match self.policies.number_of(&mut self.limits, owner, pin, policies.next().unwrap_or_default()) {
                 Ok(policy) => rows.push(policy),
-                Err(text) => {
-                    rows.iter().for_each(|policy| self.policies.drop_unused(*policy));
-                    return Err(text);
+                Err(error) => {
+                    rows.iter().for_each(|policy| self.policies.drop_unused(&mut self.limits, *policy));
+                    return Err(match error {
+                        PolicyError::Malformed(text) => text.to_owned(),
+                        PolicyError::NoSuitableWorker(text) => {
+                            let key = self.first_of_row(submit, functions, rows.len() as u32);
+                            format!("NoSuitableWorker: task '{key}' {text}")
+                        }
+                    });
                 }
             }
         }
         Ok(rows)
+    }
+
+    /// The key of the first task with these options.
+    fn first_of_row(&self, submit: &Submit<'_>, functions: &[u32], row: u32) -> String {
+        let Some(local) = submit.task_options.iter().position(|options| options == row) else { return String::new() };
+        let index = submit.first + local as u32;
+        if let Some(place) = submit.key_index.iter().position(|keyed| keyed == index) {
+            return String::from_utf8_lossy(submit.keys.iter().nth(place).unwrap_or_default()).into_owned();
+        }
+        let name = &self.functions.get(functions[submit.task_function.at(local) as usize]).name;
+        format!("{}-{index}", String::from_utf8_lossy(name.bytes()))
     }
 
     fn enter(
@@ -244,13 +251,11 @@ impl Broker {
             0 => NONE,
             tasks => self.ledger.add_chunk(Payload::within(frame, submit.args.bytes), tasks as u32),
         };
+        let common = submit.task_options.is_empty().then(|| policies[policies.len() - 1]);
         let mut args_start = 0;
         for (local, task) in slots.iter().enumerate() {
             let args_len = submit.args.lens.at(local);
-            let policy = match submit.task_options.is_empty() {
-                true => DEFAULT_POLICY,
-                false => policies[submit.task_options.at(local) as usize],
-            };
+            let policy = common.unwrap_or_else(|| policies[submit.task_options.at(local) as usize]);
             if policy != DEFAULT_POLICY {
                 self.policies.add_task(policy);
                 if self.policies.get(policy).queue_timeout_ms > 0 {

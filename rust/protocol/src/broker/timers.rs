@@ -48,6 +48,12 @@ impl Timers {
         self.due.peek().map(|Reverse((due_ns, ..))| *due_ns)
     }
 
+    /// When the pause of a task ends, if it pauses. A look at all timers.
+    pub(crate) fn pause_ends_ns(&self, task: TaskIndex, kernel: &Kernel) -> Option<u64> {
+        let is_its = |timer: &Timer| matches!(timer, Timer::Pause(parked) if parked.is_of(task, kernel));
+        self.due.iter().find(|Reverse((.., timer))| is_its(timer)).map(|Reverse((due_ns, ..))| *due_ns)
+    }
+
     fn take_due(&mut self, now_ns: u64) -> Option<Timer> {
         if self.next_ns()? > now_ns {
             return None;

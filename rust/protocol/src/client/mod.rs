@@ -17,6 +17,7 @@ mod ending;
 mod error;
 mod holds;
 mod log;
+mod questions;
 mod run;
 mod session;
 #[cfg(test)]
@@ -25,6 +26,7 @@ mod tests;
 pub use ending::{Detail, Ending};
 pub use error::ProtocolError;
 pub use log::LogLines;
+pub use questions::Reply;
 pub use run::Progress;
 pub use session::{Farewell, Session, Side};
 
@@ -33,8 +35,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use headrace_wire::{
-    Cancel, DecodeError, Goodbye, GoodbyeReason, Hello, Message, Outcome, Put, Query, Results, State, Submit, U32s,
-    Want, citations,
+    Cancel, DecodeError, Goodbye, GoodbyeReason, Hello, Message, Outcome, Put, Results, Submit, U32s, Want, citations,
 };
 use rustc_hash::FxHashMap;
 
@@ -42,6 +43,7 @@ use crate::store::{Blocks, return_of};
 use calls::Calls;
 use holds::Holds;
 use log::LogQueue;
+use questions::Questions;
 use run::Run;
 
 /// The run of single calls; it is always open.
@@ -63,9 +65,7 @@ pub struct Client {
     calls: Calls,
     holds: Holds,
     blocks: Blocks,
-    /// Questions asked and not yet fetched, with the frame of the answer once it is there.
-    queries: FxHashMap<u64, Option<SharedFrame>>,
-    next_query: u64,
+    questions: Questions,
     log: LogQueue,
     out: VecDeque<Vec<u8>>,
     statistics: Statistics,
@@ -92,20 +92,6 @@ pub struct Statistics {
     pub holds_waiting: usize,
 }
 
-/// The answer to a question about a run.
-#[derive(Clone, Debug)]
-pub struct StateReply(SharedFrame);
-
-impl StateReply {
-    /// The answer itself.
-    pub fn state(&self) -> State<'_> {
-        match Message::decode(&self.0) {
-            Ok(Message::State(state)) => state,
-            _ => unreachable!("only decoded STATE frames become replies"),
-        }
-    }
-}
-
 impl Client {
     /// A session that begins with this HELLO.
     pub fn new(hello: &Hello<'_>) -> Self {
@@ -116,8 +102,7 @@ impl Client {
             calls: Calls::default(),
             holds: Holds::default(),
             blocks: Blocks::default(),
-            queries: FxHashMap::default(),
-            next_query: 0,
+            questions: Questions::default(),
             log: LogQueue::default(),
             out: VecDeque::new(),
             statistics: Statistics::default(),
@@ -240,20 +225,6 @@ impl Client {
         self.send(&Message::Cancel(Cancel { run, whole: true, index: U32s::default() }));
     }
 
-    /// Asks for the state of a run and returns the number under which [`Client::take_state`] will have the answer.
-    pub fn query(&mut self, run: u32) -> u64 {
-        self.next_query += 1;
-        let number = self.next_query;
-        self.queries.insert(number, None);
-        self.send(&Message::Query(Query { run, number }));
-        number
-    }
-
-    /// Forgets a question: its answer will be ignored.
-    pub fn forget_query(&mut self, number: u64) {
-        self.queries.remove(&number);
-    }
-
     /// Adds one holder to a result: a ref, beyond what its run or its call keeps.
     pub fn hold(&mut self, run: u32, index: u32) {
         self.holds.add(run, index);
@@ -370,12 +341,6 @@ impl Client {
         self.runs.get(&run).and_then(|run| run.arrivals().get(from..)).unwrap_or(&[])
     }
 
-    /// The answer to a question, once it is there; the question is forgotten then.
-    pub fn take_state(&mut self, number: u64) -> Option<StateReply> {
-        self.queries.get(&number)?.as_ref()?;
-        self.queries.remove(&number).flatten().map(StateReply)
-    }
-
     /// Counts.
     pub fn statistics(&self) -> Statistics {
         Statistics {
@@ -401,12 +366,8 @@ impl Client {
             }
             (Session::Greeting, message) => return Err(ProtocolError::BeforeWelcome(message.name())),
             (_, Message::Results(results)) => self.apply_results(&frame, &results)?,
-            (_, Message::State(state)) => {
-                let number = state.number;
-                if let Some(answer) = self.queries.get_mut(&number) {
-                    *answer = Some(Arc::clone(&frame));
-                }
-            }
+            (_, Message::State(state)) => self.questions.answer(state.number, &frame),
+            (_, Message::Because(because)) => self.questions.answer(because.number, &frame),
             (_, Message::Log(log)) => self.log.push(&log),
             (_, Message::Release(release)) => {
                 self.blocks.handle_release_frame(&release);

@@ -403,14 +403,14 @@ fn answers_find_their_questions() {
     let answer = |number| {
         encoded(&Message::State(State { run: 1, number, done: 12, worker: U32s::default(), ..State::default() }))
     };
-    client.forget_query(third);
+    client.forget_question(third);
     for number in [second, third, 1_000] {
         client.handle_frame(answer(number)).unwrap();
     }
-    assert!(client.take_state(first).is_none() && client.take_state(third).is_none());
-    assert!(client.take_state(1_000).is_none());
-    assert_eq!(client.take_state(second).unwrap().state().done, 12);
-    assert!(client.take_state(second).is_none());
+    assert!(client.take_reply(first).is_none() && client.take_reply(third).is_none());
+    assert!(client.take_reply(1_000).is_none());
+    assert_eq!(client.take_reply(second).unwrap().state().unwrap().done, 12);
+    assert!(client.take_reply(second).is_none());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The broker's machine, told as stories: what came in, what went out, and that nothing else was said.
 
 mod deaths;
+mod limits;
 mod observer;
 mod retire;
 mod retry;
@@ -9,6 +10,7 @@ mod store;
 mod story;
 mod time_limits;
 mod unruly;
+mod why;
 
 use headrace_protocol::broker::{Exit, LEASE_BYTES_MAX, PeerId};
 use headrace_wire::{

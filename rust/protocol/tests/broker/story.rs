@@ -1,6 +1,7 @@
 //! A broker under test: its surroundings played by hand, on a clock that only the test moves.
 
 use headrace_protocol::broker::{Action, Broker, Config, Exit, Frame, PeerId, SegmentNews, SpillPart};
+use headrace_protocol::limits::Offer;
 use headrace_wire::{
     ANY_WORKER, Blobs, BlobsBuf, Cancel, Hello, Hold, Message, Outcome, Overdue, PROTOCOL_VERSION, Policy, Report,
     Results, Role, Submit, Verdict,
@@ -66,6 +67,15 @@ pub(crate) enum Said {
     },
     Kill {
         worker: u32,
+    },
+    DumpStacks {
+        worker: u32,
+    },
+    Because {
+        number: u64,
+        place: u8,
+        text: String,
+        stacks: String,
     },
     Cut {
         peer: PeerId,
@@ -152,10 +162,16 @@ impl Story {
         Self::with(workers, |config| (config.store_limit, config.spill_limit) = (store_limit, spill_limit))
     }
 
+    /// A broker with a connected client, and with what its workers offer.
+    pub(crate) fn with_offer(workers: u32, offer: Offer) -> Self {
+        Self::with(workers, |config| config.offer = offer)
+    }
+
     /// The same, set up otherwise.
     pub(crate) fn with(workers: u32, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config {
             workers,
+            offer: Offer::default(),
             crash_limit: 3,
             oom_limit: 1,
             tasks_max: u64::MAX,
@@ -467,6 +483,7 @@ impl Story {
                 Action::Cut { peer } => Said::Cut { peer },
                 Action::Forget { peer } => Said::Gone { peer },
                 Action::Look { .. } => Said::Other,
+                Action::DumpStacks { worker } => Said::DumpStacks { worker },
                 Action::Segment { worker, news } => Said::Segment { worker, news },
                 Action::CloseSegment { segment, discard } => Said::CloseSegment { segment, discard },
                 Action::Spill { job, file, create, parts } => Said::Spill { job, file, create, parts },
@@ -521,6 +538,12 @@ impl Story {
                 Said::Moved { run: moved.run, values }
             }
             Message::Goodbye(goodbye) => Said::Goodbye { peer, reason: goodbye.reason, text: goodbye.text.into() },
+            Message::Because(because) => Said::Because {
+                number: because.number,
+                place: because.state,
+                text: because.text.into(),
+                stacks: because.stacks.into(),
+            },
             Message::Log(log) => Said::Log { text: log.text.to_vec() },
             Message::State(state) => {
                 self.state = Some(Counts {

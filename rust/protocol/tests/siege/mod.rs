@@ -6,6 +6,7 @@ mod script;
 mod speech;
 
 use headrace_protocol::broker::{Action, Broker, Config, Exit, Frame, PeerId, SegmentNews};
+use headrace_protocol::limits::Offer;
 use headrace_protocol::worker::{Ending, Identity, Start, Worker};
 use headrace_wire::{Blobs, BlobsBuf, Hello, Message, Outcome, PROTOCOL_VERSION, Query, Role, Submit};
 use script::Script;
@@ -66,6 +67,7 @@ pub(crate) fn besiege(bytes: &[u8]) {
 impl Siege {
     fn new(script: &mut Script<'_>) -> Self {
         let config = Config {
+            offer: Offer::default(),
             workers: WORKERS,
             crash_limit: 1 + script.byte() % 3,
             oom_limit: 1,
@@ -217,6 +219,7 @@ impl Siege {
                         self.seats[seat] = self.new_peer();
                     }
                 }
+                Action::DumpStacks { worker } => self.broker.handle_stacks(worker, ""),
                 Action::Interrupt { .. } | Action::Look { .. } | Action::Segment { .. } => {}
             }
         }

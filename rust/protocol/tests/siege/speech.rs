@@ -6,7 +6,7 @@ use headrace_protocol::broker::PeerId;
 use headrace_wire::{
     ANY_WORKER, BLOCK_ALIGN, BlobsBuf, Cancel, Citation, EXTERNAL, GiveBack, Goodbye, Heartbeat, Hello, Hold, Lease,
     Message, PROTOCOL_VERSION, Policy, Put, Query, Recall, Released, Report, Results, Role, SUBMIT_MORE, State, Submit,
-    Want, Welcome, write_citations,
+    Want, Welcome, Why, write_citations,
 };
 
 /// Beyond it a broker does not keep a value without looking at its budget.
@@ -33,7 +33,12 @@ impl Siege {
                 let index = if whole { Vec::new() } else { index };
                 Message::Cancel(Cancel { run, whole, index: (&index).into() }).encode(&mut frame);
             }
-            11 => Message::Query(Query { run: script.number(), number: 7 }).encode(&mut frame),
+            11 if script.one_in(2) => Message::Query(Query { run: script.number(), number: 7 }).encode(&mut frame),
+            11 => {
+                let (run, index, stacks) = (script.number(), script.number(), script.one_in(2));
+                let key = ["", "", "work-0", "-"][script.below(4)];
+                Message::Why(Why { number: 7, run, index, key, stacks }).encode(&mut frame);
+            }
             12 => {
                 let index = script.number();
                 let value = self.compose_value(script);

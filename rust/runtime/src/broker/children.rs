@@ -3,6 +3,7 @@
 use super::BrokerConfig;
 use super::lines::Lines;
 use super::oom::OomWatch;
+use super::stacks::Stacks;
 use crate::segments;
 use headrace_protocol::broker::{Exit, SegmentNews};
 use headrace_sys::control::{self, MESSAGE_BYTES_MAX, Received};
@@ -36,6 +37,8 @@ pub(super) struct Children {
     /// Arguments up to the descriptors and the endpoint.
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
+    /// By worker; may be shorter.
+    worker_env: Vec<Vec<(OsString, OsString)>>,
     library: OsString,
     boot: OwnedFd,
     /// The processes of each worker: the one that works, then its successor.
@@ -52,6 +55,7 @@ struct Process {
     /// News of segments that the control socket would not take yet, in order.
     untold: VecDeque<(Vec<u8>, Option<OwnedFd>)>,
     page: StatusPage,
+    stacks: Stacks,
     /// Frames that it had received when it was last looked at.
     frames: u64,
     pipes: [Pipe; 2],
@@ -91,6 +95,7 @@ impl Children {
             program: config.program.clone(),
             args,
             env: config.env.clone(),
+            worker_env: config.worker_env.clone(),
             library: library.into(),
             boot: memfd::create_constant("headrace-boot", &config.boot)?,
             running: (0..config.workers).map(|_| Vec::new()).collect(),
@@ -101,10 +106,15 @@ impl Children {
     /// Starts the process of a worker.
     pub(super) fn start(&mut self, worker: u32, incarnation: u64) -> io::Result<()> {
         let page = StatusPage::create()?;
+        let stacks = Stacks::new()?;
         let mut args = self.args.clone();
         args.extend([worker.to_string().into(), incarnation.to_string().into(), self.library.clone()]);
-        let inherit = [page.as_fd(), self.boot.as_fd()];
-        let spawn = Spawn { program: &self.program, args: &args, env: &self.env, inherit: &inherit };
+        args.push((INHERITED_FD + 2).to_string().into());
+        let inherit = [page.as_fd(), self.boot.as_fd(), stacks.fd()];
+        let own = self.worker_env.get(worker as usize).map_or(&[][..], Vec::as_slice);
+        let is_common = |(name, _): &&(OsString, OsString)| own.iter().all(|(other, _)| other != name);
+        let env: Vec<_> = self.env.iter().filter(is_common).chain(own).cloned().collect();
+        let spawn = Spawn { program: &self.program, args: &args, env: &env, inherit: &inherit };
         let child = spawn.start()?;
         let pipe = |stream, end| Pipe { stream, end: Some(end), lines: Lines::default() };
         self.running[worker as usize].push(Process {
@@ -113,6 +123,7 @@ impl Children {
             control: child.control,
             untold: VecDeque::new(),
             page,
+            stacks,
             frames: 0,
             pipes: [pipe(1, child.stdout), pipe(2, child.stderr)],
             interrupted: None,
@@ -210,6 +221,26 @@ impl Children {
             // The process may have ended meanwhile; then its end is the answer.
             let _ = process.process.send_signal(Signal::INT);
         }
+    }
+
+    /// Asks a worker for its Python stacks; why not, if that cannot be.
+    pub(super) fn ask_for_stacks(&mut self, worker: u32, now_ns: u64) -> Result<(), String> {
+        let process = self.at_work(worker).ok_or("its process has ended")?;
+        process.stacks.ask(&process.process, now_ns).map_err(|error| format!("its process cannot be asked: {error}"))
+    }
+
+    /// The stacks that have come since the last call.
+    pub(super) fn poll_stacks(&mut self, now_ns: u64, mut give: impl FnMut(u32, &str)) {
+        for (worker, processes) in (0..).zip(&mut self.running) {
+            if let Some(text) = processes.first_mut().and_then(|process| process.stacks.poll(now_ns)) {
+                give(worker, &text);
+            }
+        }
+    }
+
+    /// When to look for stacks again.
+    pub(super) fn stacks_due_ns(&self, now_ns: u64) -> Option<u64> {
+        self.running.iter().flatten().find_map(|process| process.stacks.due_ns(now_ns))
     }
 
     /// Whether the worker has received a frame since the last call.

@@ -7,6 +7,7 @@ mod children;
 mod lines;
 mod oom;
 mod spiller;
+mod stacks;
 mod turn;
 
 use crate::clock;
@@ -14,6 +15,7 @@ use crate::inproc::{self, ClientEnd};
 use crate::run_dir::RunDir;
 use crate::segments::Segments;
 use headrace_protocol::broker::Config as MachineConfig;
+use headrace_protocol::limits::Offer;
 use headrace_sys::threads::spawn_native;
 use headrace_sys::zmq::{Context, Library, Router};
 use std::ffi::OsString;
@@ -27,6 +29,8 @@ use std::thread::JoinHandle;
 pub struct BrokerConfig {
     /// Worker processes; at least 1.
     pub workers: u32,
+    /// What tasks may ask for while they run.
+    pub offer: Offer,
     /// Program of a worker: the interpreter.
     pub program: PathBuf,
     /// Its arguments, before the ones that the broker adds: status page, control socket and boot file as descriptor
@@ -34,6 +38,8 @@ pub struct BrokerConfig {
     pub args: Vec<OsString>,
     /// Its whole environment.
     pub env: Vec<(OsString, OsString)>,
+    /// What each worker has in its environment besides, by number; may be shorter.
+    pub worker_env: Vec<Vec<(OsString, OsString)>>,
     /// Bytes that each worker finds in its boot file.
     pub boot: Vec<u8>,
     /// Where libzmq may be, best guess first.
@@ -125,6 +131,7 @@ pub fn start(config: BrokerConfig) -> Result<(BrokerHandle, ClientEnd), StartErr
     let (client_end, broker_end) = inproc::pair()?;
     let machine = MachineConfig {
         workers: config.workers,
+        offer: config.offer.clone(),
         crash_limit: config.crash_limit,
         oom_limit: config.oom_limit,
         tasks_max: config.tasks_max,

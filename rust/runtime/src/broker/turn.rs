@@ -108,6 +108,8 @@ impl Loop {
         }
         self.drain_spiller();
         let now_ns = clock::now_ns();
+        let machine = &mut self.machine;
+        self.children.poll_stacks(now_ns, |worker, text| machine.handle_stacks(worker, text));
         self.machine.handle_timeout(now_ns);
         self.machine.finish_turn(now_ns);
         self.flush(now_ns);
@@ -233,6 +235,11 @@ impl Loop {
                     }
                 }
                 Action::Kill { worker } => self.children.kill(worker),
+                Action::DumpStacks { worker } => {
+                    if let Err(text) = self.children.ask_for_stacks(worker, now_ns) {
+                        self.machine.handle_stacks(worker, &text);
+                    }
+                }
                 Action::Segment { worker, news } => self.tell_of_segment(worker, news),
                 Action::CloseSegment { segment, discard } => {
                     if let Some(file) = self.segments.remove(&segment)
@@ -305,6 +312,9 @@ impl Loop {
         if self.children.awaits_end() {
             let look_ns = now_ns + LOST_PATIENCE.as_nanos() as u64;
             until_ns = Some(until_ns.map_or(look_ns, |known_ns| known_ns.min(look_ns)));
+        }
+        if let Some(due_ns) = self.children.stacks_due_ns(now_ns) {
+            until_ns = Some(until_ns.map_or(due_ns, |known_ns| known_ns.min(due_ns)));
         }
         let timeout = until_ns.map(|until_ns| Duration::from_nanos(until_ns.saturating_sub(now_ns)));
         self.poll_fds.clear();

@@ -34,6 +34,8 @@ pub(crate) fn samples() -> Vec<(&'static str, Message<'static>)> {
         ("policy", Message::Policy(policy())),
         ("overrun", Message::Overrun(Overrun { queued: true, worker: 1, attempt: 2, limit_ms: 60_000, failures: 1 })),
         ("overdue", Message::Overdue(Overdue { task: 40, attempt: 300 })),
+        ("why", Message::Why(Why { number: 5, run: 3, index: 70_000, key: "merge-3", stacks: true })),
+        ("because", Message::Because(because())),
     ]
 }
 
@@ -188,6 +190,19 @@ fn report() -> Report<'static> {
         timed_function: words(&[2]),
         timed_calls: words(&[3]),
         timed_ns: words(&[1_250]),
+    }
+}
+
+fn because() -> Because<'static> {
+    Because {
+        number: 5,
+        state: TaskPlace::Running as u8,
+        worker: 1,
+        pid: 70_000,
+        attempt: 2,
+        since_ms: 3_250,
+        text: "'merge-3' runs in worker 1",
+        stacks: "Current thread",
     }
 }
 

@@ -56,6 +56,12 @@ pub(crate) fn message() -> BoxedStrategy<Message<'static>> {
             Message::Overrun(Overrun { queued, worker, attempt, limit_ms, failures })
         }),
         any::<(u32, u32)>().prop_map(|(task, attempt)| Message::Overdue(Overdue { task, attempt })),
+        (any::<(u64, u32, u32, bool)>(), text())
+            .prop_map(|((number, run, index, stacks), key)| { Message::Why(Why { number, run, index, key, stacks }) }),
+        (any::<(u64, u8, u32, u32, u32, u64)>(), text(), text()).prop_map(|(numbers, text, stacks)| {
+            let (number, state, worker, pid, attempt, since_ms) = numbers;
+            Message::Because(Because { number, state, worker, pid, attempt, since_ms, text, stacks })
+        }),
     ]
     .boxed()
 }

@@ -62,6 +62,8 @@ pub(crate) fn walk(message: &Message<'_>) -> u64 {
                 signal + u64::from(death.pids.at(at)) + u64::from(death.causes[at])
             })
             .sum(),
+        Message::Why(why) => why.key.len() as u64,
+        Message::Because(because) => (because.text.len() + because.stacks.len()) as u64,
         Message::Overdue(overdue) => u64::from(overdue.task) + u64::from(overdue.attempt),
         Message::Policy(policy) => {
             let amounts = policy.amounts.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap()));

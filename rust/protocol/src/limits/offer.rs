@@ -1,0 +1,156 @@
+//! What there is: resources by amount, tags by limit, and what belongs to single workers.
+
+use headrace_wire::{ANY_WORKER, Message};
+use smallvec::SmallVec;
+use std::fmt;
+
+/// How much of what a task needs while it runs: numbers of things, ascending, with amounts above 0. A tag is a thing of
+/// which a task needs one.
+pub type Demand = SmallVec<[(u32, u64); 2]>;
+
+/// One thing that tasks may ask for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Thing {
+    /// What it is called.
+    pub name: Box<str>,
+    /// Whether it is a tag: its total is the limit of how many workers may run such tasks at once.
+    pub is_tag: bool,
+    /// How much of it there is for all.
+    pub total: u64,
+    /// How much of it each worker has for itself, by number; empty where all share it. Nobody else uses a worker's own, so
+    /// there is nothing to count.
+    pub owned: Vec<u64>,
+}
+
+/// Everything that tasks may ask for.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Offer {
+    things: Vec<Thing>,
+}
+
+impl Offer {
+    /// Resources with their amounts, tags with their limits, and names of resources of which each worker has its own amount.
+    pub fn new(
+        resources: impl IntoIterator<Item = (Box<str>, u64)>,
+        tags: impl IntoIterator<Item = (Box<str>, u64)>,
+        owned: impl IntoIterator<Item = (Box<str>, Vec<u64>)>,
+    ) -> Self {
+        let shared = |is_tag| move |(name, total)| Thing { name, is_tag, total, owned: Vec::new() };
+        let mut things: Vec<Thing> = resources.into_iter().map(shared(false)).collect();
+        things.extend(tags.into_iter().map(shared(true)));
+        things.extend(owned.into_iter().map(|(name, owned)| {
+            let total = owned.iter().copied().max().unwrap_or(0);
+            Thing { name, is_tag: false, total, owned }
+        }));
+        things.sort_by(|one, other| (one.is_tag, &one.name).cmp(&(other.is_tag, &other.name)));
+        Offer { things }
+    }
+
+    /// Every thing, by number.
+    pub fn things(&self) -> &[Thing] {
+        &self.things
+    }
+
+    /// What a task comes to that is pinned to one of so many workers, or to none, and asks for these resources and tags. Tags
+    /// without a limit cost nothing.
+    ///
+    /// # Errors
+    /// No worker can ever run it: what it asks for, and the best offer.
+    pub fn demand<'a>(
+        &self,
+        workers: u32,
+        pin: u32,
+        resources: impl IntoIterator<Item = (&'a str, u64)>,
+        tags: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Demand, String> {
+        if pin != ANY_WORKER && pin >= workers {
+            let last = workers.saturating_sub(1);
+            return Err(format!("is pinned to worker {pin}; workers are 0 to {last}"));
+        }
+        let mut demand = Demand::new();
+        for (name, amount) in resources.into_iter().filter(|(_, amount)| *amount > 0) {
+            let Some(number) = self.find(name, false) else {
+                return Err(format!(
+                    "asks for {}; this client has no resource '{name}': say how much there is by Client(resources={{'{name}': \
+                     …}})",
+                    Amount(name, amount)
+                ));
+            };
+            self.check(number, amount, pin)?;
+            demand.push((number, amount));
+        }
+        demand.extend(tags.into_iter().filter_map(|name| Some((self.find(name, true)?, 1))));
+        demand.sort_unstable();
+        Ok(demand)
+    }
+
+    /// The same for an encoded policy, as SUBMIT carries it.
+    ///
+    /// # Errors
+    /// As [`Offer::demand`]; or the policy cannot be read, which whoever acts on it will say.
+    pub fn demand_of(&self, workers: u32, pin: u32, policy: &[u8]) -> Result<Demand, String> {
+        let Ok(Message::Policy(policy)) = Message::decode(policy) else { return self.demand(workers, pin, [], []) };
+        let amounts = policy.amounts.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().expect("8 bytes")));
+        let text = |bytes| std::str::from_utf8(bytes).ok();
+        let resources = policy.resources.iter().zip(amounts).filter_map(|(name, amount)| Some((text(name)?, amount)));
+        self.demand(workers, pin, resources, policy.tags.iter().filter_map(text))
+    }
+
+    /// Whether the worker has for itself what the demand asks of it.
+    pub fn suits(&self, worker: u32, demand: &Demand) -> bool {
+        demand.iter().all(|&(number, amount)| {
+            let owned = &self.things[number as usize].owned;
+            owned.is_empty() || owned[worker as usize] >= amount
+        })
+    }
+
+    fn find(&self, name: &str, is_tag: bool) -> Option<u32> {
+        let key = (is_tag, name);
+        self.things.binary_search_by(|thing| (thing.is_tag, &*thing.name).cmp(&key)).ok().map(|number| number as u32)
+    }
+
+    fn check(&self, number: u32, amount: u64, pin: u32) -> Result<(), String> {
+        let Thing { name, total, owned, .. } = &self.things[number as usize];
+        let asks = Amount(name, amount);
+        if amount > *total {
+            let Some(best) = owned.iter().position(|has| has == total) else {
+                return Err(format!("asks for {asks}; there is {} in all", Amount(name, *total)));
+            };
+            return Err(format!(
+                "asks for {asks}; the most that one worker has is {} (worker {best})",
+                Amount(name, *total)
+            ));
+        }
+        match owned.get(pin as usize) {
+            Some(has) if *has < amount => {
+                Err(format!("asks for {asks} and is pinned to worker {pin}, which has {}", Amount(name, *has)))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A resource with an amount, for people.
+#[derive(Clone, Copy, Debug)]
+pub struct Amount<'a>(pub &'a str, pub u64);
+
+impl Amount<'_> {
+    /// The amount alone, in the unit that suits the resource.
+    pub fn number(self) -> String {
+        let Amount(name, amount) = self;
+        // The one resource whose amounts are bytes, by its name.
+        let powers = if name == "memory" && amount > 0 { amount.trailing_zeros() as usize / 10 } else { 0 };
+        match powers.min(UNITS.len()).checked_sub(1) {
+            Some(unit) => format!("{}{}", amount >> (10 * (unit + 1)), UNITS[unit]),
+            None => amount.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for Amount<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.0, self.number())
+    }
+}
+
+const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
