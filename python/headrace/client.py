@@ -92,6 +92,8 @@ class Client:
         oom_limit: the same for deaths by the kernel's OOM killer, which are counted apart: `WorkerOOM`.
         max_tasks_per_worker: tasks after which a worker process leaves and a fresh one takes its place, for code that
             leaks; by default they stay. Processes only.
+        grace_s: seconds that a task has to end after it was interrupted, because it was cancelled or ran for too long;
+            then its worker process is killed, and started again. In the other modes it has for ever.
 
     Raises:
         UsageError: an argument is not usable.
@@ -115,12 +117,13 @@ class Client:
         crash_limit: int = 3,
         oom_limit: int = 1,
         max_tasks_per_worker: int | None = None,
+        grace_s: float = 3.0,
     ) -> None:
         if address is not None:
             raise UsageError(f"remote brokers come with a later version; Client() without {address!r} starts its own")
         self._workers = _checked_workers(workers)
         self._mode = mode
-        lives = checked_lives(crash_limit, oom_limit, max_tasks_per_worker)
+        lives = checked_lives(crash_limit, oom_limit, max_tasks_per_worker, grace_s)
         self._engine = _start(mode, self._workers, preload, setup, env, store_limit, spill_dir, spill_limit, lives)
         self._core = self._engine.core
         self._closing = threading.Lock()
