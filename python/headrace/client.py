@@ -97,6 +97,8 @@ class Client:
             `{"license": 2, "memory": "48GiB", "gpu": 2}`. Memory is this machine's unless it is given, and is counted,
             not measured. GPUs are divided among the worker processes, which see their own by CUDA_VISIBLE_DEVICES.
         limits: by tag, how many workers may run tasks with that tag at once.
+        grace_s: seconds that a task has to end after it was interrupted, because it was cancelled or ran for too long;
+            then its worker process is killed, and started again. In the other modes it has for ever.
 
     Raises:
         UsageError: an argument is not usable.
@@ -122,12 +124,13 @@ class Client:
         max_tasks_per_worker: int | None = None,
         resources: Mapping[str, int | str] | None = None,
         limits: Mapping[str, int] | None = None,
+        grace_s: float = 3.0,
     ) -> None:
         if address is not None:
             raise UsageError(f"remote brokers come with a later version; Client() without {address!r} starts its own")
         self._workers = _checked_workers(workers)
         self._mode = mode
-        lives = checked_lives(crash_limit, oom_limit, max_tasks_per_worker)
+        lives = checked_lives(crash_limit, oom_limit, max_tasks_per_worker, grace_s)
         spill = (spill_dir, spill_limit)
         self._engine = _start(mode, self._workers, preload, setup, env, store_limit, spill, lives, resources, limits)
         self._core = self._engine.core

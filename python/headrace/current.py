@@ -30,7 +30,7 @@ class Current:
 
     @property
     def cancelled(self) -> bool:
-        """Whether this attempt was cancelled. A long task may ask now and then, and return early.
+        """Whether this attempt was cancelled, or runs for too long. A long task may ask now and then, and end early.
 
         Cost: one look at shared memory in a worker process.
         """

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 #: Largest result in bytes that a task may return. Results lie in this process's memory.
 RESULT_BYTES_MAX = 256 << 20
 
-#: Seconds between the interrupt of a cancelled task and the end of a worker that ignores it.
-GRACE_S = 3.0
-
 
 class Embedded:
     """Starts the broker and speaks with it."""
@@ -58,7 +55,7 @@ class Embedded:
             store_limit=store_limit,
             spill_dir=spill[0],
             spill_limit=spill[1],
-            grace_s=GRACE_S,
+            grace_s=lives.grace_s,
         )
         self._printer = Printer(self.core)
         self.thread: threading.Thread | None = self._printer.thread

@@ -78,12 +78,14 @@ class UpstreamFailed(HeadraceError):
 
 
 class TaskTimeout(HeadraceError, TimeoutError):
-    """A task took longer than its option `timeout_s` allows. Raise the limit, or split the task.
+    """A task took longer than its option `timeout_s` allows, or stood ready for longer than `queue_timeout_s`.
+
+    Raise the limit, split the task, or give it more workers.
 
     Attributes:
         key: the task.
-        attempt: number of the attempt.
-        worker: number of the worker.
+        attempt: number of the attempt, or None if it never started.
+        worker: number of the worker, likewise.
     """
 
     def __init__(

@@ -6,6 +6,7 @@ import os
 from typing import NamedTuple
 
 from headrace.errors import UsageError
+from headrace.options import check_seconds
 
 
 class Lives(NamedTuple):
@@ -17,9 +18,11 @@ class Lives(NamedTuple):
     """The same for deaths by the kernel's OOM killer."""
     tasks_max: int | None
     """Tasks after which a fresh process takes a worker's place; None for no end."""
+    grace_s: float
+    """Seconds between the interrupt of a task and the end of a worker that ignores it."""
 
 
-def checked_lives(crash_limit: int, oom_limit: int, max_tasks_per_worker: int | None) -> Lives:
+def checked_lives(crash_limit: int, oom_limit: int, max_tasks_per_worker: int | None, grace_s: float) -> Lives:
     """Give these limits, or say what is wrong with them."""
     for name, limit in (("crash_limit", crash_limit), ("oom_limit", oom_limit)):
         if not _is_count(limit, DEATHS_MAX):
@@ -28,7 +31,8 @@ def checked_lives(crash_limit: int, oom_limit: int, max_tasks_per_worker: int | 
         raise UsageError(
             f"max_tasks_per_worker takes a number from 1 on, or None for no end, not {max_tasks_per_worker!r}"
         )
-    return Lives(crash_limit, oom_limit, max_tasks_per_worker)
+    check_seconds("grace_s", grace_s, lowest=0)
+    return Lives(crash_limit, oom_limit, max_tasks_per_worker, grace_s)
 
 
 #: The broker counts deaths in one byte, and tasks in eight.

@@ -110,6 +110,7 @@ class Local:
         batch.enter(slots)
         self._batches[batch.run] = batch
         self._where.update((slot, (batch, index)) for index, slot in enumerate(slots))
+        self._policies.enter(batch)
         self._settle_consequences()
         self._work.notify_all()
 
@@ -128,6 +129,7 @@ class Local:
                 raise
             self._calls.enter(index, slot, call)
             self._where[slot] = self._calls, index
+            self._policies.enter(self._calls)
             self._settle_consequences()
             self._work.notify_all()  # it may be pinned
         self._work_here()
@@ -260,8 +262,10 @@ class Local:
         batch, index = self._where[slot]
         inputs = [self._values[needed] for needed in self._kernel.predecessors(slot)]
         batch.counts.note_lease()
-        failures = self._policies.failures(slot)
+        failures = self._policies.begin(slot)
         started = self._running[slot] = Attempt(batch, index, slot, attempt, failures, worker, inputs)
+        if self._threads:
+            self._policies.limit(started)
         return started
 
     def _run(self, task: Attempt) -> None:
@@ -271,7 +275,7 @@ class Local:
 
     def _attempt(self, task: Attempt) -> tuple[Any, BaseException | None, KeyboardInterrupt | None]:
         """Run a task; give its value, the exception to raise for it, and the interrupt that this was, maybe."""
-        current = Current(task.key, task.attempt, task.failures, self._number(task), lambda: task.cancelled)
+        current = Current(task.key, task.attempt, task.failures, self.number(task), lambda: task.is_unwanted)
         try:
             with running(current):
                 return task.execute(task.inputs), None, None
@@ -286,36 +290,37 @@ class Local:
 
     def _end(self, task: Attempt, value: Any, error: BaseException | None, started_s: float) -> None:
         with self._section:
-            counts = task.batch.counts
-            counts.busy_s[self._number(task)] += time.monotonic() - started_s
+            counts, elapsed_s = task.batch.counts, time.monotonic() - started_s
+            counts.busy_s[self.number(task)] += elapsed_s
             self._kernel.release(task.worker)
             if self._running.get(task.slot) is task:  # the slot of a cancelled one may be another's by now
                 del self._running[task.slot]
+            self._policies.end(task)
             if task.cancelled:
                 self._work.notify_all()  # what it held is free
                 return
+            error = self._policies.overrun(task, elapsed_s) or error
+            counts.leased -= 1
             if error is not None and self._policies.retry(task):
-                counts.leased -= 1
+                self._settle_consequences()
                 self._work.notify_all()
                 return
-            note = self._kernel.complete if error is None else self._kernel.fail
-            if not note(task.worker, task.slot, task.attempt):
-                return
-            counts.leased -= 1
-            counts.finished_by[self._number(task)] += 1
+            counts.finished_by[self.number(task)] += 1
             if error is None:
+                self._kernel.complete(task.worker, task.slot, task.attempt)
                 self._values[task.slot] = value
                 self._settle(task.batch, task.index, "done", value)
+                self._settle_consequences()
+                self._work.notify_all()
             else:
-                self._errors[task.slot] = error
-                self._settle(task.batch, task.index, "failed", error=error)
-            self._settle_consequences()
-            self._work.notify_all()
-
-    def _number(self, task: Attempt) -> int:
-        return task.worker if self._threads else 0
+                self._kernel.fail(task.worker, task.slot, task.attempt)
+                self.fail(task.slot, error)
 
     # -- for policies ------------------------------------------------------------------------------------------------
+
+    def number(self, task: Attempt) -> int:
+        """Give the number of an attempt's worker, as people know it."""
+        return task.worker if self._threads else 0
 
     def place(self, slot: int) -> tuple[Batch, int] | None:
         """Give the run of a task and its index there, if the kernel knows it still."""
@@ -323,6 +328,26 @@ class Local:
 
     def note_ready(self) -> None:
         """Note that tasks have become ready."""
+        self._work.notify_all()
+
+    def is_running(self, attempt: Attempt) -> bool:
+        """Say whether an attempt runs, and counts."""
+        return self._running.get(attempt.slot) is attempt
+
+    def fail_early(self, attempt: Attempt, error: BaseException) -> None:
+        """Fail the task of an attempt that runs, and will for a while; nothing comes of it any more."""
+        self._kernel.fail(attempt.worker, attempt.slot, attempt.attempt)
+        del self._running[attempt.slot]
+        attempt.cancelled = True
+        attempt.batch.counts.leased -= 1
+        self.fail(attempt.slot, error)
+
+    def fail(self, slot: int, error: BaseException) -> None:
+        """Note that a task has failed, as the kernel knows."""
+        self._errors[slot] = error
+        batch, index = self._where[slot]
+        self._settle(batch, index, "failed", error=error)
+        self._settle_consequences()
         self._work.notify_all()
 
     # -- endings -----------------------------------------------------------------------------------------------------
@@ -339,6 +364,7 @@ class Local:
 
     def _settle_consequences(self, asked: frozenset[int] = frozenset()) -> None:
         """Follow what the kernel decided by itself; `asked` are the slots that the user wants cancelled."""
+        self._policies.begin_waits()
         ended, dead, freed = self._kernel.drain()
         for slot, root in ended:
             batch, index = self._where[slot]

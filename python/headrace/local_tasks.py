@@ -89,6 +89,9 @@ class Batch(Protocol):
     def policy(self, index: int) -> tuple[Policy, Callable[..., Any]] | None:
         """Give what the options of a task ask for, and what it calls; None if they ask for nothing."""
 
+    def hurried(self) -> list[int]:
+        """Give the kernel's numbers of new tasks that may not stand ready for ever."""
+
 
 class GraphBatch:
     """The tasks of a graph."""
@@ -155,6 +158,11 @@ class GraphBatch:
         """Give what the options of a task ask for, and what it calls; None if they ask for nothing."""
         return self._graph._policy(index) if self._has_policies else None
 
+    def hurried(self) -> list[int]:
+        """Give the kernel's numbers of new tasks that may not stand ready for ever."""
+        hurried = self._graph._hurried() if self._has_policies else []
+        return [self.slot(index) for index in hurried if index < self.total]
+
 
 class CallBatch:
     """The single calls. Each is held by its future, and forgotten with it."""
@@ -171,6 +179,7 @@ class CallBatch:
         """Take note of a new call."""
         self._calls[index] = slot, call
         self.total += 1
+        self._newest = slot, call
 
     def slot(self, index: int) -> int:
         """Give the kernel's number of a task that it still knows."""
@@ -204,13 +213,18 @@ class CallBatch:
         """Give what the options of a task ask for, and what it calls; None if they ask for nothing."""
         return self._calls[index][1].policy
 
+    def hurried(self) -> list[int]:
+        """Give the kernel's numbers of new tasks that may not stand ready for ever."""
+        slot, call = self._newest
+        return [slot] if call.policy is not None and call.policy[0][5] > 0 else []
+
 
 class Attempt:
     """One try of a task, with all that it takes: the engine may forget the task while it runs."""
 
     __slots__ = (
-        "attempt", "batch", "cancelled", "execute", "failures", "fn", "index", "inputs", "is_final", "key", "policy",
-        "slot", "worker",
+        "attempt", "batch", "cancelled", "execute", "failures", "fn", "index", "inputs", "is_final", "key", "overdue",
+        "policy", "slot", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -228,9 +242,17 @@ class Attempt:
         self.failures = failures
         self.worker = worker
         self.inputs = inputs
+        #: Whether it counts no more: it was cancelled, or has failed before it came to its end.
         self.cancelled = False
+        #: Whether it runs for longer than it may.
+        self.overdue = False
         #: Whether its failure is worth no retry.
         self.is_final = False
+
+    @property
+    def is_unwanted(self) -> bool:
+        """Whether it had better end."""
+        return self.cancelled or self.overdue
 
 
 class Call:

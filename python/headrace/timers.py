@@ -5,10 +5,12 @@ from __future__ import annotations
 import heapq
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+T = TypeVar("T")
 
 
 class Timers:
@@ -57,3 +59,45 @@ class Timers:
             while not self._stopped:
                 self.run_due()
                 self._changed.wait(self.left_s())
+
+
+class Deadlines(Generic[T]):
+    """Things that must end within a time each. All with equal times have one timer, so those that end leave none.
+
+    Args:
+        timers: where the engine has its timers.
+        call: what is called for each that does not end.
+    """
+
+    def __init__(self, timers: Timers, call: Callable[[T], None]) -> None:
+        self._timers = timers
+        self._call = call
+        self._limits: dict[T, float] = {}
+        # By limit, when each thing must end; the first one first.
+        self._queues: dict[float, dict[T, float]] = {}
+
+    def begin(self, thing: T, limit_s: float) -> None:
+        """Have a thing end within so many seconds."""
+        self._limits[thing] = limit_s
+        queue = self._queues.get(limit_s)
+        if queue is None:
+            queue = self._queues[limit_s] = {}
+            self._timers.after(limit_s, lambda: self._look(limit_s))
+        queue[thing] = time.monotonic() + limit_s
+
+    def end(self, thing: T) -> None:
+        """Note that a thing has ended, if it was one."""
+        if self._limits and thing in self._limits:
+            del self._queues[self._limits.pop(thing)][thing]
+
+    def _look(self, limit_s: float) -> None:
+        queue = self._queues[limit_s]
+        while queue:
+            thing, due_s = next(iter(queue.items()))
+            left_s = due_s - time.monotonic()
+            if left_s > 0:
+                self._timers.after(left_s, lambda: self._look(limit_s))
+                return
+            self.end(thing)
+            self._call(thing)
+        del self._queues[limit_s]

@@ -1,5 +1,6 @@
 """Functions with effects that are counted outside: each call appends a line to a file."""
 
+import fcntl
 import os
 import signal
 import time
@@ -86,3 +87,58 @@ class Unloadable:
 def _load(path):
     note(path)
     raise KeyError("loaded")
+
+
+# -- time limits -------------------------------------------------------------------------------------------------------
+
+
+def sleep(path, seconds, value=None, *_after):
+    note(path)
+    time.sleep(seconds)
+    return value
+
+
+def sleep_first(path, seconds, value=None):
+    """Take long at the first call alone."""
+    time.sleep(seconds if note(path) == 1 else 0)
+    return value
+
+
+def ignore_interrupts(path, seconds):
+    """Let no interrupt through, as code does that catches everything."""
+    note(path)
+    until_s = time.monotonic() + seconds
+    while time.monotonic() < until_s:
+        try:
+            time.sleep(0.01)
+        except BaseException:
+            note(path + ".interrupts")
+
+
+def hold_interpreter(path, _seconds):
+    """Run native code that neither lets go of the interpreter nor looks for signals."""
+    note(path)
+    return sum(range(10**12))
+
+
+def hold_alone(path, seconds):
+    """Hold a lock that goes with the process, and note when another attempt has it."""
+    note(path)
+    with open(path + ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            note(path + ".overlaps")
+        ignore_interrupts(path, seconds)
+
+
+def wait_until_unwanted(path):
+    note(path)
+    while not hr.current().cancelled:
+        time.sleep(0.001)
+    note(path + ".ended")
+    return "late"
+
+
+def worker_process(*_after):
+    return os.getpid()

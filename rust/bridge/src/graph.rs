@@ -413,6 +413,14 @@ impl Graph {
         self.lock().columns.options.iter().any(|options| !options.policy.is_empty())
     }
 
+    /// Indices of the tasks that may not stand ready for ever.
+    fn _hurried(&self) -> Vec<u32> {
+        let data = self.lock();
+        let is_hurried =
+            |index: &u32| data.columns.options_of(*index).is_some_and(|options| options.policy().queue_timeout_ms > 0);
+        (0..data.columns.len() as u32).filter(is_hurried).collect()
+    }
+
     /// The policy of a task, as `headrace.options.policy_of` gave it, and what the task calls; None for the default policy.
     fn _policy(&self, py: Python<'_>, index: u32) -> PyResult<Option<(PolicyParts, Py<PyAny>)>> {
         self.check(index)?;

@@ -155,6 +155,24 @@ impl Kernel {
         self.lock().fail(WorkerId(worker), TaskIndex(slot), Attempt(attempt)).is_ok()
     }
 
+    /// The task fails before anybody runs it.
+    fn fail_unleased(&self, slot: u32) {
+        self.lock().fail_unleased(TaskIndex(slot));
+    }
+
+    /// From now on `drain_ready` tells when one of these tasks has become ready, also now.
+    fn watch(&self, slots: Vec<u32>) {
+        let mut engine = self.lock();
+        tasks(&slots).into_iter().for_each(|task| engine.watch(task));
+    }
+
+    /// Watched tasks that have become ready since the last call; to be asked for before `drain`.
+    fn drain_ready(&self) -> Vec<u32> {
+        let mut ready = Vec::new();
+        self.lock().drain_ready(|task| ready.push(task.0));
+        ready
+    }
+
     /// The task is to run again; false if the lease is no longer good (K4).
     fn give_back(&self, worker: u32, slot: u32, attempt: u32) -> bool {
         self.lock().give_back(WorkerId(worker), TaskIndex(slot), Attempt(attempt)).is_ok()

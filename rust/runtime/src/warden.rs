@@ -4,6 +4,7 @@
 //! the order in which it asks:
 //!
 //! - The control socket ended: the broker is gone, and so is this process.
+//! - The task that runs has passed its time limit: interrupt it, and tell the broker.
 //! - The main thread sleeps: leave the socket alone. After [`IDLE_TICKS`] sleep too, until rung for.
 //! - The main thread has not been at the desk for a tick: it is in a long task, or waits for the interpreter. Send what is
 //!   finished, receive, and *watch*: sleep on the socket until that task ends.
@@ -22,6 +23,7 @@ use headrace_sys::exit::exit_now;
 use headrace_sys::poll::{self, PollFd};
 use headrace_sys::threads::spawn_native;
 
+use crate::clock::now_ns;
 use crate::segments;
 use crate::transport::Link;
 use crate::worker_loop::{Desk, Main, RETRY, Shared, Warden};
@@ -54,6 +56,7 @@ fn run<L: Link>(shared: &Shared<L>) -> ! {
             Nap::UntilInputOrRetry => (Some(shared.socket_fd), Some(RETRY)),
             Nap::UntilRung => (None, None),
         };
+        let timeout = rounds.sooner(timeout);
         // A descriptor below zero is skipped.
         let fds = [shared.control.as_raw_fd(), shared.bell.fd(), shared.alarm.fd(), socket_fd.unwrap_or(-1)];
         let mut fds = fds.map(PollFd::input);
@@ -101,6 +104,8 @@ struct Rounds {
     turns: u64,
     idle_ticks: u32,
     late_ticks: u32,
+    /// When the task that runs passes its time limit.
+    limit_ns: Option<u64>,
 }
 
 impl Rounds {
@@ -109,10 +114,19 @@ impl Rounds {
         self.beats = beats;
     }
 
+    /// How long to sleep at most, if a time limit may end first. No less than a tick, so that one that is over but cannot be
+    /// enforced yet costs little.
+    fn sooner(&self, timeout: Option<Duration>) -> Option<Duration> {
+        let Some(limit_ns) = self.limit_ns else { return timeout };
+        let left = Duration::from_nanos(limit_ns.saturating_sub(now_ns())).max(TICK);
+        Some(timeout.map_or(left, |timeout| timeout.min(left)))
+    }
+
     /// Looks at the desk and does what is to be done there, a tick after it last looked, or because there is input.
     fn look<L: Link>(&mut self, desk: &mut Desk<L>, beats: u64) -> Nap {
         let stayed = beats == self.beats;
         self.beats = beats;
+        self.limit_ns = desk.press_limit();
         if desk.main == Main::Idle {
             return self.look_at_sleeper(desk);
         }

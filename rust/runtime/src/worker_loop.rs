@@ -42,6 +42,7 @@ use headrace_protocol::store::Blocks;
 use headrace_protocol::worker::{Closed, Ending, Identity, Running, Start, Worker};
 use headrace_sys::eventfd::EventFd;
 use headrace_sys::poll::{self, PollFd};
+use headrace_sys::signals;
 use headrace_sys::status_page::StatusPage;
 use headrace_sys::timerfd::TimerFd;
 use headrace_wire::GoodbyeReason;
@@ -311,11 +312,12 @@ impl<L: Link + 'static> WorkerLoop<L> {
         self.shared.desk().worker.running()
     }
 
-    /// Whether the attempt that executes now is the one that is to be cancelled. No lock, no system call.
+    /// Whether the attempt that executes now is to be cancelled, or overdue. No lock, no system call.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        let executing = self.shared.page.executing();
-        executing.is_some() && executing == self.shared.page.cancel()
+        let page = &self.shared.page;
+        let executing = page.executing();
+        executing.is_some() && (executing == page.cancel() || executing == page.overdue())
     }
 
     /// Why the session is over.
@@ -374,6 +376,17 @@ impl<L: Link> Desk<L> {
     pub(crate) fn flush(&mut self) {
         self.worker.flush(now_ns());
         self.turn();
+    }
+
+    /// Interrupts the running attempt if it is overdue, and says so. When to look again, if there is a limit.
+    pub(crate) fn press_limit(&mut self) -> Option<u64> {
+        self.worker.next_timeout_ns()?;
+        if let Some((task, attempt)) = self.worker.handle_timeout(self.page.executing(), now_ns()) {
+            self.page.set_overdue(task, attempt);
+            signals::interrupt_main_thread();
+            self.turn();
+        }
+        self.worker.next_timeout_ns()
     }
 
     /// Whether a frame waits for room in the socket.

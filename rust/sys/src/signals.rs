@@ -26,6 +26,13 @@ pub fn block_all() -> AllBlocked {
     AllBlocked { before, on_this_thread: PhantomData }
 }
 
+/// Sends SIGINT to this process's main thread, wherever it is: a system call that it sleeps in returns.
+pub fn interrupt_main_thread() {
+    let process = std::process::id();
+    // SAFETY: no memory is passed. The main thread's number is the process's own, and it is there as long as the process.
+    unsafe { libc::syscall(libc::SYS_tgkill, process, process, libc::SIGINT) };
+}
+
 impl Drop for AllBlocked {
     fn drop(&mut self) {
         // SAFETY: `before` is the set that `block_all` read on this same thread (the type is neither Send nor Sync).

@@ -9,6 +9,7 @@
 //! | 64 | executing (task, attempt) | worker's main thread | warden; broker |
 //! | 72 | beats | worker's main thread | warden; broker |
 //! | 80 | frames received | worker, under the lock of its socket | broker |
+//! | 88 | overdue (task, attempt) | warden | worker's signal handler |
 //! | 128 | cancel (task, attempt) | broker | worker's signal handler and warden |
 //!
 //! What the two sides write lies in different cache lines.
@@ -23,13 +24,14 @@ use crate::memfd::{self, SharedWords};
 pub const PAGE_BYTES: u64 = 4096;
 
 /// Number of the layout above; a worker of another layout refuses the page.
-const LAYOUT: u64 = 0x6865_6164_0000_0001;
+const LAYOUT: u64 = 0x6865_6164_0000_0002;
 
 const WORDS: usize = PAGE_BYTES as usize / 8;
 const LAYOUT_WORD: usize = 0;
 const EXECUTING_WORD: usize = 64 / 8;
 const BEATS_WORD: usize = 72 / 8;
 const FRAMES_WORD: usize = 80 / 8;
+const OVERDUE_WORD: usize = 88 / 8;
 const CANCEL_WORD: usize = 128 / 8;
 
 /// No task: a slot number that no kernel reaches.
@@ -53,6 +55,7 @@ impl StatusPage {
         let page = Self { fd, map };
         // Relaxed: the worker that reads these is started later, and starting a process orders everything before it.
         page.word(EXECUTING_WORD).store(NOTHING, Ordering::Relaxed);
+        page.word(OVERDUE_WORD).store(NOTHING, Ordering::Relaxed);
         page.word(CANCEL_WORD).store(NOTHING, Ordering::Relaxed);
         page.word(LAYOUT_WORD).store(LAYOUT, Ordering::Relaxed);
         Ok(page)
@@ -125,6 +128,19 @@ impl StatusPage {
     #[must_use]
     pub fn frames(&self) -> u64 {
         self.word(FRAMES_WORD).load(Ordering::Relaxed)
+    }
+
+    /// Warden: this attempt runs for longer than it may, and shall be interrupted if it is the one that executes when the
+    /// signal arrives. Precedes the signal.
+    pub fn set_overdue(&self, task: u32, attempt: u32) {
+        // Release pairs with the Acquire in `overdue`; the signal that follows brings the reader there.
+        self.word(OVERDUE_WORD).store(pack(task, attempt), Ordering::Release);
+    }
+
+    /// The task and the attempt that is overdue.
+    #[must_use]
+    pub fn overdue(&self) -> Option<(u32, u32)> {
+        unpack(self.word(OVERDUE_WORD).load(Ordering::Acquire)) // pairs with `set_overdue`
     }
 
     /// Broker: this attempt shall be interrupted, if it is the one that executes when the signal arrives. Precedes the

@@ -127,6 +127,8 @@ pub struct Statistics {
     pub bytes_held: u64,
     /// Tasks held now.
     pub tasks_held: u64,
+    /// Times kept at which something may have to happen.
+    pub timers: u64,
     /// Peers known now, those that were cut among them.
     pub peers: u64,
 }
@@ -345,7 +347,13 @@ impl Broker {
     /// Counts since the start.
     pub fn statistics(&self) -> Statistics {
         let bytes_held = self.ledger.bytes_held() + self.store.statistics().cited;
-        Statistics { bytes_held, tasks_held: self.tasks_held(), peers: self.peers.len() as u64, ..self.statistics }
+        Statistics {
+            bytes_held,
+            tasks_held: self.tasks_held(),
+            peers: self.peers.len() as u64,
+            timers: self.timers.len() as u64,
+            ..self.statistics
+        }
     }
 
     /// Shared memory now.

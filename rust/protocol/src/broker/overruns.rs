@@ -21,6 +21,10 @@ use rustc_hash::FxHashMap;
 pub(crate) struct Waits(FxHashMap<u32, u64>);
 
 impl Waits {
+    pub(crate) fn until_ns(&self, task: TaskIndex) -> Option<u64> {
+        self.0.get(&task.0).copied()
+    }
+
     /// The task has started, or its slot is free.
     #[inline]
     pub(crate) fn forget(&mut self, task: u32) {
@@ -90,20 +94,21 @@ impl Broker {
         if limit_ms == 0 {
             return;
         }
-        let until_ns = *self.waits.0.entry(task.0).or_insert_with(|| {
-            let until_ns = now_ns + u64::from(limit_ms) * 1_000_000;
-            self.timers.set(until_ns, Timer::Wait(Name::of(task.0, &self.kernel)));
-            until_ns
-        });
-        if until_ns <= now_ns {
-            self.expire(task, limit_ms, now_ns);
+        match self.waits.until_ns(task) {
+            None => {
+                let until_ns = now_ns + u64::from(limit_ms) * 1_000_000;
+                self.waits.0.insert(task.0, until_ns);
+                self.set_timer(until_ns, Timer::Wait(Name::of(task.0, &self.kernel)));
+            }
+            Some(until_ns) if until_ns <= now_ns => self.expire(task, limit_ms, now_ns),
+            Some(_) => {}
         }
     }
 
     /// A task may not wait any longer, if it still does.
     pub(super) fn end_wait(&mut self, task: Name, now_ns: u64) {
         let Some(task) = task.find(&self.kernel) else { return };
-        if self.waits.0.get(&task.0).is_none_or(|until_ns| *until_ns > now_ns) {
+        if self.waits.until_ns(task).is_none_or(|until_ns| until_ns > now_ns) {
             return;
         }
         match self.kernel.state(task) {

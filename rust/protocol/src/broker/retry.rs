@@ -28,7 +28,7 @@ pub(crate) struct Retries {
 /// A task that nobody may lease yet.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Parked {
-    task: Name,
+    pub(crate) task: Name,
     /// The class that it had.
     class: u32,
     /// Inputs of it, and of tasks behind it, that only a worker had.
@@ -131,7 +131,7 @@ impl Broker {
         let class = self.kernel.set_class(TaskIndex(task), PARKED_CLASS).0;
         let inputs = inputs.iter().map(|input| Name::of(*input, &self.kernel)).collect();
         let parked = Parked { task: Name::of(task, &self.kernel), class, inputs };
-        self.timers.set(until_ns, Timer::Pause(parked));
+        self.set_timer(until_ns, Timer::Pause(parked));
     }
 
     /// Lets those tasks go that have no pause any more, and whose inputs are here or are made again.

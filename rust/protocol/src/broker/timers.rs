@@ -1,7 +1,7 @@
-//! What is to happen at a time. An entry whose reason has gone stays until its time comes, and means nothing then.
+//! What is to happen at a time. An entry whose reason has gone means nothing when its time comes; if many do, they go before.
 
 use super::Broker;
-use super::retry::Parked;
+use super::retry::{PARKED_CLASS, Parked};
 use headrace_kernel::{Handle, Kernel, TaskIndex};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -35,12 +35,16 @@ pub(crate) enum Timer {
 pub(crate) struct Timers {
     due: BinaryHeap<Reverse<(u64, u64, Timer)>>,
     set: u64,
+    /// With more than so many it is worth a look which ones mean nothing.
+    crowd: usize,
 }
 
+/// A crowd that is worth no look.
+const CROWD_MIN: usize = 1_024;
+
 impl Timers {
-    pub(crate) fn set(&mut self, due_ns: u64, timer: Timer) {
-        self.set += 1;
-        self.due.push(Reverse((due_ns, self.set, timer)));
+    pub(crate) fn len(&self) -> usize {
+        self.due.len()
     }
 
     /// When the next one is due.
@@ -63,6 +67,21 @@ impl Timers {
 }
 
 impl Broker {
+    pub(super) fn set_timer(&mut self, due_ns: u64, timer: Timer) {
+        let Broker { timers, kernel, waits, .. } = self;
+        timers.set += 1;
+        timers.due.push(Reverse((due_ns, timers.set, timer)));
+        if timers.due.len() > timers.crowd {
+            timers.due.retain(|Reverse((due_ns, _, timer))| match timer {
+                Timer::Pause(parked) => {
+                    parked.task.find(kernel).is_some_and(|task| kernel.class_of(task) == PARKED_CLASS)
+                }
+                Timer::Wait(task) => task.find(kernel).is_some_and(|task| waits.until_ns(task) == Some(*due_ns)),
+            });
+            timers.crowd = CROWD_MIN + 2 * timers.due.len();
+        }
+    }
+
     pub(super) fn ring_timers(&mut self, now_ns: u64) {
         while let Some(timer) = self.timers.take_due(now_ns) {
             match timer {

@@ -312,3 +312,20 @@ fn a_task_that_is_cancelled_while_it_waits_does_not_fail_later() {
     story.pass_ns(100 * MS);
     assert!(!story.turn().iter().any(|said| matches!(said, Said::Ended { .. })));
 }
+
+#[test]
+fn waits_that_are_over_leave_nothing_behind() {
+    let mut story = Story::new(1);
+    story.submit_policy(1, 1, &[&[]], &[], &wait(60_000));
+    run_all(&mut story);
+    let empty = story.broker.statistics().timers;
+    for run in 2..40 {
+        let deps: Vec<&[u32]> = vec![&[]; 100];
+        story.submit_policy(run, 1, &deps, &[], &wait(60_000));
+        run_all(&mut story);
+        story.hold(run, &[], &[], true);
+        story.turn();
+    }
+    assert!(story.broker.statistics().timers <= empty + 1_200, "{}", story.broker.statistics().timers);
+    assert_eq!(story.broker.statistics().timeouts, 0);
+}
