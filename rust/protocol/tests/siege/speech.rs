@@ -68,11 +68,13 @@ impl Siege {
                 Message::Goodbye(Goodbye { reason: script.byte() % 6, text: "bye" }).encode(&mut frame)
             }
             // What only a broker says.
-            _ => match script.below(5) {
+            _ => match script.below(6) {
                 0 => Message::Lease(Lease::default()).encode(&mut frame),
                 1 => Message::Recall(Recall::default()).encode(&mut frame),
                 2 => Message::Results(Results::default()).encode(&mut frame),
                 3 => Message::State(State::default()).encode(&mut frame),
+                // What stands within other frames.
+                4 => frame = policy(script),
                 _ => {
                     let welcome =
                         Welcome { protocol: 1, version: "0.1.0", features: 0, session: 1, result_bytes_max: 0 };
@@ -121,6 +123,10 @@ impl Siege {
         let mut keep: Vec<u32> = (0..tasks as u32).filter(|_| script.one_in(3)).map(|local| first + local).collect();
         if script.one_in(20) {
             keep.extend(keep.first().copied());
+        }
+        let mut policies = BlobsBuf::default();
+        if options > 0 && script.one_in(3) {
+            (0..options).for_each(|_| policies.push(&policy(script)));
         }
         let key_index: Vec<u32> = (0..tasks.min(script.below(3)) as u32).map(|local| first + local).collect();
         key_index.iter().for_each(|_| keys.push(b"key"));
@@ -172,8 +178,8 @@ impl Siege {
                 2 | 3 => own[script.below(256) % own.len()],
                 _ => own[0],
             };
-            let said = script.below(9).saturating_sub(2) as u8;
-            if said < 5 && !script.one_in(6) {
+            let said = script.below(11).saturating_sub(2) as u8;
+            if !matches!(said, 5 | 6) && !script.one_in(6) {
                 self.leases.retain(|lease| *lease != (peer, of, stamp));
             }
             task.push(of);
@@ -220,6 +226,26 @@ impl Siege {
             _ => script.take(12).to_vec(),
         }
     }
+}
+
+/// The options of a task, encoded.
+fn policy(script: &mut Script<'_>) -> Vec<u8> {
+    let (mut names, mut frame) = (BlobsBuf::default(), Vec::new());
+    let amounts: Vec<u8> = (0..script.below(3)).flat_map(|_| u64::from(script.number()).to_le_bytes()).collect();
+    (0..amounts.len() / 8).for_each(|name| names.push(&[b'a' + name as u8]));
+    let policy = Policy {
+        retries: script.number(),
+        flags: script.number(),
+        backoff_ms: script.number(),
+        backoff_max_ms: script.number(),
+        timeout_ms: script.number(),
+        queue_timeout_ms: script.number(),
+        resources: names.as_blobs(),
+        amounts: &amounts,
+        tags: names.as_blobs(),
+    };
+    Message::Policy(policy).encode(&mut frame);
+    frame
 }
 
 /// A HELLO: mostly of the right version, and often as a worker that is awaited.
