@@ -235,7 +235,7 @@ def read_state(fields: list[Any]) -> RunStatistics:
             ),
             *broker,
             StoreStatistics._make([*store, tuple(largest)]),
-            *fields[31:33],
+            *fields[31:36],
         ]
     )
 
