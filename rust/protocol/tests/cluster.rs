@@ -87,6 +87,8 @@ struct Cluster {
     kills_left: u32,
     /// The longest time from one step to the next.
     step_ns: u64,
+    /// Whether workers leave after some tasks.
+    retires: bool,
     memory: Memory,
     /// Whether some values are large.
     large: bool,
@@ -223,6 +225,7 @@ impl Cluster {
             next_peer: 1,
             kills_left,
             // Whoever finds no memory waits a second for others.
+            retires: tasks_max < u64::MAX,
             step_ns: if scarce { 2_000_000 } else { 40_000 },
             memory: Memory::new(),
             large,
@@ -247,7 +250,8 @@ impl Cluster {
         names.push(b"two");
         let backoff_ms = self.chance.below(2) as u32;
         let (retries, timeout_ms) = match (workload.limited, workload.retried) {
-            (true, _) => (1_000_000, 1),
+            // Where each attempt costs the start of a process, most of them should end.
+            (true, _) => (1_000_000, if self.retires { 2_000 } else { 1 }),
             (false, true) => (RETRIES.into(), 0),
             (false, false) => (0, 0),
         };
