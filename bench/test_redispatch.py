@@ -6,17 +6,15 @@ to start first. Bars: 50 ms at the 99th percentile, and 250 ms.
 """
 
 import os
+import select
 import signal
-import socket
-import struct
 import time
-from pathlib import Path
 
 import pytest
 
 import headrace
 from figures import at_most
-from workloads import inc
+from workloads import inc, tell_and_stay
 
 TIMEOUT_S = 10.0
 
@@ -56,31 +54,23 @@ def kill_once(client, inbox, gate, workers):
     return (started_ns - start_ns) / 1e6
 
 
-def tell_and_stay(inbox, gate):
-    """Tell who runs and when it began; stay until somebody ends this process, unless the gate is open."""
-    now_ns, is_open = time.monotonic_ns(), Path(gate).exists()
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as letter:
-        letter.sendto(struct.pack("qq", os.getpid(), now_ns), inbox)
-    if not is_open:
-        time.sleep(TIMEOUT_S)
-    return os.getpid()
-
-
 class Inbox:
-    """Where tasks tell that they have begun."""
+    """Where tasks tell that they have begun: a pipe with a name."""
 
     def __init__(self, path):
         self.path = str(path)
 
     def __enter__(self):
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(self.path)
-        self._socket.settimeout(TIMEOUT_S)
+        os.mkfifo(self.path)
+        self._fd = os.open(self.path, os.O_RDWR)
         return self
 
     def __exit__(self, *_):
-        self._socket.close()
+        os.close(self._fd)
 
     def next(self):
         """Process id and time of the next that begins."""
-        return struct.unpack("qq", self._socket.recv(16))
+        ready, _, _ = select.select([self._fd], [], [], TIMEOUT_S)
+        assert ready, "the task does not begin"
+        pid, time_ns = os.read(self._fd, 4096).split()
+        return int(pid), int(time_ns)

@@ -9,6 +9,7 @@ import pytest
 
 import headrace
 from figures import at_most
+from workloads import nap
 
 SHARE = 10
 TASKS = 100
@@ -43,13 +44,7 @@ def test_workers_that_leave_after_ten_tasks(rounds, record):
 def elapsed_s(client):
     """Seconds that the tasks take."""
     graph = headrace.Graph()
-    nodes = graph.map(nap, range(TASKS))
+    nodes = graph.map(nap, [0.02] * TASKS, range(TASKS))
     start = time.perf_counter()
     assert client.submit(graph, keep=nodes).results() == list(range(TASKS))
     return time.perf_counter() - start
-
-
-def nap(number):
-    """Take a while, but no processor."""
-    time.sleep(0.02)
-    return number

@@ -16,7 +16,7 @@ from deadly_tasks import add, be_the_only_one, blow, inc, pid_of, raise_memory_e
 
 import headrace as hr
 
-TIMEOUT_S = 30
+TIMEOUT_S = 50
 HERE = Path(__file__).parent
 
 

@@ -108,9 +108,12 @@ struct Blamed {
 pub(super) struct Deaths(FxHashMap<u32, Vec<Blamed>>);
 
 impl Deaths {
-    /// Forgets a task.
+    /// The slot is free.
+    #[inline]
     pub(super) fn forget(&mut self, task: u32) {
-        self.0.remove(&task);
+        if !self.0.is_empty() {
+            self.0.remove(&task);
+        }
     }
 }
 
@@ -125,7 +128,6 @@ impl Broker {
         self.waits.forget(task);
         let &Ended { worker: number, pid, exit, cause, .. } = ended;
         self.statistics.blamed_deaths += u64::from(cause != DeathCause::Silent);
-        self.ledger.slot_mut(task).blamed = true;
         let deaths = self.deaths.0.entry(task).or_default();
         deaths.push(Blamed { worker: number, pid, exit, cause });
         let count = deaths.iter().filter(|death| death.cause == cause).count() as u32;

@@ -46,8 +46,6 @@ pub(crate) struct Slot {
     pub(crate) recalled: bool,
     /// It was leased with inputs: its end may let some of them die.
     pub(crate) consumes: bool,
-    /// Workers have died while it was executing: [`Deaths`](super::deaths::Deaths) has more.
-    pub(crate) blamed: bool,
 }
 
 impl Default for Slot {
@@ -70,7 +68,6 @@ impl Default for Slot {
             wanted: false,
             recalled: false,
             consumes: false,
-            blamed: false,
         }
     }
 }

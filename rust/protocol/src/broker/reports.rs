@@ -317,9 +317,7 @@ impl Broker {
             policies.remove_task(limits, slot.policy);
             retries.forget(task.0);
             waits.forget(task.0);
-            if slot.blamed {
-                deaths.forget(task.0);
-            }
+            deaths.forget(task.0);
             let run = runs[slot.run as usize].as_mut().expect("a live task's run is in the table");
             run.forget(slot.index);
             if run.live == 0 {
