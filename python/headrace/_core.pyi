@@ -306,6 +306,9 @@ class ClientCore:
     def query(self, run: int) -> _State | None:
         """Ask the broker for the state of a run; None if the session is over."""
 
+    def why(self, run: int, index: int, stacks: bool) -> tuple[int, int | None, int, int, int, str, str] | None:
+        """Ask the broker where a task is, and maybe for the stacks of its process; None if the session is over."""
+
     def watch(self, number: int, run: int, index: int | None = None, seen: int | None = None) -> bool:
         """Have `wait_watches` tell `number` once something has happened; False if it has already."""
 
@@ -371,6 +374,8 @@ class RunCore:
 
     @property
     def _tasks(self) -> int: ...
+    def _index(self, node: object) -> int: ...
+    def _ending(self, index: int) -> BaseException | None: ...
     @property
     def _kept(self) -> int: ...
     @property

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from headrace.client import Client
     from headrace.graph import Graph
+    from headrace.why import Why
 
 #: Executing deaths after which a task is not tried again.
 CRASH_LIMIT = 3
@@ -102,6 +103,15 @@ class Embedded:
             StoreStatistics(*store, tuple(LargeResult(*result) for result in largest)),
             *policies,
         )
+
+    def why(self, run: int, index: int, stacks: bool) -> Why | None:
+        """Ask the broker where a task is; None if it knows nothing of it any more."""
+        from headrace.why import STATES, why
+
+        parts = self.core.why(run, index, stacks)
+        if parts is None or STATES[parts[0]] == "unknown":
+            return None
+        return why("", parts)
 
     def cancel_all(self) -> None:
         """Cancel whatever has not ended."""

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from headrace.client import Client
     from headrace.graph import Graph
+    from headrace.why import Why
 
 #: How deep tasks of mode "sync" may submit from within each other.
 SYNC_DEPTH_MAX = 64
@@ -181,6 +182,27 @@ class Local:
                 tasks_held=len(self._where),
                 retries=counts.retries,
                 timeouts=counts.timeouts,
+            )
+
+    def why(self, run: int, index: int, stacks: bool) -> Why | None:
+        """Tell where a task is, if the kernel knows it still."""
+        from headrace.local_why import explain
+
+        self.core.check_process()
+        with self._section:
+            batch = self._batches.get(run)
+            slot = None if batch is None else batch.find(index)
+            if slot is None:
+                return None
+            return explain(
+                self._kernel,
+                slot,
+                key=lambda slot: self._where[slot][0].key(self._where[slot][1]),
+                running=self._running.values(),
+                workers=max(self._count, SYNC_DEPTH_MAX),
+                failures=self._policies.failures(slot),
+                pause_s=self._policies.pause_s(slot),
+                stacks=stacks,
             )
 
     def stop(self) -> None:

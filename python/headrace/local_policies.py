@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _random
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,10 +25,17 @@ class Policies:
         self._failures: dict[int, int] = {}
         #: Tasks that wait for the end of a pause.
         self.pausing = 0
+        # When the pauses of tasks end, by slot.
+        self._until_s: dict[int, float] = {}
 
     def failures(self, slot: int) -> int:
         """Give how many attempts of a task have failed."""
         return self._failures.get(slot, 0) if self._failures else 0
+
+    def pause_s(self, slot: int) -> float | None:
+        """Give the seconds until the next attempt of a task, if it pauses."""
+        until_s = self._until_s.get(slot)
+        return None if until_s is None else max(until_s - time.monotonic(), 0.0)
 
     def forget(self, slot: int) -> None:
         """Note that the kernel does not know a task any more."""
@@ -49,6 +57,7 @@ class Policies:
             # What failed together does not come back together.
             pause_s *= 0.75 + self._chance.random() / 2
             self.pausing += 1
+            self._until_s[slot] = time.monotonic() + pause_s
             self._timers.after(pause_s, lambda: self._end_pause(slot, place, parked))
         self._kernel.give_back(attempt.worker, slot, attempt.attempt)
         attempt.batch.counts.retries += 1
@@ -56,6 +65,7 @@ class Policies:
 
     def _end_pause(self, slot: int, place: tuple[object, int], parked: int) -> None:
         self.pausing -= 1
+        self._until_s.pop(slot, None)
         if self._engine.place(slot) == place:  # the slot of a cancelled one may be another's by now
             self._kernel.unpark(slot, parked)
             self._engine.note_ready()
