@@ -36,6 +36,7 @@ mod store;
 mod streaming;
 mod submit;
 mod timers;
+mod watch;
 mod why;
 mod workers;
 
@@ -63,6 +64,7 @@ use std::collections::{BTreeMap, VecDeque};
 use store::Store;
 use streaming::Rest;
 use timers::Timers;
+use watch::Watch;
 use workers::{Life, Worker};
 
 /// How a broker is set up.
@@ -153,6 +155,7 @@ pub struct Broker {
     columns: LeaseColumns,
     leased: Vec<Leased>,
     group: Group,
+    watch: Watch,
     /// Answers that wait for the stacks of processes.
     pending: Vec<why::Pending>,
     shutting_down: bool,
@@ -202,6 +205,7 @@ impl Broker {
             columns: LeaseColumns::default(),
             leased: Vec::new(),
             group: Group::default(),
+            watch: Watch::default(),
             pending: Vec::new(),
             shutting_down: false,
             given_up: false,
