@@ -330,6 +330,9 @@ class ClientCore:
     def wait_alone(self) -> None:
         """Wait, after `close` at the interpreter's end, until no other thread is in native code for this session."""
 
+    def set_stall_check(self, check: Callable[[int | None, int | None], None]) -> None:
+        """Have waits without end ask now and then whether anything can go on."""
+
     def open_call(self, name: str, key: str | None = None) -> tuple[int, str]:
         """Open a row for a single call of a local session; give its index and its key."""
 

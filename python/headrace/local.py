@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from contextlib import nullcontext
 from types import NoneType
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from headrace.failures import cancelled, failed, skipped
 from headrace.interrupts import Uninterrupted
 from headrace.launch import check_preparation
 from headrace.local_policies import Policies
+from headrace.local_stalls import Stalls
 from headrace.local_tasks import CALLS, Attempt, Batch, Call, CallBatch, Ending, GraphBatch
 from headrace.retrying import Retried, is_worth_a_retry
 from headrace.runs import Run
@@ -73,6 +75,8 @@ class Local:
         self._running: dict[int, Attempt] = {}
         self._timers = Timers(self._lock, threads)
         self._policies = Policies(self, self._kernel, self._timers)
+        self._stalls = Stalls()
+        self.core.set_stall_check(_checking(weakref.ref(self)))
         self._stopped = False
         # Worker numbers for mode "sync", one for each loop that runs tasks: a task that submits has one below it.
         self._stand_ins = list(range(SYNC_DEPTH_MAX))
@@ -284,6 +288,7 @@ class Local:
         batch.counts.note_lease()
         failures = self._policies.failures(slot)
         started = self._running[slot] = Attempt(batch, index, slot, attempt, failures, worker, inputs)
+        self._stalls.begin(started)
         return started
 
     def _run(self, task: Attempt) -> None:
@@ -311,6 +316,7 @@ class Local:
             counts = task.batch.counts
             counts.busy_s[self._number(task)] += time.monotonic() - started_s
             self._kernel.release(task.worker)
+            self._stalls.end(task)
             if self._running.get(task.slot) is task:  # the slot of a cancelled one may be another's by now
                 del self._running[task.slot]
             if task.cancelled:
@@ -336,6 +342,17 @@ class Local:
 
     def _number(self, task: Attempt) -> int:
         return task.worker if self._threads else 0
+
+    def check_stall(self, run: int | None, index: int | None) -> None:
+        """Raise `Stalled` if nothing can go on. The calling thread waits, without end, for a run or a task of it."""
+
+        def awaited() -> str:
+            found = None if run is None or index is None else self.why(run, index, stacks=False)
+            return f"run {run} has not ended" if found is None else found.text
+
+        with self._lock:
+            if not self._policies.pausing:
+                self._stalls.check(awaited)
 
     # -- for policies ------------------------------------------------------------------------------------------------
 
@@ -403,6 +420,17 @@ class Local:
                     del self._batches[run]
         if changes:
             self._settle_consequences()
+
+
+def _checking(engine: weakref.ref[Local]) -> Callable[[int | None, int | None], None]:
+    """Give what waiting threads ask, without keeping the engine alive."""
+
+    def check(run: int | None, index: int | None) -> None:
+        local = engine()
+        if local is not None:
+            local.check_stall(run, index)
+
+    return check
 
 
 def _user_part(error: BaseException) -> TracebackType | None:
