@@ -311,7 +311,7 @@ class ClientCore:
         """Ask the broker for the state of a run; None if the session is over."""
 
     def why(self, run: int, index: int, stacks: bool) -> tuple[int, int | None, int, int, int, str, str] | None:
-        """Ask the broker where a task is, and what it waits for; None if the session is over."""
+        """Ask the broker where a task is, and maybe for the stacks of its process; None if the session is over."""
 
     def watch(self, number: int, run: int, index: int | None = None, seen: int | None = None) -> bool:
         """Have `wait_watches` tell `number` once something has happened; False if it has already."""
@@ -333,6 +333,9 @@ class ClientCore:
 
     def wait_alone(self) -> None:
         """Wait, after `close` at the interpreter's end, until no other thread is in native code for this session."""
+
+    def set_stall_check(self, check: Callable[[int | None, int | None], None]) -> None:
+        """Have waits without end ask now and then whether anything can go on."""
 
     def open_call(self, name: str, key: str | None = None) -> tuple[int, str]:
         """Open a row for a single call of a local session; give its index and its key."""
@@ -378,6 +381,8 @@ class RunCore:
 
     @property
     def _tasks(self) -> int: ...
+    def _index(self, node: object) -> int: ...
+    def _ending(self, index: int) -> BaseException | None: ...
     @property
     def _kept(self) -> int: ...
     @property

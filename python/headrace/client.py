@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from headrace.graph import Graph
     from headrace.refs import Ref
     from headrace.statistics import RunStatistics
+    from headrace.why import Why
 
 R = TypeVar("R")
 
@@ -63,6 +64,9 @@ class Engine(Protocol):
 
     def statistics(self, run: int) -> RunStatistics | None:
         """Give a snapshot of a run, if it is known still."""
+
+    def why(self, run: int, index: int, stacks: bool) -> Why | None:
+        """Tell where a task of a run is and what it waits for, if anybody knows; its key may be left out."""
 
     def stop(self) -> None:
         """End at once, whatever still runs."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from headrace.client import Client
     from headrace.graph import Graph
     from headrace.limits import Lives
+    from headrace.why import Why
 
 #: Largest result in bytes that a task may return. Results lie in this process's memory.
 RESULT_BYTES_MAX = 256 << 20
@@ -101,6 +102,15 @@ class Embedded:
             *policies,
             *deaths,
         )
+
+    def why(self, run: int, index: int, stacks: bool) -> Why | None:
+        """Ask the broker where a task is; None if it knows nothing of it any more."""
+        from headrace.why import STATES, why
+
+        parts = self.core.why(run, index, stacks)
+        if parts is None or STATES[parts[0]] == "unknown":
+            return None
+        return why("", parts)
 
     def cancel_all(self) -> None:
         """Cancel whatever has not ended."""

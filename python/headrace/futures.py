@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from headrace._core import ClientCore
     from headrace.client import Client
+    from headrace.why import Why
 
 T = TypeVar("T")
 
@@ -94,6 +95,16 @@ class Future(ExternalRef, concurrent.futures.Future[T], Generic[T]):
             self._client._engine.cancel(self.run, [self.index])
             self._wait(None)  # for the broker's word, which is prompt: the call may just have ended
         return self._state == CANCELLED_AND_NOTIFIED
+
+    def why(self, *, stacks: bool = False) -> Why:
+        """Tell where the call is and what it waits for, as `Run.why` does."""
+        from headrace.why import ended
+
+        found = self._client._engine.why(self.run, self.index, stacks)
+        if found is not None:
+            return found._replace(key=self.key)
+        self.done()
+        return ended(self.key, lambda: self._exception)
 
     def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
         """Call `fn(self)` once the call has ended: on the client's dispatcher thread, or at once if it has."""

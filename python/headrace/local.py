@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from contextlib import nullcontext
 from types import NoneType
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from headrace.failures import cancelled, failed, skipped
 from headrace.interrupts import Uninterrupted
 from headrace.launch import check_preparation
 from headrace.local_policies import Policies
+from headrace.local_stalls import Stalls
 from headrace.local_tasks import CALLS, Attempt, Batch, Call, CallBatch, Ending, GraphBatch
 from headrace.retrying import Retried, is_worth_a_retry
 from headrace.runs import Run
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     from headrace.client import Client
     from headrace.graph import Graph
+    from headrace.why import Why
 
 #: How deep tasks of mode "sync" may submit from within each other.
 SYNC_DEPTH_MAX = 64
@@ -72,6 +75,8 @@ class Local:
         self._running: dict[int, Attempt] = {}
         self._timers = Timers(self._lock, threads)
         self._policies = Policies(self, self._kernel, self._timers)
+        self._stalls = Stalls()
+        self.core.set_stall_check(_checking(weakref.ref(self)))
         self._stopped = False
         # Worker numbers for mode "sync", one for each loop that runs tasks: a task that submits has one below it.
         self._stand_ins = list(range(SYNC_DEPTH_MAX))
@@ -185,6 +190,27 @@ class Local:
                 timeouts=counts.timeouts,
             )
 
+    def why(self, run: int, index: int, stacks: bool) -> Why | None:
+        """Tell where a task is, if the kernel knows it still."""
+        from headrace.local_why import explain
+
+        self.core.check_process()
+        with self._section:
+            batch = self._batches.get(run)
+            slot = None if batch is None else batch.find(index)
+            if slot is None:
+                return None
+            return explain(
+                self._kernel,
+                slot,
+                key=lambda slot: self._where[slot][0].key(self._where[slot][1]),
+                running=self._running.values(),
+                workers=max(self._count, SYNC_DEPTH_MAX),
+                failures=self._policies.failures(slot),
+                pause_s=self._policies.pause_s(slot),
+                stacks=stacks,
+            )
+
     def stop(self) -> None:
         """End the session: nothing starts any more. A running call goes on, as threads cannot be ended."""
         if self.core.forked:
@@ -266,6 +292,7 @@ class Local:
         started = self._running[slot] = Attempt(batch, index, slot, attempt, failures, worker, inputs)
         if self._threads:
             self._policies.limit(started)
+        self._stalls.begin(started)
         return started
 
     def _run(self, task: Attempt) -> None:
@@ -293,6 +320,7 @@ class Local:
             counts, elapsed_s = task.batch.counts, time.monotonic() - started_s
             counts.busy_s[self.number(task)] += elapsed_s
             self._kernel.release(task.worker)
+            self._stalls.end(task)
             if self._running.get(task.slot) is task:  # the slot of a cancelled one may be another's by now
                 del self._running[task.slot]
             self._policies.end(task)
@@ -315,6 +343,17 @@ class Local:
             else:
                 self._kernel.fail(task.worker, task.slot, task.attempt)
                 self.fail(task.slot, error)
+
+    def check_stall(self, run: int | None, index: int | None) -> None:
+        """Raise `Stalled` if nothing can go on. The calling thread waits, without end, for a run or a task of it."""
+
+        def awaited() -> str:
+            found = None if run is None or index is None else self.why(run, index, stacks=False)
+            return f"run {run} has not ended" if found is None else found.text
+
+        with self._lock:
+            if not self._policies.pausing:
+                self._stalls.check(awaited)
 
     # -- for policies ------------------------------------------------------------------------------------------------
 
@@ -407,6 +446,17 @@ class Local:
                     del self._batches[run]
         if changes:
             self._settle_consequences()
+
+
+def _checking(engine: weakref.ref[Local]) -> Callable[[int | None, int | None], None]:
+    """Give what waiting threads ask, without keeping the engine alive."""
+
+    def check(run: int | None, index: int | None) -> None:
+        local = engine()
+        if local is not None:
+            local.check_stall(run, index)
+
+    return check
 
 
 def _user_part(error: BaseException) -> TracebackType | None:

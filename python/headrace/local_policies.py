@@ -7,6 +7,7 @@ keeps its thread until the call returns; with retries left another one follows t
 from __future__ import annotations
 
 import _random
+import time
 from typing import TYPE_CHECKING
 
 from headrace.failures import timed_out
@@ -35,6 +36,8 @@ class Policies:
         self._failures: dict[int, int] = {}
         # Tasks that wait for the end of a pause, and what the kernel wants to hear then.
         self._parked: dict[int, int] = {}
+        # When their pauses end.
+        self._until_s: dict[int, float] = {}
         # Ready tasks that may not wait for ever, by slot, and attempts that may not run for ever.
         self._waits = Deadlines(timers, self._end_wait)
         self._limits = Deadlines(timers, self._end_limit)
@@ -57,10 +60,19 @@ class Policies:
         self._waits.end(slot)
         return self._failures.get(slot, 0) if self._failures else 0
 
+    def failures(self, slot: int) -> int:
+        """Give how many attempts of a task have failed."""
+        return self._failures.get(slot, 0)
+
+    def pause_s(self, slot: int) -> float | None:
+        """Give the seconds until the next attempt of a task, if it pauses."""
+        until_s = self._until_s.get(slot)
+        return None if until_s is None else max(until_s - time.monotonic(), 0.0)
+
     def forget(self, slot: int) -> None:
         """Note that the kernel does not know a task any more."""
         self._waits.end(slot)
-        for table in (self._failures, self._parked):
+        for table in (self._failures, self._parked, self._until_s):
             if table:
                 table.pop(slot, None)
 
@@ -85,6 +97,7 @@ class Policies:
             place = attempt.batch, attempt.index
             # What failed together does not come back together.
             pause_s *= 0.75 + self._chance.random() / 2
+            self._until_s[slot] = time.monotonic() + pause_s
             self._timers.after(pause_s, lambda: self._end_pause(slot, place))
         self._kernel.give_back(attempt.worker, slot, attempt.attempt)
         attempt.batch.counts.retries += 1
@@ -92,6 +105,7 @@ class Policies:
 
     def _end_pause(self, slot: int, place: Place) -> None:
         if self._engine.place(slot) == place and slot in self._parked:
+            self._until_s.pop(slot, None)
             self._kernel.unpark(slot, self._parked.pop(slot))
             self._begin_wait(slot)
             self._engine.note_ready()

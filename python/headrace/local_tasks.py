@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -64,6 +65,9 @@ class Batch(Protocol):
     def slot(self, index: int) -> int:
         """Give the kernel's number of a task that it still knows."""
 
+    def find(self, index: int) -> int | None:
+        """Give the kernel's number of a task, if it still knows it."""
+
     def slots(self) -> Iterable[int]:
         """Give the kernel's numbers of all tasks that it still knows."""
 
@@ -118,6 +122,10 @@ class GraphBatch:
         slot = self._slots[index]
         assert slot is not None, "a result that is held is known to the kernel"
         return slot
+
+    def find(self, index: int) -> int | None:
+        """Give the kernel's number of a task, if it still knows it."""
+        return self._slots[index]
 
     def slots(self) -> Iterator[int]:
         """Give the kernel's numbers of all tasks that it still knows."""
@@ -185,6 +193,10 @@ class CallBatch:
         """Give the kernel's number of a task that it still knows."""
         return self._calls[index][0]
 
+    def find(self, index: int) -> int | None:
+        """Give the kernel's number of a task, if it still knows it."""
+        return self._calls[index][0] if index in self._calls else None
+
     def slots(self) -> Iterator[int]:
         """Give the kernel's numbers of all tasks that it still knows."""
         return (slot for slot, _ in list(self._calls.values()))
@@ -224,7 +236,7 @@ class Attempt:
 
     __slots__ = (
         "attempt", "batch", "cancelled", "execute", "failures", "fn", "index", "inputs", "is_final", "key", "overdue",
-        "policy", "slot", "worker",
+        "policy", "slot", "started_s", "thread", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -246,6 +258,9 @@ class Attempt:
         self.cancelled = False
         #: Whether it runs for longer than it may.
         self.overdue = False
+        #: When it was leased, and the thread that did so and runs it.
+        self.started_s = time.monotonic()
+        self.thread = threading.get_ident()
         #: Whether its failure is worth no retry.
         self.is_final = False
 

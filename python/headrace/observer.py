@@ -26,8 +26,13 @@ from headrace.statistics import LargeResult, RunStatistics, StoreStatistics, Wor
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from headrace.why import Parts
+
 #: Seconds that brokers get for an answer; they take about a millisecond.
 ANSWER_S = 1.0
+
+#: The same where stacks may be asked for: a process gets a second for them.
+STACKS_S = 2.0
 
 #: A broker forgets an observer that says nothing for a minute: who comes back later says HELLO again.
 _REMEMBERED_S = 30.0
@@ -36,9 +41,10 @@ _REMEMBERED_S = 30.0
 _LINGER_MS = 200
 
 #: Message types, and numbers in them, as in `rust/wire`.
-_HELLO, _WELCOME, _GOODBYE, _QUERY, _STATE = 1, 2, 3, 14, 15
+_HELLO, _WELCOME, _GOODBYE, _QUERY, _STATE, _WHY, _BECAUSE = 1, 2, 3, 14, 15, 40, 41
 _PROTOCOL_VERSION = 1
 _OBSERVER = 3
+_NO_WORKER = 0xFFFF_FFFF
 
 _RUN_DIR_NAME = re.compile("headrace-[0-9a-f]{8}")
 
@@ -56,6 +62,8 @@ class Seen(NamedTuple):
     """All its runs since its start, whose two times are 0; None if it did not say."""
     problem: str
     """Why it did not say."""
+    because: Parts | None = None
+    """Where the task is that was asked for, as `headrace.why.why` takes it."""
 
 
 class Observer:
@@ -87,9 +95,22 @@ class Observer:
 
         Cost: A round trip; for the broker also a look at each result that it holds.
         """
+        return self._ask([_QUERY, 0, 0], timeout_s)
+
+    def why(self, key: str, *, stacks: bool = False, timeout_s: float = STACKS_S) -> list[Seen]:
+        """Ask every broker where the tasks of a key are and what they wait for; otherwise as `look`.
+
+        Args:
+            key: of the task.
+            stacks: whether the Python stacks of the process that runs it are wanted.
+            timeout_s: as for `look`.
+        """
+        return self._ask([_WHY, 0, 0, 0, key, stacks], timeout_s)
+
+    def _ask(self, question: list[Any], timeout_s: float) -> list[Seen]:
         deadline_s = time.monotonic() + timeout_s
         self._connect(run_directories(self.base))
-        waiting = [link for link in self._links.values() if link.ask()]
+        waiting = [link for link in self._links.values() if link.ask(question)]
         while waiting and (left_s := deadline_s - time.monotonic()) > 0:
             zmq.select([link.socket for link in waiting], [], [], left_s)
             waiting = [link for link in waiting if not link.is_settled()]
@@ -154,16 +175,17 @@ class _Link:
         self._asked_s: float | None = None
         self._open_question = False
         self._state: RunStatistics | None = None
+        self._because: Parts | None = None
 
-    def ask(self) -> bool:
-        """Ask how things stand, unless it still owes an answer; say whether it was asked."""
+    def ask(self, question: list[Any]) -> bool:
+        """Ask something, unless it still owes an answer; say whether it was asked."""
         self.is_settled()
         if self._open_question or self._refusal or self._gone:
             return False
         if self._asked_s is None:
             versions = __version__, platform.python_version()
             self._send([_HELLO, _PROTOCOL_VERSION, _OBSERVER, *versions, 0, 0, 0, os.getpid()])
-        self._send([_QUERY, 0, 0])
+        self._send(question)
         self._asked_s = time.monotonic()
         self._open_question = True
         return True
@@ -182,13 +204,16 @@ class _Link:
     def describe(self) -> Seen | None:
         """Give what is known of the broker; None if there is none any more."""
         state, self._state = self._state, None
+        because, self._because = self._because, None
         problem = ""
-        if state is None and _is_stopped(self._pid):
+        has_said = state is not None or because is not None
+        if not has_said and _is_stopped(self._pid):
             problem = f"process {self._pid} is stopped"
-        elif state is None:
+        elif not has_said:
             problem = self._refusal or "it does not answer"
             self._gone |= _listener(f"{self._directory}/broker") is None
-        return None if self._gone else Seen(self._directory, self._pid, self._command, state, problem)
+        seen = Seen(self._directory, self._pid, self._command, state, problem, because)
+        return None if self._gone else seen
 
     def is_forgotten(self) -> bool:
         """Say whether the broker may not know this connection any more."""
@@ -211,10 +236,18 @@ class _Link:
             self._welcome = True
         elif number == _STATE:
             self._state, self._open_question = read_state(fields), False
+        elif number == _BECAUSE:
+            self._because, self._open_question = read_because(fields), False
         elif number == _GOODBYE and self._welcome:
             self._gone = True
         elif number == _GOODBYE:
             self._refusal = f"it refuses headrace {__version__}: {fields[1]}"
+
+
+def read_because(fields: list[Any]) -> Parts:
+    """Read the fields of a BECAUSE frame, in the order of `rust/wire/src/why.rs`."""
+    _, state, worker, pid, attempt, since_ms, text, stacks = fields[:8]
+    return state, None if worker == _NO_WORKER else worker, pid, attempt, since_ms, text, stacks
 
 
 def read_state(fields: list[Any]) -> RunStatistics:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from headrace.graph import Graph
     from headrace.refs import Ref
     from headrace.statistics import Progress, RunStatistics
+    from headrace.why import Why
 
 T = TypeVar("T")
 
@@ -83,6 +84,28 @@ class Run(RunCore):
 
         index, key = self._hold(node)
         return Ref(self._client._core, self.number, index, self._client, key)
+
+    def why(self, node: Node[Any] | str, *, stacks: bool = False) -> Why:
+        """Tell where a task is and what it waits for: tasks, resources and tags with their holders, a worker, memory.
+
+        Args:
+            node: the task, or its key; it need not be kept.
+            stacks: add the Python stacks of the process that runs it, which answers even if it hangs in native code.
+
+        Returns:
+            A record; `str` of it is a text for people.
+
+        Raises:
+            GraphError: the run has no such task.
+
+        Cost: one message to the broker and its answer; with `stacks` some 30 ms more.
+        """
+        from headrace.why import ended
+
+        index = self._index(node)
+        key = self.graph._key(index)
+        found = self._client._engine.why(self.number, index, stacks)
+        return ended(key, lambda: self._ending(index)) if found is None else found._replace(key=key)
 
     def statistics(self) -> RunStatistics:
         """Give a snapshot: tasks by state, times, workers. Cost: one message to the broker and its answer."""

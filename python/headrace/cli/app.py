@@ -16,6 +16,7 @@ _COMMANDS = {
     "demo": "headrace.cli.demo",
     "run": "headrace.cli.workflow",
     "top": "headrace.cli.top",
+    "why": "headrace.cli.why",
 }
 
 

@@ -359,6 +359,11 @@ impl ClientCore {
 
     // For the engine of a local session.
 
+    /// Has waits without end ask `check(run, index)` now and then, which raises where nothing can go on.
+    fn set_stall_check(&self, check: Py<PyAny>) {
+        self.session.set_stall_check(check);
+    }
+
     /// Opens a row for a single call, which goes by its own key or by `name-index`; the answer is its index and its key.
     #[pyo3(signature = (name, key = None))]
     fn open_call(&self, py: Python<'_>, name: &str, key: Option<&str>) -> PyResult<(u32, String)> {

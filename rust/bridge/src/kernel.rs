@@ -226,9 +226,16 @@ impl Kernel {
 
     /// Where a task is and what it waits for: its place as the number on the wire, worker, attempt, milliseconds since it
     /// runs, and a text with slots between NULs in the places of keys. `running_ms` says for how long each worker has been
-    /// running its task.
-    fn why(&self, slot: u32, running_ms: Vec<u64>) -> (u8, Option<u32>, u32, u64, String) {
-        let place = why::explain(&self.lock(), slot, &running_ms);
+    /// running its task; then come the task's failures, and for how long it pauses.
+    #[pyo3(signature = (slot, running_ms, failures, pause_ms))]
+    fn why(
+        &self,
+        slot: u32,
+        running_ms: Vec<u64>,
+        failures: u32,
+        pause_ms: Option<u64>,
+    ) -> (u8, Option<u32>, u32, u64, String) {
+        let place = why::explain(&self.lock(), slot, &running_ms, failures, pause_ms);
         (place.state as u8, place.worker, place.attempt, place.since_ms, place.text)
     }
 

@@ -133,7 +133,7 @@ impl<F: Facts> View<'_, F> {
     }
 
     /// What a ready task waits for.
-    fn wanted(&self, task: TaskIndex) -> String {
+    pub fn wanted(&self, task: TaskIndex) -> String {
         let things = self.things(task);
         if !things.is_empty() {
             return Listed(things).to_string();

@@ -53,6 +53,8 @@ pub(crate) struct Session {
     source: Source,
     /// Shared memory; none in a local session.
     memory: OnceLock<Arc<Memory>>,
+    /// Asked now and then by whoever waits without end in a local session: it raises where nothing can go on.
+    stall_check: OnceLock<Py<PyAny>>,
 }
 
 /// Where news come from.
@@ -107,7 +109,13 @@ impl Session {
             away: AtomicUsize::new(0),
             source,
             memory: OnceLock::new(),
+            stall_check: OnceLock::new(),
         }
+    }
+
+    /// Has waits without end ask `check(run, index)` now and then; the index is `None` where a whole run is waited for.
+    pub(crate) fn set_stall_check(&self, check: Py<PyAny>) {
+        let _ = self.stall_check.set(check);
     }
 
     /// Whether this is a forked child, where locks may be held by threads that do not exist.
@@ -220,6 +228,9 @@ impl Session {
                 return Ok(found);
             }
             py.check_signals()?;
+            if let (None, Some(check)) = (left, self.stall_check.get()) {
+                check.call1(py, place_of(interest))?;
+            }
         }
     }
 
@@ -433,6 +444,15 @@ impl Seat for ClientSeat {
 }
 
 /// Applies every frame that has arrived.
+/// The run, or the task of it, that somebody waits for.
+fn place_of(interest: Interest) -> (Option<u32>, Option<u32>) {
+    match interest {
+        Interest::Any => (None, None),
+        Interest::Run { run } | Interest::RunEnd { run } => (Some(run), None),
+        Interest::Task { run, index } => (Some(run), Some(index)),
+    }
+}
+
 fn drain(end: &ClientEnd, state: &mut State) {
     let mut came = false;
     while let Some(frame) = end.try_recv() {

@@ -9,6 +9,10 @@ struct Told<'a> {
     engine: &'a Limited,
     /// For how long each runner has been running its task.
     running_ms: &'a [u64],
+    /// Of the task that is asked for: its failed attempts, and how long it pauses.
+    failures: u32,
+    pause_ms: Option<u64>,
+    slot: u32,
 }
 
 /// No key that anybody reads has one.
@@ -27,13 +31,21 @@ impl Facts for Told<'_> {
         self.running_ms.get(worker as usize).copied().unwrap_or(0)
     }
 
+    fn failures(&self, task: TaskIndex) -> u32 {
+        if task.0 == self.slot { self.failures } else { 0 }
+    }
+
+    fn pause_ms(&self, task: TaskIndex) -> Option<u64> {
+        self.pause_ms.filter(|_| task.0 == self.slot)
+    }
+
     fn worker(&self, worker: u32) -> String {
         if self.engine.has_stand_ins() { "a calling thread".to_owned() } else { format!("worker {worker}") }
     }
 }
 
 /// Where a task is, and what it waits for.
-pub(super) fn explain(engine: &Limited, slot: u32, running_ms: &[u64]) -> Place {
-    let facts = Told { engine, running_ms };
+pub(super) fn explain(engine: &Limited, slot: u32, running_ms: &[u64], failures: u32, pause_ms: Option<u64>) -> Place {
+    let facts = Told { engine, running_ms, failures, pause_ms, slot };
     View { kernel: engine, limits: engine.limits(), workers: engine.runners(), facts }.explain(TaskIndex(slot))
 }

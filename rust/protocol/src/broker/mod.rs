@@ -38,6 +38,7 @@ mod store;
 mod streaming;
 mod submit;
 mod timers;
+mod watch;
 mod why;
 mod workers;
 
@@ -67,6 +68,7 @@ use std::collections::{BTreeMap, VecDeque};
 use store::Store;
 use streaming::Rest;
 use timers::Timers;
+use watch::Watch;
 use workers::{Life, Worker};
 
 /// How a broker is set up.
@@ -170,6 +172,7 @@ pub struct Broker {
     columns: LeaseColumns,
     leased: Vec<Leased>,
     group: Group,
+    watch: Watch,
     /// Answers that wait for the stacks of processes.
     pending: Vec<why::Pending>,
     shutting_down: bool,
@@ -220,6 +223,7 @@ impl Broker {
             columns: LeaseColumns::default(),
             leased: Vec::new(),
             group: Group::default(),
+            watch: Watch::default(),
             pending: Vec::new(),
             shutting_down: false,
             given_up: false,

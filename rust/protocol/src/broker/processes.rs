@@ -174,6 +174,7 @@ impl Broker {
         self.heartbeat_number += 1;
         self.cool_store(now_ns);
         self.forget_silent_peers(now_ns);
+        self.watch(now_ns);
         for worker in 0..self.workers.len() {
             if let (Some(peer), None) = (self.workers[worker].peer(), self.workers[worker].leave_ns) {
                 let process = &self.workers[worker];

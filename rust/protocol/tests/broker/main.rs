@@ -10,6 +10,7 @@ mod store;
 mod story;
 mod time_limits;
 mod unruly;
+mod watch;
 mod why;
 
 use headrace_protocol::broker::{Exit, LEASE_BYTES_MAX, PeerId};
