@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from headrace.deaths import died as died
 from headrace.errors import (
     BrokerLost,
     CancelledError,
@@ -26,6 +25,8 @@ from headrace.errors import (
 from headrace.pickling import describe_error
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from headrace.current import Current
 
 #: Reasons of cancellation by their number on the wire.
@@ -102,6 +103,15 @@ def cancelled(key: str, reason: int | str) -> CancelledError:
     if isinstance(reason, int):
         reason = CANCEL_REASONS[reason] if reason < len(CANCEL_REASONS) else "user"
     return CancelledError(f"{key!r} {_CANCEL_TEXTS[reason]}", key=key, reason=reason)
+
+
+def died(key: str, *parts: Any) -> InfraError:
+    """Give the error for a task that ended its worker as often as it may; see `headrace.deaths.died`."""
+    # Not with this module, which may be imported as the interpreter ends: a named tuple is made by running a text,
+    # after which the interpreter has forgotten that it ends by Ctrl-C, and exits with 1.
+    from headrace.deaths import died
+
+    return died(key, *parts)
 
 
 def timed_out(key: str, queued: bool, worker: int, attempt: int, limit_ms: int, failures: int) -> TaskTimeout:

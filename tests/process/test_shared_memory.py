@@ -857,6 +857,7 @@ def test_values_that_were_let_go_of_leave_room_for_others(use):
                 assert (value_of(client, filled, float(number), 2 * MIB) == number).all()
 
 
+@pytest.mark.timeout(240)  # five gigabytes of pages are cleared
 def test_sizes_that_change_find_room_in_a_small_store():
     with hr.Client(workers=2, store_limit=64 * MIB) as client:
         for megabytes in (1, 20, 40, 60, 3) * 40:
