@@ -91,7 +91,10 @@ impl Broker {
 /// Whether an action is about whatever process has a worker's place.
 fn concerns(action: &Action, number: u32) -> bool {
     match action {
-        Action::Interrupt { worker, .. } | Action::Kill { worker } | Action::Look { worker } => *worker == number,
+        Action::Interrupt { worker, .. }
+        | Action::Kill { worker }
+        | Action::Look { worker }
+        | Action::DumpStacks { worker } => *worker == number,
         Action::Segment { worker, .. } => *worker == Some(number),
         _ => false,
     }
