@@ -129,9 +129,13 @@ def memory_of(pid):
     return found
 
 
-def holders(inodes):
-    """Processes of the whole machine that have any of this memory."""
-    return [name for name in os.listdir("/proc") if name.isdecimal() and memory_of(name) & inodes]
+def is_gone(inodes, timeout_s=END_S):
+    """Whether no process of the machine has any of this memory, soon: one that ends lets go of descriptors last."""
+
+    def holders():
+        return [name for name in os.listdir("/proc") if name.isdecimal() and memory_of(name) & inodes]
+
+    return eventually(lambda: not holders(), timeout_s)
 
 
 def script(*texts):

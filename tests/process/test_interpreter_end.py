@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from outside import END_S, RUN_DIR_BYTES_MAX, Home, Program, holders, script
+from outside import END_S, RUN_DIR_BYTES_MAX, Home, Program, is_gone, script
 
 START = """
 import atexit, os, threading, time
@@ -163,7 +163,7 @@ def test_a_program_ends_with_live_work(end):
         assert program.end() == (code, "\n".join(["now", *said, ""]), "")
         assert time.monotonic() - start < END_S
         assert program.ended_within(END_S, start), program.pids()
-        assert not holders(memory)
+        assert is_gone(memory)
         assert home.run_dirs() == []
 
 

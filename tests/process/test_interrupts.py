@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from outside import END_S, RUN_DIR_BYTES_MAX, TIMEOUT_S, Home, Program, command_line, holders, script
+from outside import END_S, RUN_DIR_BYTES_MAX, TIMEOUT_S, Home, Program, command_line, is_gone, script
 
 import headrace as hr
 
@@ -118,7 +118,7 @@ def test_ctrl_c_ends_a_program(moment, times, tmp_path):
         assert code == 130
         assert errors.rstrip().splitlines()[-1].startswith("KeyboardInterrupt"), errors
         assert program.ended_within(END_S, start), program.pids()
-        assert not holders(memory)
+        assert is_gone(memory)
         assert home.run_dirs() == []
 
 
@@ -133,7 +133,7 @@ def test_sigterm_ends_a_program_that_does_not_handle_it(moment, tmp_path):
         code, _, errors = program.end()
         assert (code, errors) == (143, "")
         assert program.ended_within(END_S, start), program.pids()
-        assert not holders(memory)
+        assert is_gone(memory)
         # Nobody was asked, so nobody could remove the directory: that is for the next one.
         assert len(home.run_dirs()) <= 1
         assert home.bytes() <= RUN_DIR_BYTES_MAX
@@ -216,7 +216,7 @@ def end_at(moment_s, command, number, times=1):
         code, _, errors = program.end()
         assert time.monotonic() - start < END_S
         assert program.ended_within(END_S, start), program.pids()
-        assert not holders(memory)
+        assert is_gone(memory)
         if code:  # it was not over before
             assert code == 128 + number, errors
             assert not OUR_TRACEBACK.search(errors), errors

@@ -8,7 +8,7 @@ import signal
 import time
 
 import pytest
-from outside import RUN_DIR_BYTES_MAX, Home, Program, eventually, holders, script
+from outside import RUN_DIR_BYTES_MAX, Home, Program, eventually, is_gone, script
 from store_watch import machine_bytes
 
 #: Seconds after which nothing may be left.
@@ -60,7 +60,7 @@ def kill_everything(home, dice):
         program.process.wait(GONE_S)
         # What a process started in the moment between the look and the kill dies with its parent.
         assert program.ended_within(GONE_S, start), f"processes are left: {program.pids()}"
-        assert not holders(memory), "shared memory is left"
+        assert is_gone(memory, GONE_S - (time.monotonic() - start)), "shared memory is left"
     left = home.run_dirs()
     assert len(left) <= 1, left
     assert home.bytes() <= RUN_DIR_BYTES_MAX

@@ -5,7 +5,7 @@
 mod script;
 mod speech;
 
-use headrace_protocol::broker::{Action, Broker, Config, Exit, Frame, PeerId, SegmentNews};
+use headrace_protocol::broker::{Action, Broker, Config, Exit, Frame, PeerId, SegmentNews, Shortage};
 use headrace_protocol::limits::Offer;
 use headrace_protocol::worker::{Ending, Identity, Start, Worker};
 use headrace_wire::{Blobs, BlobsBuf, Hello, Message, Outcome, PROTOCOL_VERSION, Query, Role, Submit};
@@ -32,9 +32,9 @@ pub(crate) struct Siege {
     seats: [PeerId; SEATS],
     next_peer: u64,
     cut: BTreeSet<PeerId>,
-    /// Incarnation of the process in each worker's place, and whether it has said HELLO.
-    processes: Vec<Option<u64>>,
-    greeted: Vec<bool>,
+    /// Incarnations of the processes for each worker's place, the one that has it first; and those that have said HELLO.
+    processes: Vec<Vec<u64>>,
+    greeted: BTreeSet<(usize, u64)>,
     /// Those that the broker wants dead.
     dying: Vec<u32>,
     /// Leases that peers were sent: peer, task, attempt.
@@ -57,6 +57,13 @@ pub(crate) struct Siege {
     trace: bool,
 }
 
+/// What tasks may ask for: some of it is scarce, and some that policies name is not there.
+fn offer() -> Offer {
+    let shared = [("a".into(), 2)];
+    let tags = [("a".into(), 1), ("b".into(), 2)];
+    Offer::new(shared, tags, [("b".into(), vec![1; WORKERS as usize])])
+}
+
 /// Plays a script to its end.
 pub(crate) fn besiege(bytes: &[u8]) {
     let mut script = Script::new(bytes);
@@ -71,11 +78,11 @@ pub(crate) fn besiege(bytes: &[u8]) {
 impl Siege {
     fn new(script: &mut Script<'_>) -> Self {
         let config = Config {
-            offer: Offer::default(),
+            offer: offer(),
             workers: WORKERS,
             crash_limit: 1 + script.byte() % 3,
             oom_limit: 1,
-            tasks_max: u64::MAX,
+            tasks_max: [u64::MAX, 1, 5][script.below(3)],
             result_bytes_max: 1 << 20,
             store_limit: [1 << 14, 1 << 20, 1 << 30][script.below(3)],
             spill_limit: [0, 1 << 15, 1 << 30][script.below(3)],
@@ -90,8 +97,8 @@ impl Siege {
             seats: std::array::from_fn(|seat| PeerId(seat as u64)),
             next_peer: SEATS as u64,
             cut: BTreeSet::new(),
-            processes: vec![None; WORKERS as usize],
-            greeted: vec![false; WORKERS as usize],
+            processes: vec![Vec::new(); WORKERS as usize],
+            greeted: BTreeSet::new(),
             dying: Vec::new(),
             leases: Vec::new(),
             submitted: BTreeMap::new(),
@@ -146,10 +153,11 @@ impl Siege {
         }
     }
 
-    /// The process in a worker's place says HELLO, if it is there and has not.
+    /// A process for a worker's place says HELLO, if there is one that has not.
     fn greet(&mut self, worker: usize) {
-        if let (Some(incarnation), false) = (self.processes[worker], self.greeted[worker]) {
-            self.greeted[worker] = true;
+        let new = self.processes[worker].iter().find(|incarnation| !self.greeted.contains(&(worker, **incarnation)));
+        if let Some(&incarnation) = new {
+            self.greeted.insert((worker, incarnation));
             self.seats[1 + worker] = self.new_peer();
             self.say_hello(self.seats[1 + worker], Role::Worker, worker as u32, incarnation);
         }
@@ -170,7 +178,7 @@ impl Siege {
                     1 => Some((script.number(), script.number())),
                     _ => self.leases.first().map(|(_, task, attempt)| (*task, *attempt)),
                 };
-                self.end_process(worker, executing);
+                self.end_process(worker, script.below(2), executing);
             }
             2 => {
                 if let Some(job) = self.jobs.pop_front() {
@@ -201,9 +209,8 @@ impl Siege {
                 Action::Send { peer, frame, .. } | Action::Log { peer, frame } => self.hear(peer, &frame),
                 Action::Spawn { worker, incarnation } => {
                     let place = &mut self.processes[worker as usize];
-                    assert_eq!(*place, None, "a worker is started while its process lives");
-                    *place = Some(incarnation);
-                    self.greeted[worker as usize] = false;
+                    place.push(incarnation);
+                    assert!(place.is_sorted() && place.len() <= 2, "a process and its successor: {place:?}");
                 }
                 Action::Kill { worker } => self.dying.push(worker),
                 Action::Segment { worker, news: SegmentNews::Granted { segment, .. } } => {
@@ -231,7 +238,7 @@ impl Siege {
             }
         }
         for worker in std::mem::take(&mut self.dying) {
-            self.end_process(worker, None);
+            self.end_process(worker, 0, None);
         }
     }
 
@@ -275,12 +282,22 @@ impl Siege {
         self.say(peer, &Message::Hello(hello));
     }
 
-    fn end_process(&mut self, worker: u32, executing: Option<(u32, u32)>) {
-        if let Some(incarnation) = self.processes[worker as usize].take() {
+    /// Ends a process for a worker's place: the one that has it, or its successor.
+    fn end_process(&mut self, worker: u32, which: usize, executing: Option<(u32, u32)>) {
+        let place = &mut self.processes[worker as usize];
+        if which < place.len() {
+            let incarnation = place.remove(which);
             if self.trace {
-                eprintln!("worker {worker} ends in {executing:?}");
+                eprintln!("process {incarnation} of worker {worker} ends in {executing:?}");
             }
-            self.broker.handle_exit(worker, incarnation, Exit::Signal(9), executing, self.now_ns);
+            let exit = if incarnation % 3 == 2 { Exit::OutOfMemory(Shortage::default()) } else { Exit::Signal(9) };
+            self.broker.handle_exit(worker, incarnation, exit, executing, self.now_ns);
+        }
+    }
+
+    fn end_processes(&mut self) {
+        for worker in 0..WORKERS {
+            (0..2).for_each(|_| self.end_process(worker, 0, None));
         }
     }
 
@@ -296,9 +313,7 @@ const HONEST_RUN: u32 = 77;
 impl Siege {
     /// The siege is over: whoever stood in a worker's place is killed, and workers that mean well come.
     fn heal(&mut self) {
-        for worker in 0..WORKERS {
-            self.end_process(worker, None);
-        }
+        self.end_processes();
         if self.broker.has_given_up() {
             return; // it ends, and everything with it
         }
@@ -323,7 +338,7 @@ impl Siege {
 
         (0..=self.next_peer).for_each(|peer| self.broker.handle_disconnect(PeerId(peer), self.now_ns));
         self.work_honestly();
-        (0..WORKERS).for_each(|worker| self.end_process(worker, None));
+        self.end_processes();
         self.turn();
         let left = self.broker.statistics();
         assert_eq!((left.tasks_held, left.bytes_held), (0, 0), "something is left");
@@ -379,34 +394,43 @@ impl Siege {
     }
 
     fn start_honest_workers(&mut self) {
-        for worker in 0..WORKERS {
-            let Some(incarnation) = self.processes[worker as usize] else { continue };
-            let peer = PeerId(1 << 40 | incarnation << 8 | u64::from(worker));
-            self.honest.entry(peer).or_insert_with(|| {
-                let (version, python) = (VERSION.to_owned(), PYTHON.to_owned());
-                Worker::new(&Identity { version, python, worker, incarnation, pid: 1 })
-            });
+        for (worker, place) in (0..WORKERS).zip(&self.processes) {
+            for &incarnation in place {
+                self.honest.entry(honest_peer(worker, incarnation)).or_insert_with(|| {
+                    let (version, python) = (VERSION.to_owned(), PYTHON.to_owned());
+                    Worker::new(&Identity { version, python, worker, incarnation, pid: 1 })
+                });
+            }
         }
     }
 
     /// Whether anybody had a task.
     fn step_honest_workers(&mut self) -> bool {
         let mut worked = false;
-        let mut said = Vec::new();
-        for (&peer, worker) in &mut self.honest {
-            let mut start = Start::default();
-            while worker.start_next(&mut start, || self.now_ns) {
-                worked = true;
-                worker.finish(Ending::Value(RIGHT));
+        for (worker, place) in (0..WORKERS).zip(self.processes.clone()) {
+            for incarnation in place {
+                let peer = honest_peer(worker, incarnation);
+                let Some(machine) = self.honest.get_mut(&peer) else { continue };
+                let mut start = Start::default();
+                while machine.start_next(&mut start, || self.now_ns) {
+                    worked = true;
+                    machine.finish(Ending::Value(RIGHT));
+                }
+                machine.flush(self.now_ns);
+                let frames: Vec<Vec<u8>> = std::iter::from_fn(|| machine.poll_frame()).collect();
+                let leaves = machine.closed().is_some();
+                frames.into_iter().for_each(|frame| self.send(peer, frame));
+                if leaves {
+                    let which = self.processes[worker as usize].iter().position(|other| *other == incarnation);
+                    which.into_iter().for_each(|which| self.end_process(worker, which, None));
+                }
             }
-            worker.flush(self.now_ns);
-            while let Some(frame) = worker.poll_frame() {
-                said.push((peer, frame));
-            }
-        }
-        for (peer, frame) in said {
-            self.send(peer, frame);
         }
         worked
     }
+}
+
+/// The peer that a process which means well is.
+fn honest_peer(worker: u32, incarnation: u64) -> PeerId {
+    PeerId(1 << 40 | incarnation << 8 | u64::from(worker))
 }

@@ -5,8 +5,8 @@ use super::script::Script;
 use headrace_protocol::broker::PeerId;
 use headrace_wire::{
     ANY_WORKER, BLOCK_ALIGN, BlobsBuf, Cancel, Citation, EXTERNAL, GiveBack, Goodbye, Heartbeat, Hello, Hold, Lease,
-    Message, PROTOCOL_VERSION, Policy, Put, Query, Recall, Released, Report, Results, Role, SUBMIT_MORE, State, Submit,
-    Want, Welcome, Why, write_citations,
+    Message, Overdue, PROTOCOL_VERSION, Policy, Put, Query, Recall, Released, Report, Results, Role, SUBMIT_MORE,
+    State, Submit, Want, Welcome, Why, write_citations,
 };
 
 /// Beyond it a broker does not keep a value without looking at its budget.
@@ -63,7 +63,14 @@ impl Siege {
                 })
                 .encode(&mut frame);
             }
-            16 => Message::Heartbeat(Heartbeat { number: 3, finished: u64::MAX }).encode(&mut frame),
+            16 if script.one_in(2) => {
+                Message::Heartbeat(Heartbeat { number: 3, finished: u64::MAX }).encode(&mut frame);
+            }
+            16 => {
+                let lease = self.leases.iter().find(|lease| lease.0 == peer).copied();
+                let (_, task, attempt) = lease.unwrap_or((peer, script.number(), script.number()));
+                Message::Overdue(Overdue { task, attempt }).encode(&mut frame);
+            }
             17 if script.one_in(4) => {
                 Message::Goodbye(Goodbye { reason: script.byte() % 6, text: "bye" }).encode(&mut frame)
             }
@@ -251,7 +258,7 @@ fn policy(script: &mut Script<'_>) -> Vec<u8> {
 /// A HELLO: mostly of the right version, and often as a worker that is awaited.
 fn hello(siege: &Siege, script: &mut Script<'_>) -> Message<'static> {
     let worker = script.below(3) as u32;
-    let awaited = siege.processes.get(worker as usize).copied().flatten();
+    let awaited = siege.processes.get(worker as usize).and_then(|place| place.last().copied());
     Message::Hello(Hello {
         protocol: if script.one_in(30) { 2 } else { PROTOCOL_VERSION },
         role: [Role::Client, Role::Worker, Role::Worker, Role::Observer][script.below(4)],
