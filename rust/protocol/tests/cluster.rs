@@ -295,7 +295,11 @@ impl Cluster {
             4 if self.kills_left > 0 && self.chance.one_in(40) => {
                 self.kills_left -= 1;
                 let worker = self.chance.below(self.workers.len() as u64) as usize;
-                self.kill(worker);
+                // Three that die before they took work make the broker give up.
+                let has_worked = |process: &Process| process.machine.statistics().finished > 0;
+                if self.kills_left % 2 == 1 || self.workers[worker].front().is_some_and(has_worked) {
+                    self.kill(worker);
+                }
             }
             _ => {
                 let worker = self.chance.below(self.workers.len() as u64) as usize;
