@@ -213,6 +213,7 @@ _State = tuple[
     list[tuple[str, int]],
     tuple[int, int],
     tuple[int, int, int],
+    list[tuple[str, bool, int, int]],
 ]
 
 @final

@@ -9,7 +9,7 @@ from headrace.errors import ArgumentNotPicklable, InfraError, UsageError
 from headrace.launch import prepare
 from headrace.output import Printer
 from headrace.runs import Run
-from headrace.statistics import LargeResult, RunStatistics, StoreStatistics, WorkerStatistics
+from headrace.statistics import LargeResult, RunStatistics, Shared, StoreStatistics, WorkerStatistics
 
 if TYPE_CHECKING:
     import threading
@@ -91,7 +91,7 @@ class Embedded:
         state = self.core.query(run)
         if state is None:
             return None
-        tasks, (first_lease_ns, elapsed_ns), workers, broker, store, largest, policies, deaths = state
+        tasks, (first_lease_ns, elapsed_ns), workers, broker, store, largest, policies, deaths, shared = state
         return RunStatistics(
             *tasks,
             first_lease_ns / 1e9,
@@ -101,6 +101,7 @@ class Embedded:
             StoreStatistics(*store, tuple(LargeResult(*result) for result in largest)),
             *policies,
             *deaths,
+            tuple(Shared(*thing) for thing in shared),
         )
 
     def why(self, run: int, index: int, stacks: bool) -> Why | None:

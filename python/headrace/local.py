@@ -23,7 +23,7 @@ from headrace.local_stalls import Stalls
 from headrace.local_tasks import CALLS, Attempt, Batch, Call, CallBatch, Ending, GraphBatch
 from headrace.retrying import Retried, is_worth_a_retry
 from headrace.runs import Run
-from headrace.statistics import RunStatistics, WorkerStatistics
+from headrace.statistics import RunStatistics, Shared, WorkerStatistics
 from headrace.timers import Timers
 
 if TYPE_CHECKING:
@@ -188,6 +188,7 @@ class Local:
                 tasks_held=len(self._where),
                 retries=counts.retries,
                 timeouts=counts.timeouts,
+                shared=tuple(Shared(*thing) for thing in self._kernel.shared()),
             )
 
     def why(self, run: int, index: int, stacks: bool) -> Why | None:

@@ -21,9 +21,10 @@ import msgpack
 import zmq
 
 from headrace._core import __version__
-from headrace.statistics import LargeResult, RunStatistics, StoreStatistics, WorkerStatistics
+from headrace.statistics import LargeResult, RunStatistics, Shared, StoreStatistics, WorkerStatistics
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
     from headrace.why import Parts
@@ -254,10 +255,9 @@ def read_state(fields: list[Any]) -> RunStatistics:
     """Read the fields of a STATE frame, in the order of `rust/wire/src/state.rs`."""
     tasks, times_ns, workers, broker = fields[2:9], fields[9:11], map(_words, fields[11:15]), fields[15:22]
     store, (lengths, names, sizes) = fields[22:28], fields[28:31]
-    largest, start = [], 0
-    for length, (size,) in zip(_words(lengths), struct.iter_unpack("<Q", sizes), strict=True):
-        largest.append(LargeResult(names[start : start + length].decode(errors="replace"), size))
-        start += length
+    largest = [LargeResult(name, size) for name, (size,) in zip(_texts(lengths, names), _longs(sizes, 1), strict=True)]
+    things = _texts(*fields[36:38]), fields[38], _longs(fields[39], 2)
+    shared = [Shared(name, bool(is_tag), used, total) for name, is_tag, (used, total) in zip(*things, strict=True)]
     return RunStatistics._make(
         [
             *tasks,
@@ -269,8 +269,22 @@ def read_state(fields: list[Any]) -> RunStatistics:
             *broker,
             StoreStatistics._make([*store, tuple(largest)]),
             *fields[31:36],
+            tuple(shared),
         ]
     )
+
+
+def _texts(lengths: bytes, contents: bytes) -> Iterator[str]:
+    """Read a column of texts."""
+    start = 0
+    for length in _words(lengths):
+        yield contents[start : start + length].decode(errors="replace")
+        start += length
+
+
+def _longs(column: bytes, each: int) -> Iterator[tuple[int, ...]]:
+    """Read a column of long numbers, so many at a time."""
+    return struct.iter_unpack(f"<{each}Q", column)
 
 
 def _words(column: bytes) -> tuple[int, ...]:

@@ -107,6 +107,31 @@ class Run(RunCore):
         found = self._client._engine.why(self.number, index, stacks)
         return ended(key, lambda: self._ending(index)) if found is None else found._replace(key=key)
 
+    def rerun_local(self, node: Node[T] | str, *, pdb: bool = False) -> T:
+        """Run one task again in this process, with the inputs that it had: to debug it, or to see it fail here.
+
+        The inputs are the results that the run keeps, and those of refs and futures; nothing else is computed again.
+        The run itself stays as it is.
+
+        Args:
+            node: the task, or its key; it need not be kept, and need not have failed.
+            pdb: stop in the debugger before the first line of its function.
+
+        Returns:
+            What its function returns.
+
+        Raises:
+            NotKept: an input is not here. The text says what to keep.
+            UpstreamFailed: an input failed, so there is nothing to run the task with.
+            Exception: whatever the function raises, with its traceback.
+
+        Cost: waits for inputs that have not ended; their values as by `result`.
+        """
+        from headrace.rerun import rerun_local
+
+        value: T = rerun_local(self, node, pdb)
+        return value
+
     def statistics(self) -> RunStatistics:
         """Give a snapshot: tasks by state, times, workers. Cost: one message to the broker and its answer."""
         found = self._client._engine.statistics(self.number)

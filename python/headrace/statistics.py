@@ -75,6 +75,19 @@ class StoreStatistics(NamedTuple):
     """The results that take most memory."""
 
 
+class Shared(NamedTuple):
+    """A resource or a tag with a limit, of which tasks take some while they run."""
+
+    name: str
+    """What it is called."""
+    is_tag: bool
+    """Whether it is a tag: then `total` is its limit."""
+    used: int
+    """How much workers hold now, for what they run and for the next few tasks."""
+    total: int
+    """How much there is."""
+
+
 class RunStatistics(NamedTuple):
     """A snapshot of a run and of the broker that runs it."""
 
@@ -124,6 +137,8 @@ class RunStatistics(NamedTuple):
     """Deaths of workers since then that were counted against the task that was executing."""
     workers_retired: int = 0
     """Workers that left since then because they had run their share: `max_tasks_per_worker`."""
+    shared: tuple[Shared, ...] = ()
+    """Resources, and tags with limits; without GPUs of worker processes, which have theirs for themselves."""
 
     @property
     def progress(self) -> Progress:

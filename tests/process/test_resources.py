@@ -1,7 +1,10 @@
 """Resources, tags with limits, GPUs and priorities of runs: what tasks may have at once, and who goes first."""
 
 import re
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from limit_tasks import die, gpus, hold, most_at_once, note, notes, nothing, opened, running, spend, until
@@ -268,6 +271,34 @@ def test_memory_is_the_machines_unless_it_is_given(mode):
 def test_what_makes_no_sense_is_refused(mode, arguments, text):
     with pytest.raises(hr.UsageError, match=re.escape(text)):
         hr.Client(workers=1, mode=mode, **arguments)
+
+
+# -- what is held ------------------------------------------------------------------------------------------------------
+
+
+def test_statistics_tell_what_is_held(parallel, tmp_path):
+    resources = {"license": 3, "memory": "2GiB"}
+    with hr.Client(workers=2, mode=parallel, limits={"db": 1}, resources=resources) as client, opened(tmp_path):
+        task = hr.task(hold, tags="db", resources={"license": 2})
+        future = client.call(task, str(tmp_path), "first")
+        until(lambda: running(tmp_path) == {"first"})
+        shared = {thing.name: thing[1:] for thing in client.statistics().shared}
+        assert shared == {"db": (True, 1, 1), "license": (False, 2, 3), "memory": (False, 0, 2 << 30)}
+        (tmp_path / "gate").touch()
+        future.result(TIMEOUT_S)
+        assert all(thing.used == 0 for thing in client.statistics().shared)
+
+
+def test_top_tells_what_is_held(tmp_path, tmp_path_factory, monkeypatch):
+    base = tmp_path_factory.mktemp("run")
+    base.chmod(0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(base))
+    with hr.Client(workers=1, limits={"db": 2}, resources={"license": 3}) as client, opened(tmp_path):
+        client.call(hr.task(hold, tags="db", resources={"license": 2}), str(tmp_path), "first")
+        until(lambda: running(tmp_path) == {"first"})
+        command = [str(Path(sys.executable).with_name("headrace")), "top", "--once"]
+        text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=TIMEOUT_S).stdout
+        assert "  limits   license: 2 of 3, tag db: 1 of 2\n" in text
 
 
 # -- priorities of runs ------------------------------------------------------------------------------------------------

@@ -197,7 +197,7 @@ def test_a_stopped_process_is_told_and_holds_nobody_up(base):
             assert (stopped.pid, stopped.command[0], other.problem) == (busy.pid, sys.executable, "")
         told = snapshot()["brokers"][0]
         assert told["problem"] == f"process {busy.pid} is stopped"
-        assert [told[name] for name in ("tasks", "workers", "deaths", "store")] == [None] * 4
+        assert [told[name] for name in ("tasks", "workers", "deaths", "shared", "store")] == [None] * 5
         assert f"\n  problem  process {busy.pid} is stopped\n" in headrace("top", "--once").stdout
 
         busy.send_signal(signal.SIGCONT)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from headrace.observer import Seen
-    from headrace.statistics import RunStatistics
+    from headrace.statistics import RunStatistics, Shared
 
 _COMMAND_CHARS_MAX = 100
 _UNITS = ("KiB", "MiB", "GiB", "TiB")
@@ -50,6 +50,7 @@ def command(once: bool, as_json: bool, interval: float) -> ExitCode:
       tasks      waiting, ready, leased, done, failed, skipped, cancelled
       workers    a list: number, pid (0: none lives), finished (tasks), busy_s (in user code)
       deaths     workers that died
+      shared     a list: name, is_tag, used, total; resources, and tags with limits
       store      limit, owned, peak, mapped, inline, spilled (bytes); largest, a list: key, bytes
     """  # noqa: D301  (the \b is for click: it must be the character)
     render = _json if as_json else _text
@@ -98,6 +99,7 @@ def _fields(broker: Seen) -> dict[str, Any]:
         "tasks": state and state.progress._asdict(),
         "workers": state and [worker._asdict() for worker in state.workers],
         "deaths": state and state.worker_deaths,
+        "shared": state and [thing._asdict() for thing in state.shared],
         "store": store,
     }
 
@@ -129,6 +131,10 @@ def _state_lines(state: RunStatistics) -> Iterator[str]:
         yield f"  worker   {worker.number}: {process}, {worker.busy_s:,.1f} s busy, {worker.finished:,} tasks finished"
     if state.worker_deaths:
         yield f"  deaths   {state.worker_deaths:,} of workers"
+    # Memory has an amount even where nobody asks for any.
+    things = [thing for thing in state.shared if thing.used or thing.name != "memory"]
+    if things:
+        yield f"  limits   {', '.join(map(_thing, things))}"
     store = state.store
     yield (
         f"  results  {_size(store.owned)} of {_size(store.limit)} owned, {_size(store.peak)} at the peak, "
@@ -136,6 +142,13 @@ def _state_lines(state: RunStatistics) -> Iterator[str]:
     )
     for result in store.largest:
         yield f"  largest  {_size(result.bytes):>10} {_plain(result.key)}"
+
+
+def _thing(thing: Shared) -> str:
+    """Say how much of a resource or tag is held."""
+    amount = _size if thing.name == "memory" and not thing.is_tag else str
+    kind = "tag " if thing.is_tag else ""
+    return f"{kind}{_plain(thing.name)}: {amount(thing.used)} of {amount(thing.total)}"
 
 
 def _size(count: int) -> str:

@@ -1,4 +1,5 @@
 //! The native half of a client: one session, with a broker or with this process.
+mod answers;
 mod failures;
 mod functions;
 mod keep;
@@ -20,7 +21,7 @@ use std::time::Duration;
 use headrace_protocol::client::{CALLS, Client, Reply};
 use headrace_runtime::broker::{BrokerConfig, BrokerHandle};
 use headrace_runtime::inproc::Interest;
-use headrace_wire::{Because, Hello, NO_WORKER, PROTOCOL_VERSION, Role, State, cites};
+use headrace_wire::{Hello, PROTOCOL_VERSION, Role, cites};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
@@ -28,6 +29,7 @@ use pyo3::types::{PyBytes, PyDict, PyTuple};
 use crate::codec::{encode_value, wrap};
 use crate::graph::Graph;
 use crate::offer::Offer;
+use answers::{StateParts, WhyParts, state_parts, why_parts};
 use failures::error;
 use functions::Callees;
 use live::{HoldChange, LiveEnding};
@@ -62,24 +64,6 @@ pub(crate) struct ClientCore {
     broker: Mutex<Option<BrokerHandle>>,
     is_local: bool,
 }
-
-/// Answer to a question: (waiting, ready, leased, done, failed, skipped, cancelled), (first_lease_ns, elapsed_ns), the
-/// workers as (number, pid, finished, busy_ms), and the broker's own (lease_frames, report_frames, stale_reports, recalls,
-/// worker_deaths, bytes_held, tasks_held), and the store's (limit, owned, peak, mapped, inline, spilled) with the names and
-/// bytes of the largest results; the run's (retries, timeouts); and (oom_deaths, blamed_deaths, workers_retired).
-type StateParts = (
-    (u64, u64, u64, u64, u64, u64, u64),
-    (u64, u64),
-    Vec<(u32, u32, u32, u32)>,
-    (u64, u64, u64, u64, u64, u64, u64),
-    (u64, u64, u64, u64, u64, u64),
-    Vec<(String, u64)>,
-    (u64, u64),
-    (u64, u64, u64),
-);
-
-/// Where a task is: place, worker, pid, attempt, milliseconds, text, stacks.
-type WhyParts = (u8, Option<u32>, u32, u32, u64, String, String);
 
 /// Lines that tasks wrote, as (worker, stream, text).
 type LineParts<'py> = Vec<(u32, u8, Bound<'py, PyBytes>)>;
@@ -450,46 +434,4 @@ impl ClientCore {
         }
         submit::submit_graph(py, &self.session, &self.submitting, self.place(), graph, keep, priority)
     }
-}
-
-fn why_parts(because: &Because<'_>) -> WhyParts {
-    let Because { state, worker, pid, attempt, since_ms, text, stacks, .. } = *because;
-    let worker = (worker != NO_WORKER).then_some(worker);
-    (state, worker, pid, attempt, since_ms, text.to_owned(), stacks.to_owned())
-}
-
-fn state_parts(state: &State<'_>) -> StateParts {
-    let bytes = state.largest_bytes.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word));
-    let largest = state.largest.iter().map(|name| String::from_utf8_lossy(name).into_owned()).zip(bytes).collect();
-    let workers = (0..state.worker.len())
-        .map(|row| {
-            let finished = state.worker_finished.at(row);
-            (state.worker.at(row), state.worker_pid.at(row), finished, state.worker_busy_ms.at(row))
-        })
-        .collect();
-    (
-        (state.waiting, state.ready, state.leased, state.done, state.failed, state.skipped, state.cancelled),
-        (state.first_lease_ns, state.elapsed_ns),
-        workers,
-        (
-            state.lease_frames,
-            state.report_frames,
-            state.stale_reports,
-            state.recalls,
-            state.worker_deaths,
-            state.bytes_held,
-            state.tasks_held,
-        ),
-        (
-            state.store_limit,
-            state.store_owned,
-            state.store_peak,
-            state.store_mapped,
-            state.store_inline,
-            state.store_spilled,
-        ),
-        largest,
-        (state.retries, state.timeouts),
-        (state.oom_deaths, state.blamed_deaths, state.workers_retired),
-    )
 }

@@ -247,6 +247,13 @@ impl Kernel {
         tasks(&slots).iter().filter(|&task| is_ready(task)).count()
     }
 
+    /// What all tasks share: (name, is_tag, used, total) of each.
+    fn shared(&self) -> Vec<(String, bool, u64, u64)> {
+        let engine = self.lock();
+        let shared = engine.limits().shared();
+        shared.map(|(name, is_tag, used, total)| (name.to_owned(), is_tag, used, total)).collect()
+    }
+
     /// (waiting, ready, leased) tasks now, of all runs. Those that are parked wait.
     fn open(&self) -> (u64, u64, u64) {
         let engine = self.lock();

@@ -44,6 +44,11 @@ pub trait Facts {
         None
     }
 
+    /// What is worth saying of a task wherever it is.
+    fn remark(&self, _task: TaskIndex) -> Option<String> {
+        None
+    }
+
     /// What a worker waits for while it runs a task.
     fn worker_wait(&self, _worker: u32) -> Option<String> {
         None
@@ -108,7 +113,8 @@ impl<F: Facts> View<'_, F> {
             1 => ", after 1 failure".to_owned(),
             failures => format!(", after {failures} failures"),
         };
-        let text = format!("'{}' {words}{after}", self.facts.name(task));
+        let remark = self.facts.remark(task).map_or_else(String::new, |remark| format!(" ({remark})"));
+        let text = format!("'{}' {words}{after}{remark}", self.facts.name(task));
         Place { state, worker, attempt: self.kernel.attempt(task).0, since_ms, text }
     }
 

@@ -151,11 +151,14 @@ impl Check for Cancel<'_> {
 impl Check for State<'_> {
     fn check(&self) -> Result<(), DecodeError> {
         let State { worker, worker_pid, worker_finished, worker_busy_ms, largest, largest_bytes, .. } = *self;
+        let State { things, thing_tags, thing_amounts, .. } = *self;
         rules!(State:
             worker_pid.len() == worker.len(),
             worker_finished.len() == worker.len(),
             worker_busy_ms.len() == worker.len(),
             largest_bytes.len() == 8 * largest.len(),
+            thing_tags.len() == things.len(),
+            thing_amounts.len() == 16 * things.len(),
         )
     }
 }

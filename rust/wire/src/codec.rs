@@ -120,7 +120,7 @@ body!(State<'a> {
     lease_frames, report_frames, stale_reports, recalls, worker_deaths, bytes_held, tasks_held
 } later {
     store_limit, store_owned, store_peak, store_mapped, store_inline, store_spilled, largest, largest_bytes, retries,
-    timeouts, oom_deaths, blamed_deaths, workers_retired
+    timeouts, oom_deaths, blamed_deaths, workers_retired, things, thing_tags, thing_amounts
 });
 body!(Log<'a> { worker, stream, text });
 body!(Lease<'a> {

@@ -85,4 +85,10 @@ pub struct State<'a> {
     pub blamed_deaths: u64,
     /// Workers that left since then because they had run their share of tasks.
     pub workers_retired: u64,
+    /// Names of the resources and tags that all workers share.
+    pub things: Blobs<'a>,
+    /// For each of them 1 if it is a tag, else 0.
+    pub thing_tags: &'a [u8],
+    /// For each of them how much is used and how much there is, as little-endian `u64`.
+    pub thing_amounts: &'a [u8],
 }

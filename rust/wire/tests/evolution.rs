@@ -31,11 +31,10 @@ fn fields_of_a_newer_version_are_skipped() {
 fn fields_that_an_older_peer_does_not_send_are_defaults() {
     let state = Message::State(State { run: 1, tasks_held: 7, store_limit: 5, ..State::default() });
     let mut frame = encoded(&state);
-    // Fourteen values of later versions: eleven numbers, two of the blobs, and the bytes; all of them one byte but these
-    // three.
-    let old_values = frame[2] - 14;
+    // Eighteen values of later versions: eleven numbers of one byte, and seven columns of two (each of the blobs is two).
+    let old_values = frame[2] - 18;
     frame[2] = old_values;
-    frame.truncate(frame.len() - 11 - 3 * 2);
+    frame.truncate(frame.len() - 11 - 7 * 2);
     let old = Message::State(State { run: 1, tasks_held: 7, ..State::default() });
     assert_eq!(Message::decode(&frame), Ok(old));
 }

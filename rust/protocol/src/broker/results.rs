@@ -111,6 +111,12 @@ impl Broker {
         let mut names = BlobsBuf::default();
         largest.iter().for_each(|(name, _)| names.push(name.as_bytes()));
         let largest_bytes: Vec<u8> = largest.iter().flat_map(|(_, bytes)| bytes.to_le_bytes()).collect();
+        let (mut things, mut thing_tags, mut thing_amounts) = (BlobsBuf::default(), Vec::new(), Vec::new());
+        for (name, is_tag, used, total) in self.limits.shared() {
+            things.push(name.as_bytes());
+            thing_tags.push(u8::from(is_tag));
+            thing_amounts.extend([used, total].iter().flat_map(|amount| amount.to_le_bytes()));
+        }
         let mut state = State {
             run: query.run,
             number: query.number,
@@ -135,6 +141,9 @@ impl Broker {
             oom_deaths: statistics.oom_deaths,
             blamed_deaths: statistics.blamed_deaths,
             workers_retired: statistics.workers_retired,
+            things: things.as_blobs(),
+            thing_tags: &thing_tags,
+            thing_amounts: &thing_amounts,
             ..State::default()
         };
         // A run of which nothing is left has ended; the client has its own counts.

@@ -6,7 +6,7 @@
 
 use super::peers::Peer;
 use super::retry::PARKED_CLASS;
-use super::workers::Life;
+use super::workers::{Life, START_FAILURES_MAX, Worker};
 use super::{Action, Broker, PeerId};
 use crate::why::Listed;
 use headrace_wire::{Log, Message, NO_WORKER};
@@ -39,11 +39,13 @@ impl Broker {
 
     /// Whether nothing runs, nothing is about to, and not all has ended.
     fn is_still(&self) -> bool {
-        let is_idle = |life: &Life| matches!(life, Life::Ready(_) | Life::Retired);
-        let mut workers = self.workers.iter();
-        let are_idle =
-            workers.all(|worker| is_idle(&worker.life) && worker.frames_open() == 0 && worker.interrupted.is_empty());
-        are_idle && {
+        // A process that comes up changes that, unless it never does.
+        let comes_up = |worker: &Worker| match worker.life {
+            Life::Ready(_) | Life::Retired => false,
+            _ => worker.start_failures < START_FAILURES_MAX,
+        };
+        let is_idle = |worker: &Worker| worker.frames_open() == 0 && worker.interrupted.is_empty();
+        self.workers.iter().all(|worker| is_idle(worker) && !comes_up(worker)) && {
             let (tasks, parked) = (self.kernel.statistics(), self.kernel.ready_len(PARKED_CLASS) as u64);
             tasks.ready > parked || (parked == 0 && tasks.waiting > 0)
         }

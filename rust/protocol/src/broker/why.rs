@@ -4,7 +4,7 @@ use super::peers::Peer;
 use super::retry::PARKED_CLASS;
 use super::runs::Run;
 use super::workers::Life;
-use super::{Action, Broker, PeerId};
+use super::{Action, Broker, PeerId, worker_id};
 use crate::why::{Facts, Listed, Place, Span, View};
 use headrace_kernel::{ClassId, TaskIndex};
 use headrace_wire::{ANY_WORKER, Because, Message, NO_WORKER, TaskPlace, Why};
@@ -170,6 +170,20 @@ impl Facts for Known<'_> {
             return Some(words.to_owned());
         }
         None
+    }
+
+    fn remark(&self, task: TaskIndex) -> Option<String> {
+        let broker = self.broker;
+        let tags = |task: TaskIndex| &broker.policies.get(broker.ledger.slot(task.0).policy).tags;
+        let is_free = |tag: &&Box<str>| !broker.limits.offer().has_tag(tag);
+        let free = tags(task).iter().filter(is_free).map(|tag| {
+            let first = |worker| broker.kernel.leases_of(worker_id(worker)).next();
+            let running = (0..broker.workers.len() as u32).filter_map(first);
+            let count = running.filter(|(task, _)| tags(*task).contains(tag)).count();
+            format!("tag '{tag}' has no limit, and {count} of its tasks run")
+        });
+        let free: Vec<String> = free.collect();
+        (!free.is_empty()).then(|| Listed(free).to_string())
     }
 
     fn worker_wait(&self, worker: u32) -> Option<String> {

@@ -101,6 +101,12 @@ impl Limits {
         self.grants.used(thing)
     }
 
+    /// Everything that all workers share: name, whether it is a tag, how much is held, and how much there is.
+    pub fn shared(&self) -> impl Iterator<Item = (&str, bool, u64, u64)> + '_ {
+        let shared = (0..).zip(self.offer.things()).filter(|(_, thing)| thing.owned.is_empty());
+        shared.map(|(number, thing)| (&*thing.name, thing.is_tag, self.used(number), thing.total))
+    }
+
     /// The class that waits for a thing and lets nobody else have any.
     pub fn reserved_for(&self, thing: u32) -> Option<ClassId> {
         self.reserved[thing as usize].map(|(_, class)| class)

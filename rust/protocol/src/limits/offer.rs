@@ -104,6 +104,11 @@ impl Offer {
         })
     }
 
+    /// Whether there is a limit for this tag.
+    pub fn has_tag(&self, name: &str) -> bool {
+        self.find(name, true).is_some()
+    }
+
     fn find(&self, name: &str, is_tag: bool) -> Option<u32> {
         let key = (is_tag, name);
         self.things.binary_search_by(|thing| (thing.is_tag, &*thing.name).cmp(&key)).ok().map(|number| number as u32)

@@ -1,6 +1,7 @@
 //! Stories of the watchdog: clients hear of it when nothing runs.
 
-use crate::story::{Got, Said, Story};
+use crate::limits::{Ask, submit};
+use crate::story::{CLIENT, Got, Said, Story};
 use headrace_protocol::broker::Exit;
 use headrace_wire::{Heartbeat, Message, Verdict};
 
@@ -86,4 +87,18 @@ fn a_standstill_that_ended_begins_anew() {
     for at in 1..=6 {
         assert_eq!(second(&mut story, 1).len(), usize::from(at == 6), "after {at} s");
     }
+}
+
+#[test]
+fn a_task_for_a_worker_that_never_comes_up_is_told_of() {
+    let mut story = Story::new(2);
+    for _ in 0..4 {
+        story.exit(1, Exit::Signal(9), None);
+        second(&mut story, 1);
+    }
+    submit(&mut story, CLIENT, 1, 0, &[Ask { pin: Some(1), ..Ask::default() }]);
+    let told: Vec<String> = (0..7).flat_map(|_| second(&mut story, 1)).collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    let text = "headrace: Stalled: nothing runs, and 'work-0' waits for worker 1, to which it is pinned: it is ";
+    assert!(told[0].starts_with(text), "{told:?}");
 }

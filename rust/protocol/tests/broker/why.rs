@@ -108,6 +108,16 @@ fn who_holds_a_tag_is_named() {
 }
 
 #[test]
+fn a_tag_without_a_limit_is_counted() {
+    let mut story = Story::new(2);
+    submit(&mut story, CLIENT, 1, 0, &vec![tagged(&["mail"]); 3]);
+    leases(&mut story);
+    let (place, text) = why(&mut story, 1, 0);
+    assert_eq!(place, TaskPlace::Running);
+    assert!(text.ends_with("for 0 ms (tag 'mail' has no limit, and 2 of its tasks run)"), "{text}");
+}
+
+#[test]
 fn a_task_that_is_pinned_to_a_worker_which_is_down_says_so() {
     let mut story = Story::new(2);
     submit(&mut story, CLIENT, 1, 0, &[Ask { pin: Some(1), ..Ask::default() }]);

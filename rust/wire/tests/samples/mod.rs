@@ -154,6 +154,11 @@ fn state() -> State<'static> {
         oom_deaths: 1,
         blamed_deaths: 2,
         workers_retired: 12,
+        things: blobs(&[7, 2], b"licensedb"),
+        thing_tags: &[0, 1],
+        thing_amounts: &[
+            1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0,
+        ],
     }
 }
 

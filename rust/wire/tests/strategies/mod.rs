@@ -170,8 +170,9 @@ fn results() -> impl Strategy<Value = Results<'static>> {
 fn state() -> impl Strategy<Value = State<'static>> {
     let workers = (0..9_usize).prop_flat_map(|count| vec(column(count), 4));
     let largest = (0..4_usize).prop_flat_map(|count| (blobs(count), bytes(8 * count)));
-    (any::<[u64; 17]>(), any::<[u64; 11]>(), any::<u32>(), workers, largest).prop_map(
-        |(numbers, more, run, workers, (largest, largest_bytes))| {
+    let things = (0..4_usize).prop_flat_map(|count| (blobs(count), bytes(count), bytes(16 * count)));
+    (any::<[u64; 17]>(), any::<[u64; 11]>(), any::<u32>(), workers, largest, things).prop_map(
+        |(numbers, more, run, workers, (largest, largest_bytes), (things, thing_tags, thing_amounts))| {
             let [number, waiting, ready, leased, done, failed, skipped, cancelled, first_lease_ns, ..] = numbers;
             let [.., elapsed_ns, lease_frames, report_frames, stale_reports, recalls, deaths, held, tasks] = numbers;
             State {
@@ -210,6 +211,9 @@ fn state() -> impl Strategy<Value = State<'static>> {
                 oom_deaths: more[8],
                 blamed_deaths: more[9],
                 workers_retired: more[10],
+                things,
+                thing_tags,
+                thing_amounts,
             }
         },
     )
