@@ -175,8 +175,8 @@ impl Facts for Known<'_> {
     fn remark(&self, task: TaskIndex) -> Option<String> {
         let broker = self.broker;
         let tags = |task: TaskIndex| &broker.policies.get(broker.ledger.slot(task.0).policy).tags;
-        let is_free = |tag: &&Box<str>| !broker.limits.offer().has_tag(tag);
-        let free = tags(task).iter().filter(is_free).map(|tag| {
+        let is_free = |tag: &str| !broker.limits.offer().has_tag(tag);
+        let free = tags(task).iter().filter(|tag| is_free(tag)).map(|tag| {
             let first = |worker| broker.kernel.leases_of(worker_id(worker)).next();
             let running = (0..broker.workers.len() as u32).filter_map(first);
             let count = running.filter(|(task, _)| tags(*task).contains(tag)).count();
