@@ -15,6 +15,7 @@
 
 mod action;
 mod budget;
+mod check;
 mod classes;
 mod deaths;
 mod dispatch;

@@ -31,14 +31,10 @@ impl Broker {
             Exit::OutOfMemory(_) => DeathCause::OutOfMemory,
             _ => DeathCause::Crashed,
         };
-        let deferred = std::mem::take(&mut process.deferred);
         let stderr = process.end_process(now_ns);
         match is_retired {
             true => self.statistics.workers_retired += 1,
             false => self.count_death(exit),
-        }
-        for entry in deferred.iter().filter(|entry| entry.carries_value()) {
-            self.store.uncite(entry.value.bytes());
         }
         let peer = match life {
             Life::Ready(peer) | Life::Condemned(peer) => Some(peer),

@@ -51,6 +51,7 @@ impl Broker {
         if let Slots::Sparse(slots) = &mut run.slots {
             slots.insert(put.index, task.0);
         }
+        self.settle_cascades(now_ns);
     }
 
     /// A task of the kernel that is done, with a result that one holder keeps.
@@ -68,6 +69,7 @@ impl Broker {
         };
         let mut slots = Vec::with_capacity(1);
         self.kernel.submit(&chunk, &mut slots).expect("a lone task is a graph");
+        self.kernel.keep_for_consumers(slots[0]);
         let request = LeaseRequest {
             classes: &[PUT_CLASS],
             tasks_max: 1,

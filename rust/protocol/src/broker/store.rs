@@ -8,6 +8,7 @@ use super::budget::Wanted;
 use super::spill::Disk;
 use super::{Action, Broker, PeerId};
 use crate::store::Arena;
+use headrace_kernel::seeded;
 use headrace_wire::{BLOCK_ALIGN, Citation, FILE_SEGMENTS, Message, Release, Released, citations, cites};
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
@@ -32,7 +33,7 @@ pub(super) struct Store {
     pub(super) freed: bool,
     /// Who was asked to return what it does not use and has not answered, once for each question.
     pub(super) asked: Vec<PeerId>,
-    /// Whether a value or a wish came since the last look of [`Broker::cool_store`], and when unused segments go.
+    /// Whether a value or a wish came, or a block went, since the last look of [`Broker::cool_store`], and when unused segments go.
     pub(super) used: bool,
     pub(super) cool_ns: u64,
     /// When it is worth while to look for inline results that can move.
@@ -200,7 +201,7 @@ impl Store {
         for cited in citations(value) {
             let id = (cited.segment, cited.offset);
             if let Some(block) = self.blocks.get_mut(&id).filter(|block| block.live > 0) {
-                block.live -= 1;
+                block.live -= if seeded!("freed while cited") { block.live.min(2) } else { 1 };
                 if block.live == 0 {
                     self.loose.push(id);
                     if id.0 < FILE_SEGMENTS {
@@ -330,11 +331,12 @@ impl Broker {
                 block.asked_ns = now_ns;
                 told.entry(holder.peer).or_default().push((id.0, id.1, 0));
             }
-            if block.holders.is_empty()
+            if (block.holders.is_empty() || seeded!("freed while seen"))
                 && let Some((owner, seen)) = self.store.forget(id)
             {
                 told.entry(owner).or_default().push((id.0, id.1, seen));
-                self.store.freed = true;
+                // Bytes that are free now may go back after a rest as well.
+                (self.store.freed, self.store.used) = (true, true);
             }
         }
         // Who has been cut is about to die, and lets go of everything then.
@@ -352,8 +354,8 @@ impl Broker {
         self.drop_orphans();
     }
 
-    /// A client has left. Its process may go on showing what it sees, and nobody will hear when it stops: so it stays a holder,
-    /// and what lies there is never used again (S1).
+    /// A client has left. Its process may go on showing what it sees, so it stays a holder, and what lies there is not used
+    /// again before somebody hears of the process's end (S1).
     pub(super) fn part_from_store_peer(&mut self, peer: PeerId) {
         self.store.wants.retain(|wanted| wanted.peer != peer);
         self.store.asked.retain(|asked| *asked != peer);

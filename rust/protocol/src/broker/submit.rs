@@ -72,8 +72,13 @@ impl Broker {
         }
         let run = self.run_mut(position);
         run.open = run.number == CALLS || submit.flags & SUBMIT_MORE != 0;
-        if run.finished() {
+        let finished = run.finished();
+        if finished {
             run.ended_ns = Some(now_ns);
+        }
+        let held = if run.open { Vec::new() } else { std::mem::take(&mut run.held) };
+        held.into_iter().for_each(|task| self.kernel.unhold(task));
+        if finished {
             self.note_news(position);
         }
     }
@@ -150,6 +155,10 @@ impl Broker {
         let run = self.runs[position as usize].as_mut().expect("the run was just opened");
         if run.number != CALLS {
             run.keep.extend(submit.keep.iter());
+            if submit.flags & SUBMIT_MORE != 0 {
+                slots.iter().for_each(|task| self.kernel.hold(*task));
+                run.held.append(&mut slots);
+            }
         }
         Ok(())
     }

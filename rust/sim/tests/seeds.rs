@@ -1,0 +1,50 @@
+//! Seeds that must go well: the first few hundred, and those in `corpus.txt`, which once failed or meet what is rare.
+
+use headrace_sim::{Coverage, Scenario, run};
+
+const FIRST_SEEDS: u64 = 400;
+
+/// The seeds of the corpus; what stands behind one on its line says why it is there.
+fn corpus() -> Vec<u64> {
+    let lines = include_str!("../corpus.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.map(|line| line.split_whitespace().next().and_then(|word| word.parse().ok()).expect("a seed")).collect()
+}
+
+fn check(seeds: impl IntoIterator<Item = u64>) -> Coverage {
+    let mut coverage = Coverage::default();
+    for seed in seeds {
+        let verdict = run(&Scenario::draw(seed), false);
+        if let Some(violation) = verdict.violation {
+            panic!("{violation}\n`cargo run --release -p headrace-sim -- --seed {seed}` makes it smaller");
+        }
+        coverage.add(&verdict.outcome.expect("nothing is wrong, so it came to its end").coverage);
+    }
+    coverage
+}
+
+#[test]
+fn the_first_seeds_go_well() {
+    check(0..FIRST_SEEDS);
+}
+
+#[test]
+fn the_corpus_goes_well_and_meets_everything() {
+    let coverage = check(corpus());
+    assert_eq!(coverage.unmet(), [], "faults and states that no seed of the corpus brings together");
+    assert_eq!(coverage.moments_missed(), [], "moments that no seed of the corpus comes to");
+}
+
+#[test]
+fn a_seed_always_leaves_the_same_trace() {
+    for seed in (0..FIRST_SEEDS).step_by(10) {
+        let hash = |traced| run(&Scenario::draw(seed), traced).outcome.map(|outcome| outcome.trace_hash);
+        assert_eq!(hash(false), hash(true), "seed {seed}");
+    }
+}
+
+#[test]
+fn different_seeds_leave_different_traces() {
+    let hashes: std::collections::BTreeSet<_> =
+        (0..50).map(|seed| run(&Scenario::draw(seed), false).outcome.map(|outcome| outcome.trace_hash)).collect();
+    assert_eq!(hashes.len(), 50);
+}
