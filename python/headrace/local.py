@@ -353,7 +353,7 @@ class Local:
             return f"run {run} has not ended" if found is None else found.text
 
         with self._lock:
-            if not self._policies.pausing:
+            if self._timers.left_s() is None:
                 self._stalls.check(awaited)
 
     # -- for policies ------------------------------------------------------------------------------------------------
@@ -396,6 +396,7 @@ class Local:
         self, batch: Batch, index: int, ending: Ending, value: Any = None, error: BaseException | None = None
     ) -> None:
         batch.counts.note_end(ending)
+        self._stalls.turns += 1
         if error is not None or batch.keeps(index):
             self.core.settle(batch.run, index, value, error)
         if batch.counts.ended == batch.total and batch.run != CALLS:

@@ -23,15 +23,15 @@ STILL_S = 0.5
 class Stalls:
     """Breaks a standstill: of the tasks that wait, the first to ask is told, by an exception where it waits.
 
-    Certain is it only where every task that runs waits, without a timeout, for something of this client, no task
-    pauses, and nothing has begun or ended for a while. Nobody but somebody else's `cancel` could go on then. All of
-    it is used with the engine's lock held.
+    Certain is it only where every task that runs waits, without a timeout, for something of this client, no pause and
+    no time limit will end, and nothing has begun or ended for a while. Nobody could go on then but by somebody else's
+    `cancel`. All of it is used with the engine's lock held.
     """
 
     def __init__(self) -> None:
         #: Attempts whose function has not returned, cancelled ones among them.
         self.executing: set[Attempt] = set()
-        #: Counts whatever begins and ends.
+        #: Counts whatever begins and ends, so that whoever was woken since is known to be at work.
         self.turns = 0
         self._asked_s: dict[int, float] = {}
         self._turns_seen = -1

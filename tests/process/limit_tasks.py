@@ -1,5 +1,6 @@
 """Functions that the tests of limits run, and what they look at."""
 
+import fcntl
 import os
 import signal
 import time
@@ -55,6 +56,19 @@ def running(folder):
 def die(folder, name):
     note(folder, f"died {name}")
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def lock(folder, number):
+    """Have the one lock for a moment, which nobody else may have at the time; it goes with its process."""
+    fd = os.open(Path(folder, "lock"), os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(0.002)
+    except BlockingIOError:
+        note(folder, f"violation {number}")
+    finally:
+        os.close(fd)
+    return number
 
 
 def gpus():

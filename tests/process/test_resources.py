@@ -1,13 +1,16 @@
 """Resources, tags with limits, GPUs and priorities of runs: what tasks may have at once, and who goes first."""
 
+import contextlib
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from limit_tasks import die, gpus, hold, most_at_once, note, notes, nothing, opened, running, spend, until
+from limit_tasks import die, gpus, hold, lock, most_at_once, note, notes, nothing, opened, running, spend, until
 
 import headrace as hr
 
@@ -125,6 +128,31 @@ def test_a_death_frees_what_its_task_held(tmp_path):
         with pytest.raises(hr.PoisonTask):
             poison.result(TIMEOUT_S)
         assert after.result(TIMEOUT_S) == "second"
+
+
+def test_a_limit_holds_while_workers_are_killed(tmp_path):
+    """Two runs of 150 tasks under a limit of one, beside others, while a worker is killed about every 40 ms."""
+    with hr.Client(workers=3, limits={"db": 1}, crash_limit=100) as client:
+        runs = []
+        for number in range(2):
+            graph = hr.Graph()
+            tagged = graph.map(hr.task(lock, tags="db"), [str(tmp_path)] * 150, range(150))
+            graph.map(nothing, tagged, range(150))
+            runs.append(client.submit(graph, keep=tagged, priority=number))
+        deadline = time.monotonic() + TIMEOUT_S
+        kills = 0
+        while not all(run.done() for run in runs):
+            assert time.monotonic() < deadline
+            pid = client.statistics().workers[kills % 3].pid
+            if pid and kills < 60:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                kills += 1
+            runs[0].wait(0.04)
+        assert [run.results() for run in runs] == [list(range(150))] * 2
+        assert all(thing.used == 0 for thing in client.statistics().shared)
+    assert kills >= 3
+    assert notes(tmp_path) == []
 
 
 def test_a_cancelled_task_keeps_what_it_holds_until_it_has_stopped(tmp_path):

@@ -314,10 +314,9 @@ impl Kernel {
         self.board.ready.classes()
     }
 
-    /// The priority of the ready task of a class that goes first.
-    pub fn ready_priority(&self, class: ClassId) -> Option<i32> {
-        let place = self.board.ready.place(class)?;
-        self.board.ready.levels(place).find(|&(_, queue)| self.board.lists.get(queue).len > 0).map(|level| level.0)
+    /// The classes with ready tasks, ascending, each with the priority of the task that goes first.
+    pub fn ready_priorities(&self) -> impl Iterator<Item = (ClassId, i32)> + '_ {
+        self.board.ready.tops(&self.board.lists)
     }
 
     /// The ready tasks of a class in the order in which they go.

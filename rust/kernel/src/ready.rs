@@ -214,6 +214,15 @@ impl Ready {
         self.classes.iter().filter(|&(_, &place)| self.places[place as usize].len > 0).map(|(&class, _)| class)
     }
 
+    /// The classes with ready tasks, ascending, each with its highest priority.
+    pub(crate) fn tops<'a>(&'a self, lists: &'a Lists) -> impl Iterator<Item = (ClassId, i32)> + 'a {
+        self.classes.iter().filter_map(|(&class, &place)| {
+            let queues = &self.places[place as usize];
+            let top = || queues.levels.iter().find(|&(_, &queue)| lists.get(queue).len > 0);
+            if queues.len == 0 { None } else { top().map(|(&Reverse(priority), _)| (class, priority)) }
+        })
+    }
+
     /// The classes with queues, even empty ones, for the checker.
     pub(crate) fn all_classes(&self) -> impl Iterator<Item = ClassId> + '_ {
         self.classes.keys().copied()

@@ -281,6 +281,27 @@ fn k3_a_task_of_another_class_stands_in_its_queue() {
     assert_eq!(story.lease(BERT, 9), [tasks[1], tasks[2], tasks[0]], "each came to the front");
 }
 
+#[test]
+fn k3_who_would_go_first_is_told_without_a_lease() {
+    let mut story = Story::new();
+    let (one, other) = (ClassId(5), ClassId(3));
+    let classes = [one, other, one, other, one];
+    let chunk = (Classes::Each(&classes), Priorities::Each(&[0, -1, 7, 2, 7]));
+    let tasks = story.try_submit(&[], &[&[], &[], &[], &[], &[2]], &[], chunk).unwrap();
+    let first = |story: &Story| story.kernel.ready_priorities().collect::<Vec<_>>();
+    assert_eq!(first(&story), [(other, 2), (one, 7)]);
+    assert_eq!(story.kernel.ready_tasks(one).collect::<Vec<_>>(), [tasks[2], tasks[0]]);
+    assert_eq!(story.kernel.class_of(tasks[3]), other);
+    let batch = story.batch_of(ANNA, LeaseRequest { tasks_max: 1, ..everything(&[one]) });
+    assert_eq!(batch.iter().map(|lease| lease.task).collect::<Vec<_>>(), [tasks[2]]);
+    assert_eq!(first(&story), [(other, 2), (one, 0)]);
+    assert_eq!(story.kernel.follower_classes(ANNA).collect::<Vec<_>>(), [one]);
+    assert_eq!(story.kernel.follower_classes(BERT).count(), 0);
+    story.complete(ANNA, &[tasks[2]]);
+    assert_eq!(story.kernel.ready_tasks(one).collect::<Vec<_>>(), [tasks[4], tasks[0]]);
+    assert_eq!(story.kernel.follower_classes(ANNA).count(), 0);
+}
+
 // K4
 
 #[test]

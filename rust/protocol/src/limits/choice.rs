@@ -24,6 +24,10 @@ use std::cmp::Reverse;
 /// back stays idle while it is reserved.
 pub(super) const PASSED_MAX: u32 = 8;
 
+/// Classes in one batch at most: the kernel looks at all of them for each task that it takes. Others have their turn in the
+/// next batch.
+const BATCH_CLASSES_MAX: usize = 16;
+
 /// A class with tasks that a worker may run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Candidate {
@@ -82,9 +86,9 @@ impl Limits {
         };
         found.extend(kernel.follower_classes(WorkerId(worker)).filter_map(|class| find(class, i32::MAX)));
         let followers = found.len();
-        for class in kernel.ready_classes() {
+        for (class, priority) in kernel.ready_priorities() {
             if !found[..followers].iter().any(|candidate| candidate.class == class) {
-                found.extend(find(class, kernel.ready_priority(class).unwrap_or(i32::MIN)));
+                found.extend(find(class, priority));
             }
         }
         found.iter().for_each(|candidate| self.shares.note_present(candidate.owner));
@@ -101,6 +105,9 @@ impl Limits {
             let mut planned = self.grants.held(worker).to_vec();
             while let Some(candidate) = self.found.get(group.next).filter(|candidate| candidate.owner == owner) {
                 group.next += 1;
+                if group.classes.len() >= BATCH_CLASSES_MAX {
+                    continue;
+                }
                 let Some(class) = self.classes.get(candidate.class).filter(|_| !candidate.is_blocked) else { continue };
                 if !self.grants.fits_beside(things, worker, &planned, &class.demand) {
                     continue;

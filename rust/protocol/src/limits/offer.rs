@@ -159,3 +159,43 @@ impl fmt::Display for Amount<'_> {
 }
 
 const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offer() -> Offer {
+        let resources = [("memory".into(), 3 << 29), ("license".into(), 2)];
+        Offer::new(resources, [("db".into(), 1), ("license".into(), 7)], [("gpu".into(), vec![0, 2])])
+    }
+
+    #[test]
+    fn a_demand_names_what_there_is_little_of() {
+        let offer = offer();
+        let names: Vec<&str> = offer.things().iter().map(|thing| &*thing.name).collect();
+        assert_eq!(names, ["gpu", "license", "memory", "db", "license"], "a tag may be called as a resource is");
+        let demand = |resources: &[(&str, u64)], tags: &[&str]| {
+            offer.demand(2, ANY_WORKER, resources.iter().copied(), tags.iter().copied()).unwrap().to_vec()
+        };
+        assert_eq!(demand(&[("memory", 5), ("license", 1)], &["db", "mail"]), [(1, 1), (2, 5), (3, 1)]);
+        assert_eq!(demand(&[("license", 0), ("unheard-of", 0)], &["mail"]), [], "nothing is no demand");
+        assert_eq!(demand(&[], &["license"]), [(4, 1)]);
+    }
+
+    #[test]
+    fn a_demand_is_refused_where_nobody_can_meet_it() {
+        let refused = |pin, name, amount| offer().demand(2, pin, [(name, amount)], []).unwrap_err();
+        assert_eq!(refused(2, "license", 1), "is pinned to worker 2; workers are 0 to 1");
+        assert_eq!(refused(ANY_WORKER, "license", 3), "asks for license=3; there is license=2 in all");
+        assert_eq!(refused(ANY_WORKER, "memory", 2 << 30), "asks for memory=2GiB; there is memory=1536MiB in all");
+        assert_eq!(refused(ANY_WORKER, "gpu", 4), "asks for gpu=4; the most that one worker has is gpu=2 (worker 1)");
+        assert_eq!(refused(0, "gpu", 1), "asks for gpu=1 and is pinned to worker 0, which has gpu=0");
+    }
+
+    #[test]
+    fn what_workers_own_decides_whom_a_demand_suits() {
+        let offer = offer();
+        let two = offer.demand(2, ANY_WORKER, [("gpu", 2)], []).unwrap();
+        assert_eq!([0, 1].map(|worker| offer.suits(worker, &two)), [false, true]);
+    }
+}
