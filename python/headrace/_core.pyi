@@ -417,6 +417,9 @@ class ExternalRef:
     def _wait_arrival(self, timeout: float | None = None) -> bool: ...
     def _outcome(self, key: str) -> tuple[Any, BaseException | None]: ...
 
+def end_brokers() -> None:
+    """End every broker that still runs in this process; called at the interpreter's end."""
+
 def forget_parent() -> None:
     """Make every client of the parent unusable in a forked child."""
 

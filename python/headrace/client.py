@@ -9,7 +9,7 @@ import warnings
 import weakref
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
-from headrace._core import Node, Nodes, forget_parent
+from headrace._core import Node, Nodes, end_brokers, forget_parent
 from headrace.errors import UsageError
 from headrace.limits import Lives, checked_lives
 from headrace.options import check_int
@@ -411,6 +411,10 @@ def _start(
 
 #: Clients to be closed at exit.
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
+
+
+# After the next one: an interrupt may have kept Python from knowing a client, or from closing it.
+atexit.register(end_brokers)
 
 
 @atexit.register

@@ -76,9 +76,12 @@ class Program:
 
     def line(self):
         """The next line of standard output."""
-        line = self.process.stdout.readline()
-        self.output += line
-        return line
+        line = b""
+        # Byte by byte: what a buffer had read ahead, `communicate` would not see.
+        while not line.endswith(b"\n") and (byte := os.read(self.process.stdout.fileno(), 1)):
+            line += byte
+        self.output += line.decode()
+        return line.decode()
 
     def pids(self):
         """Its processes: itself, its workers, and what these started."""

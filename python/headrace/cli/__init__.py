@@ -30,5 +30,6 @@ def main() -> None:
     except KeyboardInterrupt:  # one more, while the first was being dealt with
         code = ExitCode.INTERRUPTED
     if is_interruptible:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is left that would have to end in order
+        # It is as good as over, and what is left ends in order. (SIG_IGN would be complained of while one is pending.)
+        signal.signal(signal.SIGINT, lambda *_: None)
     sys.exit(code)

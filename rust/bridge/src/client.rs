@@ -1,5 +1,6 @@
 //! The native half of a client: one session, with a broker or with this process.
 mod answers;
+mod embedded;
 mod failures;
 mod functions;
 mod keep;
@@ -15,7 +16,7 @@ mod watches;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use headrace_protocol::client::{CALLS, Client, Reply};
@@ -30,6 +31,7 @@ use crate::codec::{encode_value, wrap};
 use crate::graph::Graph;
 use crate::offer::Offer;
 use answers::{StateParts, WhyParts, state_parts, why_parts};
+use embedded::Broker;
 use failures::error;
 use functions::Callees;
 use live::{HoldChange, LiveEnding};
@@ -46,6 +48,7 @@ const WRAPPED_BYTES_MIN: usize = 512;
 /// What a task left: (value, None) or (None, exception).
 type Left = (Option<Py<PyAny>>, Option<Py<PyAny>>);
 
+pub(crate) use embedded::end_brokers;
 pub(crate) use reference::ExternalRef;
 pub(crate) use run::RunCore;
 pub(crate) use session::forget_parent;
@@ -61,7 +64,7 @@ pub(crate) struct ClientCore {
     /// Short values that were put lie in frames as long as all together have no more bytes.
     put_bytes_max: usize,
     /// The embedded broker, until it was joined.
-    broker: Mutex<Option<BrokerHandle>>,
+    broker: Option<Broker>,
     is_local: bool,
 }
 
@@ -307,9 +310,8 @@ impl ClientCore {
             return Ok(());
         }
         self.session.command(|tables| tables.machine().map(Client::close));
-        let handle = self.broker.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(handle) = handle {
-            self.session.detach(py, || handle.join());
+        let wait = |handle: BrokerHandle| self.session.detach(py, || handle.join());
+        if self.broker.as_ref().is_some_and(|broker| broker.join(wait)) {
             // What the broker has said of segments until its end.
             self.session.command(|_| ());
         }
@@ -383,14 +385,15 @@ impl ClientCore {
 impl ClientCore {
     fn new(session: Session, workers: u32, offer: Offer, put_bytes_max: u64, broker: Option<BrokerHandle>) -> Self {
         let is_local = broker.is_none();
+        let session = Arc::new(session);
         Self {
-            session: Arc::new(session),
+            broker: broker.map(|handle| Broker::new(handle, &session)),
+            session,
             workers,
             offer,
             submitting: Mutex::default(),
             callees: Callees::default(),
             put_bytes_max: usize::try_from(put_bytes_max).unwrap_or(usize::MAX),
-            broker: Mutex::new(broker),
             is_local,
         }
     }

@@ -28,7 +28,7 @@ mod _core {
     use crate::toposort::{SorterAdd, SorterDone};
 
     #[pymodule_export]
-    use crate::client::{ClientCore, ExternalRef, RunCore, forget_parent};
+    use crate::client::{ClientCore, ExternalRef, RunCore, end_brokers, forget_parent};
     #[pymodule_export]
     use crate::codec::{_dep, cite, try_pickle};
     #[pymodule_export]

@@ -39,6 +39,11 @@ pub(crate) fn forget_parent() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
 }
 
+/// How often this process was forked off.
+pub(super) fn generation() -> u32 {
+    GENERATION.load(Ordering::Relaxed)
+}
+
 /// A session.
 pub(crate) struct Session {
     /// Number of the session in this process.
@@ -103,7 +108,7 @@ impl Session {
     fn new(tables: Tables, source: Source) -> Self {
         Self {
             number: SESSIONS.fetch_add(1, Ordering::Relaxed) + 1,
-            generation: GENERATION.load(Ordering::Relaxed),
+            generation: generation(),
             state: Mutex::new(State { tables, watches: Watches::default(), segments: None }),
             graphs: Mutex::default(),
             away: AtomicUsize::new(0),
@@ -120,7 +125,7 @@ impl Session {
 
     /// Whether this is a forked child, where locks may be held by threads that do not exist.
     pub(crate) fn is_forked(&self) -> bool {
-        self.generation != GENERATION.load(Ordering::Relaxed)
+        self.generation != generation()
     }
 
     /// An error in a forked child.

@@ -202,6 +202,7 @@ impl Broker {
             Some(Peer::Client(session)) => self.end_session(peer, session, now_ns),
             Some(Peer::Observer { .. } | Peer::Cut { .. }) | None => {}
         }
+        self.drop_questions(peer);
         self.actions.push_back(Action::Cut { peer });
         self.strays.push_back(peer);
         if self.strays.len() > STRAYS_MAX

@@ -95,13 +95,14 @@ impl Broker {
     }
 
     pub(super) fn send_recall(&mut self, donor: u32, wanted: &[(u32, u32)]) {
+        // One that was cut is about to die, which brings back all that it holds.
+        let Some(peer) = self.workers[donor as usize].peer() else { return };
         for (task, _) in wanted {
             self.ledger.slot_mut(*task).recalled = true;
         }
         let fetch = self.held_inputs(donor, wanted);
         let (tasks, attempts): (Vec<u32>, Vec<u32>) = wanted.iter().copied().unzip();
         self.statistics.recalls += 1;
-        let peer = self.workers[donor as usize].peer().expect("only connected workers hold leases");
         let recall = Recall { task: (&tasks).into(), attempt: (&attempts).into(), fetch: (&fetch).into() };
         self.send(peer, &Message::Recall(recall));
     }

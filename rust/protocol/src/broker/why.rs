@@ -71,6 +71,11 @@ impl Broker {
         }
     }
 
+    /// A peer is told nothing more.
+    pub(super) fn drop_questions(&mut self, peer: PeerId) {
+        self.pending.retain(|pending| pending.peer != peer);
+    }
+
     fn answer_why(&mut self, peer: PeerId, number: u64, found: &Place, stacks: &str) {
         let because = Because {
             number,
