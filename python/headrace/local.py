@@ -409,6 +409,7 @@ class Local:
         for slot, root in ended:
             batch, index = self._where[slot]
             key = batch.key(index)
+            self._policies.drop(slot)
             attempt = self._running.pop(slot, None)
             if attempt is not None:
                 attempt.cancelled = True
