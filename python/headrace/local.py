@@ -150,9 +150,12 @@ class Local:
         with self._section:
             batch = self._batches.get(run)
             if batch is not None:
-                slots = list(batch.slots() if indices is None else map(batch.slot, indices))
-                self._kernel.cancel(slots)
-                self._settle_consequences(frozenset(slots))
+                found = batch.slots() if indices is None else map(batch.find, indices)
+                self._cancel([slot for slot in found if slot is not None], "user")
+
+    def _cancel(self, slots: list[int], reason: str) -> None:
+        self._kernel.cancel(slots)
+        self._settle_consequences(frozenset(slots), reason)
 
     def cancel_all(self) -> None:
         """Cancel whatever has not ended."""
@@ -402,8 +405,8 @@ class Local:
             batch.counts.end_s = time.monotonic()
             self.core.finish(batch.run)
 
-    def _settle_consequences(self, asked: frozenset[int] = frozenset()) -> None:
-        """Follow what the kernel decided by itself; `asked` are the slots that the user wants cancelled."""
+    def _settle_consequences(self, asked: frozenset[int] = frozenset(), reason: str = "") -> None:
+        """Follow what the kernel decided by itself; `asked` are the slots that were to be cancelled for this reason."""
         self._policies.begin_waits()
         ended, dead, freed = self._kernel.drain()
         for slot, root in ended:
@@ -415,7 +418,7 @@ class Local:
                 attempt.cancelled = True
                 batch.counts.leased -= 1
             if root is None:
-                self._errors[slot] = cancelled(key, "user" if slot in asked else "parent-cancelled")
+                self._errors[slot] = cancelled(key, reason if slot in asked else "parent-cancelled")
                 self._settle(batch, index, "cancelled", error=self._errors[slot])
             else:
                 root_batch, root_index = self._where[root]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from headrace._core import RunCore
+from headrace._core import Node, RunCore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterator
 
-    from headrace._core import ClientCore, Node
-    from headrace.client import Client
+    from headrace._core import ClientCore
+    from headrace.client import Client, Keep
     from headrace.completions import Completions
     from headrace.graph import Graph
     from headrace.refs import Ref
@@ -64,14 +64,21 @@ class Run(RunCore):
 
         return Completions(self, errors, release)
 
-    def cancel(self) -> None:
-        """Cancel every task that has not ended.
+    def cancel(self, nodes: Keep | None = None) -> None:
+        """Cancel tasks that have not ended, with all that depends on them.
 
         Their results are settled at once, so `wait` returns soon. What was running is interrupted, and may go on for a
-        while: in worker processes until it lets the interrupt through or its worker is ended after a few seconds, on
-        threads until it returns.
+        while: in worker processes until it lets the interrupt through or its worker is ended after `Client(grace_s=…)`,
+        on threads until it returns.
+
+        Args:
+            nodes: a node, a key, or any nesting of sequences of them; kept or not. By default every task of the run.
+
+        Raises:
+            GraphError: the run has no such task. Nothing was cancelled.
         """
-        self._client._engine.cancel(self.number, None)
+        indices = None if nodes is None else [self._index(node) for node in flat(nodes)]
+        self._client._engine.cancel(self.number, indices)
 
     def ref(self, node: Node[T]) -> Ref[T]:
         """Name a kept result, to be an argument of any graph or call of the same client.
@@ -191,6 +198,15 @@ class Run(RunCore):
         from headrace.progress import html
 
         return html(f"Run {self.number}", self.statistics())
+
+
+def flat(nodes: Keep) -> Iterator[Node[Any] | str]:
+    """Give the nodes and keys in any nesting of sequences of them."""
+    if isinstance(nodes, Node | str) or not hasattr(nodes, "__iter__"):
+        yield nodes  # type: ignore[misc]  # what is neither is found out by whoever looks for it
+    else:
+        for part in nodes:
+            yield from flat(part)
 
 
 def safely(call_soon: Callable[[Callable[[], None]], object], fn: Callable[[], None]) -> Callable[[], None]:
