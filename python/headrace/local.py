@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from headrace.client import Client
     from headrace.graph import Graph
+    from headrace.terms import Terms
     from headrace.why import Why
 
 #: How deep tasks of mode "sync" may submit from within each other.
@@ -93,31 +94,39 @@ class Local:
 
     # -- commands ----------------------------------------------------------------------------------------------------
 
-    def submit(self, client: Client, graph: Graph, keep: Any, priority: int) -> Run:
+    def submit(self, client: Client, graph: Graph, keep: Any, terms: Terms, anew: Graph | None) -> Run:
         """Start a run; in mode "sync", finish it."""
         if not isinstance(keep, NoneType | Node | Nodes | str | list | tuple):
             keep = list(keep)  # what it yields is the user's code, which Ctrl-C may end
         with self._section:
-            run = Run(client, self.core, graph, keep)
+            run = Run(client, self.core, graph, keep, terms, anew)
             try:
-                self._enter(run, graph, priority)
+                self._enter(run, anew or graph, terms)
             except BaseException:
                 self.core.finish(run.number)  # or the client would wait for it
                 raise
         self._work_here()
         return run
 
-    def _enter(self, run: Run, graph: Graph, priority: int) -> None:
+    def _enter(self, run: Run, graph: Graph, terms: Terms) -> None:
         self._follow_holds()
-        batch = GraphBatch(run, graph, self._count)
+        batch = GraphBatch(run, graph, self._count, terms.stop_on_error)
         inputs = [self._batches[number].slot(index) for number, index in self._kernel.externals(graph)]
-        slots = self._kernel.submit(graph, batch.total, inputs, list(batch.kept), priority)
+        slots = self._kernel.submit(graph, batch.total, inputs, list(batch.kept), terms.priority)
         batch.enter(slots)
         self._batches[batch.run] = batch
         self._where.update((slot, (batch, index)) for index, slot in enumerate(slots))
         self._policies.enter(batch)
+        if terms.deadline_ms:
+            self._timers.after(terms.deadline_ms / 1_000, lambda: self._stop(batch.run, "deadline"))
         self._settle_consequences()
         self._work.notify_all()
+
+    def _stop(self, run: int, reason: str) -> None:
+        """Cancel what has not ended of a run."""
+        batch = self._batches.get(run)
+        if batch is not None and batch.counts.ended < batch.total:
+            self._cancel(list(batch.slots()), reason)
 
     def call(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, str]:
         """Start a call; in mode "sync", finish it."""
@@ -391,6 +400,8 @@ class Local:
         batch, index = self._where[slot]
         self._settle(batch, index, "failed", error=error)
         self._settle_consequences()
+        if batch.stops:
+            self._stop(batch.run, "run-failed")
         self._work.notify_all()
 
     # -- endings -----------------------------------------------------------------------------------------------------
