@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from headrace.errors import WorkerLost as WorkerLost
     from headrace.errors import WorkerOOM as WorkerOOM
     from headrace.futures import Future as Future
+    from headrace.gathering import gather as gather
     from headrace.memory import copy as copy
     from headrace.memory import empty as empty
     from headrace.refs import Ref as Ref
@@ -64,6 +65,7 @@ _LAZY = {
     "TopologicalSorter": "headrace.sorting",
     "copy": "headrace.memory",
     "empty": "headrace.memory",
+    "gather": "headrace.gathering",
     "run": "headrace.client",
     **dict.fromkeys(
         [

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 from headrace._core import Node, Nodes, end_brokers, forget_parent
 from headrace.errors import UsageError
 from headrace.limits import Lives, checked_lives
-from headrace.options import check_int
 from headrace.runs import Run
+from headrace.terms import checked_terms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from headrace.graph import Graph
     from headrace.refs import Ref
     from headrace.statistics import RunStatistics
+    from headrace.terms import Terms
     from headrace.why import Why
 
 R = TypeVar("R")
@@ -47,8 +48,8 @@ class Engine(Protocol):
     #: A thread of its own that is back from native code when `stop` returns.
     thread: threading.Thread | None
 
-    def submit(self, client: Client, graph: Graph, keep: Any, priority: int) -> Run:
-        """Start a run, whose tasks have so much more priority."""
+    def submit(self, client: Client, graph: Graph, keep: Any, terms: Terms, anew: Graph | None) -> Run:
+        """Start a run of a graph; of `anew` in its place, if that is given."""
 
     def call(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, str]:
         """Start a call; give its index within the run of calls, and its key."""
@@ -143,7 +144,15 @@ class Client:
         self._dispatching: Dispatcher | None = None
         _clients.add(self)
 
-    def submit(self, graph: Graph, keep: Keep | None = None, *, priority: int = 0) -> Run:
+    def submit(
+        self,
+        graph: Graph,
+        keep: Keep | None = None,
+        *,
+        priority: int = 0,
+        deadline_s: float | None = None,
+        on_error: Literal["continue", "stop"] = "continue",
+    ) -> Run:
         """Start to run a graph, and return at once. Every task runs, whatever is kept.
 
         Args:
@@ -151,6 +160,9 @@ class Client:
             keep: nodes or keys whose results are wanted; by default those of all sinks. Other results live only as
                 long as a task needs them.
             priority: what is added to the priority of each task, so that it goes before those of other runs, or behind.
+            deadline_s: seconds from now after which what has not ended is cancelled, with reason "deadline".
+            on_error: "stop" cancels what has not ended once a task has failed, after its retries, with reason
+                "run-failed". Results that are there can be read in any case.
 
         Raises:
             GraphError: something in `keep` is not of this graph.
@@ -161,9 +173,7 @@ class Client:
         Cost: one copy of the graph's arguments, of those of 1 MiB or more one for all tasks that take the same object;
         the interpreter is free meanwhile.
         """
-        self._check_open()
-        check_int("priority", priority, -(2**31), 2**31 - 1)
-        return self._engine.submit(self, graph, keep, priority)
+        return self._submit(graph, keep, checked_terms(priority, deadline_s, on_error), None)
 
     def call(self, fn: Callable[..., R], /, *args: Any, **kwargs: Any) -> Future[R]:
         """Start a single call, and return its future at once.
@@ -267,6 +277,10 @@ class Client:
         return f'<div style="font-family: monospace"><b>Client</b>: {escape(self._describe())}</div>'
 
     # -- for runs and futures ----------------------------------------------------------------------------------------
+
+    def _submit(self, graph: Graph, keep: Any, terms: Terms, anew: Graph | None) -> Run:
+        self._check_open()
+        return self._engine.submit(self, graph, keep, terms, anew)
 
     @property
     def _dispatcher(self) -> Dispatcher:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from headrace.client import Client
     from headrace.graph import Graph
     from headrace.limits import Lives
+    from headrace.terms import Terms
     from headrace.why import Why
 
 #: Largest result in bytes that a task may return. Results lie in this process's memory.
@@ -61,9 +62,9 @@ class Embedded:
         self._printer = Printer(self.core)
         self.thread: threading.Thread | None = self._printer.thread
 
-    def submit(self, client: Client, graph: Graph, keep: Any, priority: int) -> Run:
-        """Start a run, whose tasks have so much more priority."""
-        return Run(client, self.core, graph, keep, priority)
+    def submit(self, client: Client, graph: Graph, keep: Any, terms: Terms, anew: Graph | None) -> Run:
+        """Start a run of a graph; of `anew` in its place, if that is given."""
+        return Run(client, self.core, graph, keep, terms, anew)
 
     def call(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, str]:
         """Start a call."""

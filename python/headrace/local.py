@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from headrace.client import Client
     from headrace.graph import Graph
+    from headrace.terms import Terms
     from headrace.why import Why
 
 #: How deep tasks of mode "sync" may submit from within each other.
@@ -93,31 +94,39 @@ class Local:
 
     # -- commands ----------------------------------------------------------------------------------------------------
 
-    def submit(self, client: Client, graph: Graph, keep: Any, priority: int) -> Run:
+    def submit(self, client: Client, graph: Graph, keep: Any, terms: Terms, anew: Graph | None) -> Run:
         """Start a run; in mode "sync", finish it."""
         if not isinstance(keep, NoneType | Node | Nodes | str | list | tuple):
             keep = list(keep)  # what it yields is the user's code, which Ctrl-C may end
         with self._section:
-            run = Run(client, self.core, graph, keep)
+            run = Run(client, self.core, graph, keep, terms, anew)
             try:
-                self._enter(run, graph, priority)
+                self._enter(run, anew or graph, terms)
             except BaseException:
                 self.core.finish(run.number)  # or the client would wait for it
                 raise
         self._work_here()
         return run
 
-    def _enter(self, run: Run, graph: Graph, priority: int) -> None:
+    def _enter(self, run: Run, graph: Graph, terms: Terms) -> None:
         self._follow_holds()
-        batch = GraphBatch(run, graph, self._count)
+        batch = GraphBatch(run, graph, self._count, terms.stop_on_error)
         inputs = [self._batches[number].slot(index) for number, index in self._kernel.externals(graph)]
-        slots = self._kernel.submit(graph, batch.total, inputs, list(batch.kept), priority)
+        slots = self._kernel.submit(graph, batch.total, inputs, list(batch.kept), terms.priority)
         batch.enter(slots)
         self._batches[batch.run] = batch
         self._where.update((slot, (batch, index)) for index, slot in enumerate(slots))
         self._policies.enter(batch)
+        if terms.deadline_ms:
+            self._timers.after(terms.deadline_ms / 1_000, lambda: self._stop(batch.run, "deadline"))
         self._settle_consequences()
         self._work.notify_all()
+
+    def _stop(self, run: int, reason: str) -> None:
+        """Cancel what has not ended of a run."""
+        batch = self._batches.get(run)
+        if batch is not None and batch.counts.ended < batch.total:
+            self._cancel(list(batch.slots()), reason)
 
     def call(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, str]:
         """Start a call; in mode "sync", finish it."""
@@ -150,9 +159,12 @@ class Local:
         with self._section:
             batch = self._batches.get(run)
             if batch is not None:
-                slots = list(batch.slots() if indices is None else map(batch.slot, indices))
-                self._kernel.cancel(slots)
-                self._settle_consequences(frozenset(slots))
+                found = batch.slots() if indices is None else map(batch.find, indices)
+                self._cancel([slot for slot in found if slot is not None], "user")
+
+    def _cancel(self, slots: list[int], reason: str) -> None:
+        self._kernel.cancel(slots)
+        self._settle_consequences(frozenset(slots), reason)
 
     def cancel_all(self) -> None:
         """Cancel whatever has not ended."""
@@ -388,6 +400,8 @@ class Local:
         batch, index = self._where[slot]
         self._settle(batch, index, "failed", error=error)
         self._settle_consequences()
+        if batch.stops:
+            self._stop(batch.run, "run-failed")
         self._work.notify_all()
 
     # -- endings -----------------------------------------------------------------------------------------------------
@@ -403,19 +417,20 @@ class Local:
             batch.counts.end_s = time.monotonic()
             self.core.finish(batch.run)
 
-    def _settle_consequences(self, asked: frozenset[int] = frozenset()) -> None:
-        """Follow what the kernel decided by itself; `asked` are the slots that the user wants cancelled."""
+    def _settle_consequences(self, asked: frozenset[int] = frozenset(), reason: str = "") -> None:
+        """Follow what the kernel decided by itself; `asked` are the slots that were to be cancelled for this reason."""
         self._policies.begin_waits()
         ended, dead, freed = self._kernel.drain()
         for slot, root in ended:
             batch, index = self._where[slot]
             key = batch.key(index)
+            self._policies.drop(slot)
             attempt = self._running.pop(slot, None)
             if attempt is not None:
                 attempt.cancelled = True
                 batch.counts.leased -= 1
             if root is None:
-                self._errors[slot] = cancelled(key, "user" if slot in asked else "parent-cancelled")
+                self._errors[slot] = cancelled(key, reason if slot in asked else "parent-cancelled")
                 self._settle(batch, index, "cancelled", error=self._errors[slot])
             else:
                 root_batch, root_index = self._where[root]

@@ -69,12 +69,18 @@ class Policies:
         until_s = self._until_s.get(slot)
         return None if until_s is None else max(until_s - time.monotonic(), 0.0)
 
+    def drop(self, slot: int) -> None:
+        """Note that a task will not run any more."""
+        self._waits.end(slot)
+        if self._parked:
+            self._parked.pop(slot, None)
+            self._until_s.pop(slot, None)
+
     def forget(self, slot: int) -> None:
         """Note that the kernel does not know a task any more."""
-        self._waits.end(slot)
-        for table in (self._failures, self._parked, self._until_s):
-            if table:
-                table.pop(slot, None)
+        self.drop(slot)
+        if self._failures:
+            self._failures.pop(slot, None)
 
     def end(self, attempt: Attempt) -> None:
         """Note that an attempt is over, whether it counts or not."""

@@ -57,6 +57,8 @@ class Batch(Protocol):
 
     run: int
     counts: Counts
+    #: Whether it is to stop once a task has failed.
+    stops: bool
 
     @property
     def total(self) -> int:
@@ -100,12 +102,13 @@ class Batch(Protocol):
 class GraphBatch:
     """The tasks of a graph."""
 
-    def __init__(self, run: Run, graph: Graph, workers: int) -> None:
+    def __init__(self, run: Run, graph: Graph, workers: int, stops: bool) -> None:
         self.run = run.number
+        self.stops = stops
         self.counts = Counts(workers)
         self.total = run._tasks
         self.kept = dict.fromkeys(run._keep)
-        self.key = graph._key
+        self.key = run.graph._key
         self._graph = graph
         self._has_policies = graph._has_policies
         self._slots: list[int | None] = []
@@ -177,6 +180,7 @@ class CallBatch:
 
     run = CALLS
     over = False
+    stops = False
 
     def __init__(self, workers: int) -> None:
         self.counts = Counts(workers)

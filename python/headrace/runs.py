@@ -5,13 +5,15 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from headrace._core import RunCore
+from headrace._core import Node, RunCore
+from headrace.errors import UsageError
+from headrace.terms import Terms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterator
 
-    from headrace._core import ClientCore, Node
-    from headrace.client import Client
+    from headrace._core import ClientCore
+    from headrace.client import Client, Keep
     from headrace.completions import Completions
     from headrace.graph import Graph
     from headrace.refs import Ref
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from headrace.why import Why
 
 T = TypeVar("T")
+
+#: Of a run of which nothing is said beyond its graph.
+DEFAULT_TERMS = Terms()
 
 
 class Run(RunCore):
@@ -28,10 +33,19 @@ class Run(RunCore):
     `done` and `release` are native and inherited.
     """
 
-    __slots__ = ("_client", "_last")
+    __slots__ = ("_client", "_last", "_terms")
 
-    def __init__(self, client: Client, core: ClientCore, graph: Graph, keep: Any, priority: int = 0) -> None:
+    def __init__(
+        self,
+        client: Client,
+        core: ClientCore,
+        graph: Graph,
+        keep: Any,
+        terms: Terms = DEFAULT_TERMS,
+        anew: Graph | None = None,
+    ) -> None:
         self._client = client
+        self._terms = terms
         self._last: RunStatistics | None = None
 
     def wait(self, timeout: float | None = None, progress: bool = False) -> bool:
@@ -64,14 +78,81 @@ class Run(RunCore):
 
         return Completions(self, errors, release)
 
-    def cancel(self) -> None:
-        """Cancel every task that has not ended.
+    def cancel(self, nodes: Keep | None = None) -> None:
+        """Cancel tasks that have not ended, with all that depends on them.
 
         Their results are settled at once, so `wait` returns soon. What was running is interrupted, and may go on for a
-        while: in worker processes until it lets the interrupt through or its worker is ended after a few seconds, on
-        threads until it returns.
+        while: in worker processes until it lets the interrupt through or its worker is ended after `Client(grace_s=…)`,
+        on threads until it returns.
+
+        Args:
+            nodes: a node, a key, or any nesting of sequences of them; kept or not. By default every task of the run.
+
+        Raises:
+            GraphError: the run has no such task. Nothing was cancelled.
         """
-        self._client._engine.cancel(self.number, None)
+        indices = None if nodes is None else [self._index(node) for node in flat(nodes)]
+        self._client._engine.cancel(self.number, indices)
+
+    def gather(
+        self,
+        *nodes: Keep,
+        errors: Literal["raise", "return"] = "raise",
+        timeout: float | None = None,
+    ) -> list[Any]:
+        """Wait for kept tasks, and give their results in order.
+
+        Args:
+            *nodes: nodes or keys; a sequence of them stands for the list of their results. By default all kept ones.
+            errors: "raise" raises the exception of the first of them that gave no value; the others go on. "return"
+                gives exceptions in the places of values.
+            timeout: seconds to wait at most for all of them; None waits for ever.
+
+        Raises:
+            NotKept: the run does not keep one of these results.
+            ResultReleased: it was let go of.
+            TimeoutError: they have not all ended in time; they go on.
+        """
+        from headrace.gathering import check_errors, countdown
+
+        check_errors(errors)
+        left_s = countdown(timeout)
+
+        def read(wanted: Any) -> Any:
+            if not isinstance(wanted, Node | str) and hasattr(wanted, "__iter__"):
+                return [read(part) for part in wanted]
+            value, error = self._wait_outcome(self._index(wanted), left_s())
+            if error is not None and errors == "raise":
+                raise error
+            return value if error is None else error
+
+        return [read(node) for node in (nodes or map(self._node, self._keep))]
+
+    def resubmit(self, failed_only: bool = True) -> Run:
+        """Submit the graph of this run once more, to make good what did not end well.
+
+        Args:
+            failed_only: run only the tasks that failed, were skipped or cancelled, or whose results were let go of, and
+                what these need and this run does not keep. All other kept results are those of this run. False runs
+                every task again.
+
+        Returns:
+            A run of the same graph, with the same nodes, keep set, priority and failure policy; a deadline counts anew.
+            Tasks that need not run count as done in it. It keeps its results by itself: this run may be released.
+
+        Raises:
+            ResultReleased: this run was released.
+            UsageError: it has not ended; wait for it, or cancel it.
+
+        Cost: linear in the tasks of the graph; those that need not run are small tasks that do nothing.
+        """
+        if not self.done():
+            raise UsageError(f"run {self.number} has not ended; wait for it or cancel it, then resubmit it")
+        again, taken = self._plan_again() if failed_only else (list(range(self._tasks)), [])
+        graph = self.graph
+        anew = type(graph)(by_reference=graph.by_reference)
+        anew._again(graph, self._tasks, again, [(index, self.ref(self._node(index))) for index in taken])
+        return self._client._submit(graph, [self._node(index) for index in self._keep], self._terms, anew)
 
     def ref(self, node: Node[T]) -> Ref[T]:
         """Name a kept result, to be an argument of any graph or call of the same client.
@@ -191,6 +272,15 @@ class Run(RunCore):
         from headrace.progress import html
 
         return html(f"Run {self.number}", self.statistics())
+
+
+def flat(nodes: Keep) -> Iterator[Node[Any] | str]:
+    """Give the nodes and keys in any nesting of sequences of them."""
+    if isinstance(nodes, Node | str) or not hasattr(nodes, "__iter__"):
+        yield nodes  # type: ignore[misc]  # what is neither is found out by whoever looks for it
+    else:
+        for part in nodes:
+            yield from flat(part)
 
 
 def safely(call_soon: Callable[[Callable[[], None]], object], fn: Callable[[], None]) -> Callable[[], None]:

@@ -142,3 +142,18 @@ def wait_until_unwanted(path):
 
 def worker_process(*_after):
     return os.getpid()
+
+
+# -- cancellation ------------------------------------------------------------------------------------------------------
+
+
+def hold(path, gate, value=None, *_after):
+    """Note the start, and return once the gate is there; note an interrupt."""
+    note(path)
+    try:
+        while not Path(gate).exists():
+            time.sleep(0.002)
+    except KeyboardInterrupt:
+        note(path + ".interrupts")
+        raise
+    return value

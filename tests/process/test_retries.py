@@ -239,8 +239,9 @@ def test_ctrl_c_ends_a_pause_of_mode_sync(path):
         graph.add(hr.task(fail_first, retries=1, backoff=60), path, 1)
         thread = threading.Thread(target=interrupt)
         thread.start()
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt) as held:  # and with it the run, which has a task in its pause
             client.submit(graph)
         thread.join()
+        assert held
         assert client.call(inc, 1).result(TIMEOUT_S) == 2
     assert len(lines(path)) == 1

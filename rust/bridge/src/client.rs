@@ -1,4 +1,5 @@
 //! The native half of a client: one session, with a broker or with this process.
+mod again;
 mod answers;
 mod embedded;
 mod failures;
@@ -426,7 +427,7 @@ impl ClientCore {
     }
 
     /// Submits a graph; the answer is the number of its run and of its tasks.
-    fn submit(&self, py: Python<'_>, graph: &Graph, keep: &[u32], priority: i32) -> PyResult<(u32, u32)> {
+    fn submit(&self, py: Python<'_>, graph: &Graph, keep: &[u32], terms: submit::Terms) -> PyResult<(u32, u32)> {
         self.check_open(py)?;
         if self.is_local {
             return submit::open_local(py, &self.session, self.place(), graph);
@@ -435,6 +436,6 @@ impl ClientCore {
             let text = "a by-reference graph cannot leave its process; it is for Client(mode='threads') or 'sync'";
             return Err(error(py, "UsageError", text));
         }
-        submit::submit_graph(py, &self.session, &self.submitting, self.place(), graph, keep, priority)
+        submit::submit_graph(py, &self.session, &self.submitting, self.place(), graph, keep, terms)
     }
 }

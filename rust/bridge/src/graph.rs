@@ -2,6 +2,7 @@
 //!
 //! A task is encoded into a scratch buffer first, where Python may run, and appended to the columns under the lock, where
 //! it may not. So a graph may be built by several threads, and by an argument's own `__reduce__`.
+mod again;
 mod batch;
 mod call;
 mod columns;
@@ -298,6 +299,18 @@ impl Graph {
         let _empty = std::mem::replace(&mut *slf.get().held.lock(py), objects);
         let _empty = std::mem::replace(&mut *slf.get().lock(), culled);
         Ok(())
+    }
+
+    /// Fills this empty graph with the first `count` tasks of another, for a run that makes good what went wrong in one of
+    /// that: only those of `again` run as they are, and `taken` are the refs that stand for results of others.
+    fn _again<'py>(
+        slf: &Bound<'py, Self>,
+        graph: &Bound<'py, Graph>,
+        count: u32,
+        again: Vec<u32>,
+        taken: Vec<(u32, Bound<'py, PyAny>)>,
+    ) -> PyResult<()> {
+        Graph::fill_again(slf, graph, count, &again, &taken)
     }
 
     /// Whether arguments stay the objects that they are.

@@ -63,6 +63,10 @@ impl Live {
     }
 
     /// Enters how a task ended; the answer is the ending if nobody wants it.
+    pub(super) fn knows(&self, run: u32) -> bool {
+        self.runs.contains_key(&run)
+    }
+
     pub(crate) fn settle(&mut self, run: u32, index: u32, ending: LiveEnding) -> Option<LiveEnding> {
         if run == CALLS {
             match self.call_rows.get_mut(&index) {

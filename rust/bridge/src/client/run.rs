@@ -14,6 +14,7 @@ use super::keep::Keep;
 use super::reference::root_of;
 use super::results::{Results, Slot};
 use super::session::{Deadline, Session};
+use super::submit::Terms;
 use crate::errors::{graph_error, usage_error};
 use crate::graph::Graph;
 use crate::node::Node;
@@ -21,13 +22,13 @@ use crate::node::Node;
 /// A submitted graph. Base of `headrace.Run`, which adds what need not be fast.
 #[pyclass(frozen, subclass, weakref, module = "headrace._core")]
 pub(crate) struct RunCore {
-    session: Arc<Session>,
-    run: u32,
+    pub(super) session: Arc<Session>,
+    pub(super) run: u32,
     /// Tasks of the run; the graph may have grown since.
-    tasks: u32,
-    graph: Py<Graph>,
-    keep: Keep,
-    results: Results,
+    pub(super) tasks: u32,
+    pub(super) graph: Py<Graph>,
+    pub(super) keep: Keep,
+    pub(super) results: Results,
 }
 
 /// Results read at a time.
@@ -35,22 +36,23 @@ const READ_AHEAD: usize = 64;
 
 #[pymethods]
 impl RunCore {
-    /// Submits `graph` to the client with this core.
+    /// Submits `graph` to the client with this core; or `anew` in its place, which has a task of the same meaning for each.
     #[new]
-    #[pyo3(signature = (client, core, graph, keep, priority = 0))]
+    #[pyo3(signature = (client, core, graph, keep, terms = (0, 0, false), anew = None))]
     fn new<'py>(
         client: &Bound<'py, PyAny>,
         core: &Bound<'py, ClientCore>,
         graph: &Bound<'py, PyAny>,
         keep: Option<&Bound<'py, PyAny>>,
-        priority: i32,
+        terms: Terms,
+        anew: Option<&Bound<'py, Graph>>,
     ) -> PyResult<Self> {
         let py = client.py();
         let Ok(graph) = graph.cast::<Graph>() else {
             return Err(usage_error(py, &format!("submit takes a Graph, not {}", graph.get_type().name()?)));
         };
         let indices = Graph::resolve_keep(graph, keep)?;
-        let (run, tasks) = core.get().submit(py, graph.get(), &indices, priority)?;
+        let (run, tasks) = core.get().submit(py, anew.unwrap_or(graph).get(), &indices, terms)?;
         core.get().session.note_graph(run, graph.clone().unbind());
         Ok(Self {
             session: Arc::clone(&core.get().session),
@@ -201,6 +203,19 @@ impl RunCore {
     /// Tasks by how they ended: (all, ended, failed, skipped, cancelled), as far as the broker told.
     fn _counts(&self) -> Option<(u64, u64, u64, u64, u64)> {
         self.session.lock().tables.counts(self.run)
+    }
+
+    /// Indices of the tasks that are to run again to make good what did not end well, and of those whose results stand.
+    fn _plan_again(&self, py: Python<'_>) -> PyResult<(Vec<u32>, Vec<u32>)> {
+        self.plan_again(py)
+    }
+
+    /// Waits for a kept task, for at most so many seconds; what it left, as (value, None) or (None, exception).
+    #[pyo3(signature = (index, timeout = None))]
+    fn _wait_outcome(&self, py: Python<'_>, index: u32, timeout: Option<f64>) -> PyResult<super::Left> {
+        let position = self.position_of(py, index)?;
+        self.wait_for(py, position, timeout)?;
+        self._outcome(py, index)
     }
 
     /// Adds a holder to a kept result, for a ref to take over; the answer is its index and its key.

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use headrace_protocol::broker::ARGS_BYTES_MAX;
 use headrace_protocol::chunks::{encode_chunks, is_ordered};
 use headrace_protocol::client::CALLS;
-use headrace_wire::{ANY_WORKER, Blobs, BlobsBuf, POLICY_RETRY_ON, Submit, U32s};
+use headrace_wire::{ANY_WORKER, Blobs, BlobsBuf, POLICY_RETRY_ON, SUBMIT_STOP_ON_ERROR, Submit, U32s};
 use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
 use pyo3::sync::PyOnceLock;
@@ -80,7 +80,10 @@ enum Refusal {
     TooManyCalls,
 }
 
-/// Submits a graph, whose tasks have so much more priority; the answer is the number of its run and of its tasks.
+/// How a run goes, as `headrace.terms.Terms`: priority, deadline in ms, whether it stops once a task has failed.
+pub(crate) type Terms = (i32, u64, bool);
+
+/// Submits a graph; the answer is the number of its run and of its tasks.
 ///
 /// Large parts of arguments are written into shared memory first. The frames are encoded without the interpreter lock, in one
 /// pass over the graph's columns.
@@ -91,12 +94,12 @@ pub(crate) fn submit_graph(
     place: Place<'_>,
     graph: &Graph,
     keep: &[u32],
-    priority: i32,
+    terms: Terms,
 ) -> PyResult<(u32, u32)> {
     let mut parts = Parts::new(session.memory());
     loop {
         write_parts(py, session, place, graph, &mut parts)?;
-        let submitted = py.detach(|| send_graph(session, submitting, place, graph, (keep, priority), &mut parts));
+        let submitted = py.detach(|| send_graph(session, submitting, place, graph, (keep, terms), &mut parts));
         if let Some(run_and_tasks) = submitted.map_err(|refusal| explain_refusal(py, refusal))? {
             return Ok(run_and_tasks);
         }
@@ -137,7 +140,7 @@ fn send_graph(
     submitting: &Mutex<Submitting>,
     place: Place<'_>,
     graph: &Graph,
-    (keep, priority): (&[u32], i32),
+    (keep, (priority, deadline_ms, stops)): (&[u32], Terms),
     parts: &mut Parts<'_>,
 ) -> Result<Option<(u32, u32)>, Refusal> {
     let mut submitting = submitting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -153,7 +156,12 @@ fn send_graph(
     let mut functions = FunctionColumns::default();
     submitting.numbers.enter(data.functions.table.iter(), &mut functions);
     let run = session.lock().tables.open_run(tasks);
-    let submit = Submit { run_priority: priority, ..data.submission(run, &columns, &functions, keep) };
+    let submit = Submit {
+        flags: if stops { SUBMIT_STOP_ON_ERROR } else { 0 },
+        deadline_ms,
+        run_priority: priority,
+        ..data.submission(run, &columns, &functions, keep)
+    };
     let mut frames = Vec::new();
     match submit.args.bytes.len() > CHUNK_BYTES && is_ordered(0, submit.dep_counts, submit.deps) {
         true => encode_chunks(&submit, CHUNK_BYTES, &mut frames),

@@ -336,6 +336,14 @@ impl Tables {
         }
     }
 
+    /// Whether anything is known of a run: it was not released.
+    pub(crate) fn knows(&self, run: u32) -> bool {
+        match &self.source {
+            Source::Broker(machine) => machine.progress(run).is_some(),
+            Source::Local(live) => live.knows(run),
+        }
+    }
+
     /// Tasks of a run by how they ended: (all, ended, failed, skipped, cancelled), as far as told.
     pub(crate) fn counts(&self, run: u32) -> Option<(u64, u64, u64, u64, u64)> {
         match &self.source {

@@ -15,6 +15,7 @@
 
 mod action;
 mod budget;
+mod cancel;
 mod classes;
 mod deaths;
 mod dispatch;
@@ -154,6 +155,8 @@ pub struct Broker {
     past: Counts,
     /// Runs with something to tell.
     news: Vec<u32>,
+    /// Runs with a task that failed, which are to be stopped then.
+    failed_runs: Vec<u32>,
     /// Whether their rest is to come in now: a turn has given out what is in already.
     rest_due: bool,
     /// Graphs of which only the first part is in.
@@ -208,6 +211,7 @@ impl Broker {
             free_runs: Vec::new(),
             past: Counts::default(),
             news: Vec::new(),
+            failed_runs: Vec::new(),
             rest_due: false,
             rest: VecDeque::new(),
             peers: BTreeMap::new(),
@@ -312,6 +316,7 @@ impl Broker {
         self.keep_budget(now_ns);
         self.begin_waits(now_ns);
         self.ring_timers(now_ns);
+        self.stop_failed_runs(now_ns);
         self.unpark(now_ns);
         self.settle_grants();
         self.dispatch(now_ns);

@@ -200,6 +200,9 @@ impl Broker {
         let run = self.run_mut(slot.run);
         run.counts.failed += 1;
         run.outbox.push(slot.index, outcome, blob);
+        if run.stop_on_error {
+            self.failed_runs.push(slot.run);
+        }
         self.note_ended(slot.run, now_ns);
     }
 
@@ -238,12 +241,12 @@ impl Broker {
 
     /// Follows up what the kernel decided by itself: skipped and cancelled tasks, dead results, freed slots.
     pub(super) fn settle_cascades(&mut self, now_ns: u64) {
-        self.settle_cancelled(&[], now_ns);
+        self.settle_cancelled(&[], CancelReason::ParentCancelled, now_ns);
     }
 
-    /// The same, where `asked` are the tasks that a client wants cancelled, in order of their numbers; others that are
-    /// cancelled need one that was.
-    pub(super) fn settle_cancelled(&mut self, asked: &[TaskIndex], now_ns: u64) {
+    /// The same, where `asked` are the tasks that were to be cancelled for this reason, in order of their numbers; others
+    /// that are cancelled need one that was.
+    pub(super) fn settle_cancelled(&mut self, asked: &[TaskIndex], reason: CancelReason, now_ns: u64) {
         let mut ended = Vec::new();
         self.kernel.drain_ended(|task| ended.push(task));
         for end in ended {
@@ -268,7 +271,7 @@ impl Broker {
                     let run = self.run_mut(slot.run);
                     run.counts.cancelled += 1;
                     let is_asked = asked.binary_search(&end.task).is_ok();
-                    let reason = if is_asked { CancelReason::User } else { CancelReason::ParentCancelled };
+                    let reason = if is_asked { reason } else { CancelReason::ParentCancelled };
                     run.outbox.push(slot.index, Outcome::Cancelled, &[reason as u8]);
                     if let Some((worker, attempt)) = end.leased_to {
                         self.stop_attempt(worker.0, task, attempt.0, now_ns);

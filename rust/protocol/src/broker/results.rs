@@ -7,7 +7,7 @@ use super::runs::{CALLS, Slots};
 use super::workers::Life;
 use super::{Action, Broker, PeerId, Wake};
 use headrace_kernel::{TaskIndex, TaskState};
-use headrace_wire::{BlobsBuf, Cancel, GoodbyeReason, Hold, Message, Query, Results, State};
+use headrace_wire::{BlobsBuf, GoodbyeReason, Hold, Message, Query, Results, State};
 
 impl Broker {
     /// Remembers that a run has something to tell.
@@ -83,18 +83,6 @@ impl Broker {
             self.run_mut(position).released = true;
             self.drop_run_if_over(position);
         }
-    }
-
-    pub(super) fn handle_cancel(&mut self, peer: PeerId, cancel: &Cancel<'_>, now_ns: u64) {
-        let Some(position) = self.find_run(peer, cancel.run) else { return };
-        let mut tasks: Vec<TaskIndex> = if cancel.whole {
-            self.live_slots(position)
-        } else {
-            cancel.index.iter().filter_map(|index| self.run(position).slots.get(index)).map(TaskIndex).collect()
-        };
-        tasks.sort_unstable();
-        self.kernel.cancel(&tasks);
-        self.settle_cancelled(&tasks, now_ns);
     }
 
     pub(super) fn handle_query(&mut self, peer: PeerId, query: &Query, now_ns: u64) {

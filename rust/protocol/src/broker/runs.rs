@@ -2,7 +2,7 @@
 
 use super::action::PeerId;
 use super::ledger::NONE;
-use headrace_wire::{BlobsBuf, Outcome};
+use headrace_wire::{BlobsBuf, CancelReason, Outcome};
 use rustc_hash::FxHashMap;
 
 /// The run of single calls: it never ends, so its tasks are kept in a table that shrinks again.
@@ -105,6 +105,10 @@ pub(crate) struct Run {
     pub(crate) finish_told: bool,
     /// Whether the client has no more questions about the run.
     pub(crate) released: bool,
+    /// Whether nothing more is to run once a task has failed.
+    pub(crate) stop_on_error: bool,
+    /// Why nothing more runs.
+    pub(crate) stopped: Option<CancelReason>,
 }
 
 /// Endings on their way to the client.
@@ -145,6 +149,8 @@ impl Run {
             has_news: false,
             finish_told: false,
             released: false,
+            stop_on_error: false,
+            stopped: None,
         }
     }
 

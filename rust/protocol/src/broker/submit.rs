@@ -20,7 +20,11 @@ impl Broker {
         }
         let position = match known {
             Some(position) => position,
-            None => self.open_run(peer, submit.run, now_ns),
+            None => {
+                let position = self.open_run(peer, submit.run, now_ns);
+                self.limit_run(position, submit, now_ns);
+                position
+            }
         };
         match self.admit_or_begin(peer, position, frame, submit) {
             Ok(true) => {}
@@ -76,6 +80,7 @@ impl Broker {
             run.ended_ns = Some(now_ns);
             self.note_news(position);
         }
+        self.cancel_stopped(position, now_ns);
     }
 
     pub(super) fn open_run(&mut self, peer: PeerId, number: u32, now_ns: u64) -> u32 {
@@ -302,6 +307,9 @@ impl Broker {
         }
         for index in submit.keep.iter() {
             run.outbox.push(index, Outcome::Refused, text.as_bytes());
+        }
+        if run.stop_on_error {
+            self.failed_runs.push(position);
         }
         self.note_news(position);
     }

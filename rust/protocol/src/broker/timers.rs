@@ -1,7 +1,7 @@
 //! What is to happen at a time. An entry whose reason has gone means nothing when its time comes; if many do, they go before.
 
-use super::Broker;
 use super::retry::{PARKED_CLASS, Parked};
+use super::{Broker, PeerId};
 use headrace_kernel::{Handle, Kernel, TaskIndex};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -28,6 +28,8 @@ pub(crate) enum Timer {
     Pause(Parked),
     /// A task may not wait any longer for its start.
     Wait(Name),
+    /// A client's run may not go on.
+    Deadline(PeerId, u32),
 }
 
 /// Timers by their time; those of the same time in the order in which they were set.
@@ -68,18 +70,23 @@ impl Timers {
 
 impl Broker {
     pub(super) fn set_timer(&mut self, due_ns: u64, timer: Timer) {
-        let Broker { timers, kernel, waits, .. } = self;
+        let mut timers = std::mem::take(&mut self.timers);
         timers.set += 1;
         timers.due.push(Reverse((due_ns, timers.set, timer)));
         if timers.due.len() > timers.crowd {
+            let kernel = &self.kernel;
             timers.due.retain(|Reverse((due_ns, _, timer))| match timer {
                 Timer::Pause(parked) => {
                     parked.task.find(kernel).is_some_and(|task| kernel.class_of(task) == PARKED_CLASS)
                 }
-                Timer::Wait(task) => task.find(kernel).is_some_and(|task| waits.until_ns(task) == Some(*due_ns)),
+                Timer::Wait(task) => task.find(kernel).is_some_and(|task| self.waits.until_ns(task) == Some(*due_ns)),
+                Timer::Deadline(peer, run) => {
+                    self.find_run(*peer, *run).is_some_and(|position| !self.run(position).finished())
+                }
             });
             timers.crowd = CROWD_MIN + 2 * timers.due.len();
         }
+        self.timers = timers;
     }
 
     pub(super) fn ring_timers(&mut self, now_ns: u64) {
@@ -87,6 +94,7 @@ impl Broker {
             match timer {
                 Timer::Pause(parked) => self.retries.end_pause(parked),
                 Timer::Wait(task) => self.end_wait(task, now_ns),
+                Timer::Deadline(peer, run) => self.end_deadline(peer, run, now_ns),
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The broker's machine, told as stories: what came in, what went out, and that nothing else was said.
 
+mod cancel;
 mod deaths;
 mod limits;
 mod observer;

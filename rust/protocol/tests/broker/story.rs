@@ -355,6 +355,27 @@ impl Story {
         self.send(CLIENT, &Message::Submit(submit));
     }
 
+    /// Submits a graph of a run that ends early, all of whose tasks call the function that run `first` brought.
+    pub(crate) fn submit_ending(&mut self, run: u32, first: u32, deps: &[&[u32]], (deadline_ms, flags): (u64, u32)) {
+        let counts: Vec<u32> = deps.iter().map(|list| list.len() as u32).collect();
+        let flat: Vec<u32> = deps.iter().flat_map(|list| list.iter().copied()).collect();
+        let (zeros, number) = (vec![0; deps.len()], [first]);
+        let keep: Vec<u32> = (0..deps.len() as u32).collect();
+        let submit = Submit {
+            run,
+            flags,
+            function_map: number[..].into(),
+            task_function: (&zeros).into(),
+            dep_counts: (&counts).into(),
+            deps: (&flat).into(),
+            args: Blobs { lens: (&zeros).into(), bytes: &[] },
+            keep: (&keep).into(),
+            deadline_ms,
+            ..Submit::default()
+        };
+        self.send(CLIENT, &Message::Submit(submit));
+    }
+
     /// Submits tasks whose arguments have these lengths, all of the function that run `first` brought.
     pub(crate) fn submit_lens(&mut self, run: u32, first: u32, lens: &[u32]) {
         let (zeros, number) = (vec![0; lens.len()], [first]);
