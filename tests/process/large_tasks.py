@@ -32,6 +32,11 @@ def filled_in_place(value, items):
     return array
 
 
+def touch_and_fill(path, items):
+    Path(path).touch()
+    return filled_in_place(1.0, items)
+
+
 def fill_for_ever(started, value, items):
     """Fill new arrays wherever there is room, whoever interrupts that, until the process is killed."""
     arrays = []

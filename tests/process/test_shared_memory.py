@@ -21,7 +21,7 @@ import pytest
 
 np = pytest.importorskip("numpy")
 
-from client_tasks import worker_pids  # noqa: E402
+from client_tasks import wait_for, worker_pids  # noqa: E402
 from large_tasks import (  # noqa: E402
     Measurement,
     address,
@@ -47,6 +47,7 @@ from large_tasks import (  # noqa: E402
     sum_once_per_marker,
     take_totals,
     total,
+    touch_and_fill,
     transposed,
     written_once,
 )
@@ -993,3 +994,50 @@ def test_a_cancelled_wait_for_memory_leaves_none_behind():
         del view
         assert value_of(client, total, client.put(np.ones(8 * MIB))) == 8 * MIB
         assert value_of(client, filled_in_place, 3.0, 9 * MIB).sum() == 27 * MIB
+
+
+def test_a_task_that_waits_for_memory_is_cancelled_without_its_worker(tmp_path):
+    with hr.Client(workers=2, store_limit=64 * MIB, spill_limit=0) as client:
+        view = value_of(client, filled_in_place, 1.0, 6 * MIB)
+        pids = worker_pids(client)
+        # While another task runs, the broker lets one wait for memory.
+        busy = client.call(hr.task(wait_for, worker=0), tmp_path / "gate")
+        for number in range(3):
+            waiting = client.call(hr.task(touch_and_fill, worker=1), str(tmp_path / str(number)), 6 * MIB)
+            assert eventually((tmp_path / str(number)).exists)
+            waiting.cancel()
+            assert value_of(client, len, "after it", worker=1) == 8
+            with pytest.raises(hr.CancelledError):
+                waiting.result(timeout=TIMEOUT_S)
+        assert worker_pids(client) == pids
+        (tmp_path / "gate").touch()
+        busy.result(timeout=TIMEOUT_S)
+        del view
+        flush(client)
+        assert value_of(client, total, client.call(filled_in_place, 2.0, 7 * MIB)) == 14 * MIB
+
+
+def test_an_interrupt_ends_a_wait_of_the_client_for_memory():
+    script = run_script(
+        f"""
+        import os, signal, threading, time
+        import numpy as np
+        import headrace as hr
+        from large_tasks import filled
+        with hr.Client(workers=1, store_limit={64 * MIB}, spill_limit=0) as client:
+            view = client.call(filled, 1.0, {6 * MIB}).result()
+            busy = client.call(time.sleep, 4)  # so that the broker waits, too
+            for _ in range(2):
+                threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+                start = time.monotonic()
+                try:
+                    client.put(np.ones({6 * MIB}))
+                except KeyboardInterrupt:
+                    print(time.monotonic() - start < 2)
+            busy.result()
+            del view
+            client.submit(hr.Graph()).statistics()
+            print(client.call(len, client.put(np.ones({6 * MIB}))).result() == {6 * MIB})
+        """
+    )
+    assert script.stdout == "True\nTrue\nTrue\n", script.stderr

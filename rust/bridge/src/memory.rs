@@ -32,6 +32,9 @@ pub(crate) trait Seat: Send + Sync {
     /// Asks for a segment.
     fn want(&self, bytes: u64);
 
+    /// Takes back the last wish, for so many bytes. The answer comes all the same.
+    fn withdraw(&self, bytes: u64);
+
     /// Gives back a segment that is of no use here.
     fn return_segment(&self, segment: u32);
 

@@ -194,6 +194,10 @@ impl Seat for WorkerSeat {
         self.0.want(bytes);
     }
 
+    fn withdraw(&self, bytes: u64) {
+        self.0.withdraw(bytes);
+    }
+
     fn return_segment(&self, segment: u32) {
         self.0.return_segment(segment);
     }

@@ -42,6 +42,7 @@ no_rules!(
     Forget<'_>,
     Put<'_>,
     Want,
+    Withdraw,
     Overrun,
     Overdue,
     Why<'_>,

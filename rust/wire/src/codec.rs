@@ -135,6 +135,7 @@ body!(Revoke<'a> { task, attempt });
 body!(Forget<'a> { dead });
 body!(Put<'a> { index, value });
 body!(Want { bytes });
+body!(Withdraw { bytes });
 body!(Release<'a> { segment, offset, citations });
 body!(Released<'a> { segment, offset });
 body!(GiveBack<'a> { segment, pages } later { urgency });
@@ -237,6 +238,7 @@ messages! {
     Policy = 31,
     Overrun = 32,
     Overdue = 33,
+    Withdraw = 34,
     Why = 40,
     Because = 41,
 }

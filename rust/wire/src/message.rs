@@ -400,6 +400,7 @@ pub enum Message<'a> {
     Forget(Forget<'a>),
     Put(Put<'a>),
     Want(Want),
+    Withdraw(Withdraw),
     Release(Release<'a>),
     Released(Released<'a>),
     GiveBack(GiveBack<'a>),

@@ -88,6 +88,16 @@ impl Broker {
         self.serve_wants(now_ns);
     }
 
+    /// A peer does not wait any more for what it wished for last. If that is granted already, the answer is on its way.
+    pub(super) fn handle_withdraw(&mut self, peer: PeerId, bytes: u64, now_ns: u64) {
+        let is_it = |wanted: &Wanted| wanted.peer == peer && wanted.bytes == bytes;
+        if let Some(place) = self.store.wants.iter().rposition(is_it) {
+            self.store.wants.remove(place);
+            self.tell_of_segment(peer, SegmentNews::Refused { text: "it was taken back".to_owned() });
+            self.serve_wants(now_ns);
+        }
+    }
+
     /// When it is time to see again whether somebody who waits for room has waited long enough.
     pub(super) fn wants_due_ns(&self) -> Option<u64> {
         self.store.wants.front().map(|wanted| wanted.due_ns)

@@ -3,7 +3,7 @@
 use crate::story::{CLIENT, Got, Said, Story};
 use headrace_protocol::broker::{Exit, PeerId, SegmentNews};
 use headrace_wire::{
-    Citation, GiveBack, Goodbye, GoodbyeReason, Message, Put, Released, Verdict, Want, write_citations,
+    Citation, GiveBack, Goodbye, GoodbyeReason, Message, Put, Released, Verdict, Want, Withdraw, write_citations,
 };
 
 fn want(story: &mut Story, peer: PeerId, bytes: u64) -> Vec<Said> {
@@ -79,6 +79,26 @@ fn a_wish_is_granted_within_the_budget_and_refused_beyond_it() {
     assert!(text.contains("500000 bytes") && text.contains("696320 of 1048576"), "{text}");
     let (third, bytes) = granted(&mut story, Some(0), 1);
     assert_eq!((third, bytes), (3, 1 << 17), "the second segment of an owner is twice as large");
+}
+
+#[test]
+fn a_wish_that_is_taken_back_is_answered_at_once_and_lets_others_pass() {
+    let mut story = Story::with_store(2, 1 << 20);
+    granted(&mut story, None, 900_000);
+    let [first, second] = [story.peer(0), story.peer(1)];
+    assert_eq!(want(&mut story, first, 500_000), [Said::GiveBack { peer: CLIENT }]);
+    assert_eq!(want(&mut story, second, 40_000), [], "first come, first served");
+    story.send(first, &Message::Withdraw(Withdraw { bytes: 500_000 }));
+    let said = story.turn();
+    let [
+        Said::Segment { worker: Some(0), news: SegmentNews::Refused { .. } },
+        Said::Segment { worker: Some(1), news: SegmentNews::Granted { .. } },
+    ] = &said[..]
+    else {
+        panic!("{said:?}")
+    };
+    story.send(second, &Message::Withdraw(Withdraw { bytes: 40_000 }));
+    assert_eq!(story.turn(), [], "it has been answered");
 }
 
 #[test]
