@@ -30,10 +30,12 @@ from large_tasks import (  # noqa: E402
     combine,
     empty_in_a_child,
     empty_of,
+    exhaust_descriptors,
     fill_for_ever,
     filled,
     filled_in_place,
     fork_reader,
+    free_descriptors,
     in_new_containers,
     kill_with,
     lies_in_block,
@@ -965,6 +967,47 @@ def test_a_task_without_descriptors_left_says_so():
     with hr.Client(workers=1, preload=["numpy"]) as client:
         assert "too many open files" in value_of(client, exhaust)
         assert value_of(client, total, client.call(filled, 1.0, ITEMS)) == ITEMS
+
+
+def test_a_worker_without_descriptors_for_a_while_sees_later_what_came_then():
+    with hr.Client(workers=2, preload=["numpy"]) as client:
+        with pytest.raises(ZeroDivisionError):  # so that what failures need is imported
+            value_of(client, divmod, 1, 0, worker=0)
+        assert value_of(client, exhaust_descriptors, worker=0) > 50
+        made = client.call(hr.task(filled, worker=1), 1.0, ITEMS)
+        for _ in range(2):
+            with pytest.raises(hr.ResultLost, match="too many open files"):
+                value_of(client, total, made, worker=0)
+        value_of(client, free_descriptors, worker=0)
+        assert value_of(client, total, made, worker=0) == ITEMS
+        (pid, _) = worker_pids(client)
+        assert client.statistics().worker_deaths == 0, pid
+
+
+def test_a_client_without_descriptors_for_a_while_sees_later_what_came_then():
+    script = run_script(
+        f"""
+        import headrace as hr
+        from large_tasks import exhaust_descriptors, filled, free_descriptors, same, total
+        with hr.Client(workers=1) as client:
+            try:  # so that what failures need is imported
+                client.call(divmod, 1, 0).result()
+            except ZeroDivisionError:
+                pass
+            # The worker gets its segment, of which the client needs nothing yet.
+            graph = hr.Graph()
+            client.submit(graph, keep=[graph.add(total, graph.add(filled, 1.0, {ITEMS}))]).result()
+            exhaust_descriptors()
+            made = client.call(filled, 2.0, {ITEMS})
+            try:
+                made.result()
+            except hr.HeadraceError as error:
+                print("too many open files" in str(error))
+            free_descriptors()
+            print(client.call(same, made).result().sum() == {2 * ITEMS})
+        """
+    )
+    assert script.stdout == "True\nTrue\n", script.stderr
 
 
 def test_what_was_granted_in_vain_is_given_back():

@@ -43,6 +43,7 @@ no_rules!(
     Put<'_>,
     Want,
     Withdraw,
+    Lack,
     Overrun,
     Overdue,
     Why<'_>,

@@ -136,6 +136,7 @@ body!(Forget<'a> { dead });
 body!(Put<'a> { index, value });
 body!(Want { bytes });
 body!(Withdraw { bytes });
+body!(Lack { segment });
 body!(Release<'a> { segment, offset, citations });
 body!(Released<'a> { segment, offset });
 body!(GiveBack<'a> { segment, pages } later { urgency });
@@ -239,6 +240,7 @@ messages! {
     Overrun = 32,
     Overdue = 33,
     Withdraw = 34,
+    Lack = 35,
     Why = 40,
     Because = 41,
 }

@@ -16,6 +16,14 @@ pub struct Withdraw {
     pub bytes: u64,
 }
 
+/// A segment that the sender was to see has not come or could not be mapped: too many files were open. It wants it once more
+/// (worker or client to broker).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Lack {
+    /// Number of the segment.
+    pub segment: u32,
+}
+
 /// Blocks that no live result cites (broker to whoever may have them). Their owner may use the bytes again once it sees them
 /// no more itself; anybody else answers [`Released`].
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

@@ -401,6 +401,7 @@ pub enum Message<'a> {
     Put(Put<'a>),
     Want(Want),
     Withdraw(Withdraw),
+    Lack(Lack),
     Release(Release<'a>),
     Released(Released<'a>),
     GiveBack(GiveBack<'a>),

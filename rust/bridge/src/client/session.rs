@@ -418,6 +418,12 @@ impl Seat for ClientSeat {
         }
     }
 
+    fn lack(&self, segment: u32) {
+        if let Some(session) = self.session.upgrade() {
+            session.command(|tables| tables.machine().map(|machine| machine.lack(segment)));
+        }
+    }
+
     fn withdraw(&self, bytes: u64) {
         if let Some(session) = self.session.upgrade() {
             session.command(|tables| tables.machine().map(|machine| machine.withdraw(bytes)));

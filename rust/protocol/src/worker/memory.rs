@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use headrace_wire::{Message, Want, Withdraw};
+use headrace_wire::{Lack, Message, Want, Withdraw};
 
 use super::{Worker, encoded};
 use crate::store::{Blocks, return_of};
@@ -37,6 +37,11 @@ impl Worker {
     pub fn want(&mut self, bytes: u64, now_ns: u64) {
         self.flush(now_ns);
         self.post(&Message::Want(Want { bytes }));
+    }
+
+    /// Says that a segment of others has not come.
+    pub fn lack(&mut self, segment: u32) {
+        self.post(&Message::Lack(Lack { segment }));
     }
 
     /// Takes back the last wish, for so many bytes. The answer comes all the same.

@@ -3,7 +3,7 @@
 use crate::story::{CLIENT, Got, Said, Story};
 use headrace_protocol::broker::{Exit, PeerId, SegmentNews};
 use headrace_wire::{
-    Citation, GiveBack, Goodbye, GoodbyeReason, Message, Put, Released, Verdict, Want, Withdraw, write_citations,
+    Citation, GiveBack, Goodbye, GoodbyeReason, Lack, Message, Put, Released, Verdict, Want, Withdraw, write_citations,
 };
 
 fn want(story: &mut Story, peer: PeerId, bytes: u64) -> Vec<Said> {
@@ -140,6 +140,21 @@ fn an_answer_to_an_earlier_question_does_not_say_that_nothing_is_left() {
     );
     let said = story.turn();
     assert!(matches!(said.last(), Some(Said::Segment { worker: None, news: SegmentNews::Granted { .. } })), "{said:?}");
+}
+
+#[test]
+fn a_segment_that_did_not_come_is_sent_again_to_whom_it_was_sent() {
+    let mut story = Story::new(2);
+    let (segment, bytes) = granted(&mut story, Some(0), 4_096);
+    let [owner, holder] = [story.peer(0), story.peer(1)];
+    story.send(holder, &Message::Lack(Lack { segment }));
+    assert_eq!(story.turn(), [], "it was not told of it");
+    hand_over(&mut story, segment);
+    for (peer, segment) in [(holder, segment), (owner, segment), (holder, segment + 1)] {
+        story.send(peer, &Message::Lack(Lack { segment }));
+    }
+    let news = SegmentNews::Shared { segment, bytes };
+    assert_eq!(story.turn(), [Said::Segment { worker: Some(1), news }]);
 }
 
 #[test]

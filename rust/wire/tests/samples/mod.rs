@@ -24,6 +24,7 @@ pub(crate) fn samples() -> Vec<(&'static str, Message<'static>)> {
         ("put", Message::Put(Put { index: 3, value: b"\x03\x07" })),
         ("want", Message::Want(Want { bytes: 200_000_000 })),
         ("withdraw", Message::Withdraw(Withdraw { bytes: 200_000_000 })),
+        ("lack", Message::Lack(Lack { segment: 9 })),
         (
             "release",
             Message::Release(Release { segment: words(&[1, 2]), offset: words(&[0, 4096]), citations: words(&[1, 3]) }),
