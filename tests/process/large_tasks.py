@@ -1,6 +1,7 @@
 """Functions that the tests of shared memory run, and how these tests see into arrays."""
 
 import os
+import resource
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,28 @@ def filled_in_place(value, items):
     array = hr.empty(items)
     array[:] = value
     return array
+
+
+def exhaust_descriptors():
+    """Open files until this process may open no more, few being allowed."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, limits[1]))
+    before = len(shelf)
+    try:
+        while True:
+            shelf.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        return len(shelf) - before
+
+
+def free_descriptors():
+    while shelf:
+        os.close(shelf.pop())
+
+
+def touch_and_fill(path, items):
+    Path(path).touch()
+    return filled_in_place(1.0, items)
 
 
 def fill_for_ever(started, value, items):

@@ -21,7 +21,7 @@ import pytest
 
 np = pytest.importorskip("numpy")
 
-from client_tasks import worker_pids  # noqa: E402
+from client_tasks import wait_for, worker_pids  # noqa: E402
 from large_tasks import (  # noqa: E402
     Measurement,
     address,
@@ -30,10 +30,12 @@ from large_tasks import (  # noqa: E402
     combine,
     empty_in_a_child,
     empty_of,
+    exhaust_descriptors,
     fill_for_ever,
     filled,
     filled_in_place,
     fork_reader,
+    free_descriptors,
     in_new_containers,
     kill_with,
     lies_in_block,
@@ -47,6 +49,7 @@ from large_tasks import (  # noqa: E402
     sum_once_per_marker,
     take_totals,
     total,
+    touch_and_fill,
     transposed,
     written_once,
 )
@@ -966,6 +969,47 @@ def test_a_task_without_descriptors_left_says_so():
         assert value_of(client, total, client.call(filled, 1.0, ITEMS)) == ITEMS
 
 
+def test_a_worker_without_descriptors_for_a_while_sees_later_what_came_then():
+    with hr.Client(workers=2, preload=["numpy"]) as client:
+        with pytest.raises(ZeroDivisionError):  # so that what failures need is imported
+            value_of(client, divmod, 1, 0, worker=0)
+        assert value_of(client, exhaust_descriptors, worker=0) > 50
+        made = client.call(hr.task(filled, worker=1), 1.0, ITEMS)
+        for _ in range(2):
+            with pytest.raises(hr.ResultLost, match="too many open files"):
+                value_of(client, total, made, worker=0)
+        value_of(client, free_descriptors, worker=0)
+        assert value_of(client, total, made, worker=0) == ITEMS
+        (pid, _) = worker_pids(client)
+        assert client.statistics().worker_deaths == 0, pid
+
+
+def test_a_client_without_descriptors_for_a_while_sees_later_what_came_then():
+    script = run_script(
+        f"""
+        import headrace as hr
+        from large_tasks import exhaust_descriptors, filled, free_descriptors, same, total
+        with hr.Client(workers=1) as client:
+            try:  # so that what failures need is imported
+                client.call(divmod, 1, 0).result()
+            except ZeroDivisionError:
+                pass
+            # The worker gets its segment, of which the client needs nothing yet.
+            graph = hr.Graph()
+            client.submit(graph, keep=[graph.add(total, graph.add(filled, 1.0, {ITEMS}))]).result()
+            exhaust_descriptors()
+            made = client.call(filled, 2.0, {ITEMS})
+            try:
+                made.result()
+            except hr.HeadraceError as error:
+                print("too many open files" in str(error))
+            free_descriptors()
+            print(client.call(same, made).result().sum() == {2 * ITEMS})
+        """
+    )
+    assert script.stdout == "True\nTrue\n", script.stderr
+
+
 def test_what_was_granted_in_vain_is_given_back():
     def without_room():
         import resource
@@ -993,3 +1037,50 @@ def test_a_cancelled_wait_for_memory_leaves_none_behind():
         del view
         assert value_of(client, total, client.put(np.ones(8 * MIB))) == 8 * MIB
         assert value_of(client, filled_in_place, 3.0, 9 * MIB).sum() == 27 * MIB
+
+
+def test_a_task_that_waits_for_memory_is_cancelled_without_its_worker(tmp_path):
+    with hr.Client(workers=2, store_limit=64 * MIB, spill_limit=0) as client:
+        view = value_of(client, filled_in_place, 1.0, 6 * MIB)
+        pids = worker_pids(client)
+        # While another task runs, the broker lets one wait for memory.
+        busy = client.call(hr.task(wait_for, worker=0), tmp_path / "gate")
+        for number in range(3):
+            waiting = client.call(hr.task(touch_and_fill, worker=1), str(tmp_path / str(number)), 6 * MIB)
+            assert eventually((tmp_path / str(number)).exists)
+            waiting.cancel()
+            assert value_of(client, len, "after it", worker=1) == 8
+            with pytest.raises(hr.CancelledError):
+                waiting.result(timeout=TIMEOUT_S)
+        assert worker_pids(client) == pids
+        (tmp_path / "gate").touch()
+        busy.result(timeout=TIMEOUT_S)
+        del view
+        flush(client)
+        assert value_of(client, total, client.call(filled_in_place, 2.0, 7 * MIB)) == 14 * MIB
+
+
+def test_an_interrupt_ends_a_wait_of_the_client_for_memory():
+    script = run_script(
+        f"""
+        import os, signal, threading, time
+        import numpy as np
+        import headrace as hr
+        from large_tasks import filled
+        with hr.Client(workers=1, store_limit={64 * MIB}, spill_limit=0) as client:
+            view = client.call(filled, 1.0, {6 * MIB}).result()
+            busy = client.call(time.sleep, 4)  # so that the broker waits, too
+            for _ in range(2):
+                threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+                start = time.monotonic()
+                try:
+                    client.put(np.ones({6 * MIB}))
+                except KeyboardInterrupt:
+                    print(time.monotonic() - start < 2)
+            busy.result()
+            del view
+            client.submit(hr.Graph()).statistics()
+            print(client.call(len, client.put(np.ones({6 * MIB}))).result() == {6 * MIB})
+        """
+    )
+    assert script.stdout == "True\nTrue\nTrue\n", script.stderr

@@ -310,39 +310,51 @@ def test_tasks_may_fork_while_results_move(client, tmp_path):
 # -- small results -----------------------------------------------------------------------------------------------------
 
 
-def check_small_results(spill_dir, results, limit):
-    """Have so many results of 10 KiB made, and read. Gives the most private memory of this process until all were made.
+def check_small_results(spill_dir, results, limit, tiny=0):
+    """Have so many results of 10 KiB made, with so many of a few bytes before the next, and read.
+
+    Gives the most private memory of this process until all were made.
 
     Private memory is what the broker and the client take for results in this process; pages of the files, which are the
     system's cache, are not part of it.
     """
     with hr.Client(workers=2, store_limit=limit, spill_dir=spill_dir) as client:
         graph = hr.Graph()
-        nodes = graph.map(digits, range(results))
+        nodes, others = [], []
+        for number in range(results):
+            nodes.append(graph.add(digits, number))
+            others += [graph.add(abs, number) for _ in range(tiny)]
         before = most = private_bytes()
         deadline = time.monotonic() + 2 * TIMEOUT_S
-        run = client.submit(graph, keep=nodes)
+        run = client.submit(graph, keep=[nodes, others])
         while not run.wait(timeout=0.02):
             most = max(most, private_bytes())
             assert time.monotonic() < deadline, "it hangs"
+        assert eventually(lambda: run.statistics().store.inline <= 1.5 * limit)
         store = run.statistics().store
+        assert all(run.result(node) == node.index // (tiny + 1) for node in others)
         assert store.spilled >= results * 10_240 - 2 * limit
-        assert store.inline <= 1.5 * limit
         dice = random.Random(results)
         assert all(run.result(nodes[number]) == digits(number) for number in dice.sample(range(results), 1_000))
         summed = client.call(lambda *texts: [text[:10] for text in texts], *[run.ref(node) for node in nodes[:500]])
         assert summed.result(timeout=TIMEOUT_S) == [f"{number:010}" for number in range(500)]
         read = 0
-        for node, text in run.as_completed(release=True):
-            assert text == digits(node.index)
+        for node, value in run.as_completed(release=True):
+            number = node.index // (tiny + 1)
+            assert value == (digits(number) if node.index % (tiny + 1) == 0 else number)
             read += 1
-        assert read == results
+        assert read == results * (tiny + 1)
     return most - before
 
 
 def test_small_results_move_too(spill_dir):
-    """They are twice in this process while they are in memory, once at the broker and once at the client."""
-    assert check_small_results(spill_dir, 20_000, 16 * MIB) < 150 * MIB
+    """They are twice in this process while they are in memory, once at the broker and once at the client: 390 MiB."""
+    assert check_small_results(spill_dir, 20_000, 16 * MIB) < 250 * MIB
+
+
+def test_tiny_results_do_not_keep_small_ones_in_memory(spill_dir):
+    """They came in the same frames."""
+    assert check_small_results(spill_dir, 20_000, 16 * MIB, tiny=1) < 250 * MIB
 
 
 @pytest.mark.slow

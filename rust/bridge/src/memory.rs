@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use headrace_protocol::store::{Allocated, BlockId, Blocks};
-use headrace_runtime::segments::Segments;
+use headrace_runtime::segments::{Missing, Segments};
 use headrace_sys::segment::{CowMap, Segment};
 use headrace_wire::Citation;
 use pyo3::exceptions::{PyMemoryError, PyValueError};
@@ -31,6 +31,12 @@ pub(crate) trait Seat: Send + Sync {
 
     /// Asks for a segment.
     fn want(&self, bytes: u64);
+
+    /// Says that a segment of others has not come.
+    fn lack(&self, segment: u32);
+
+    /// Takes back the last wish, for so many bytes. The answer comes all the same.
+    fn withdraw(&self, bytes: u64);
 
     /// Gives back a segment that is of no use here.
     fn return_segment(&self, segment: u32);
@@ -89,7 +95,7 @@ impl Memory {
 
     fn try_allocate(&self, py: Python<'_>, bytes: u64) -> PyResult<Option<(Allocated, Arc<Segment>)>> {
         let Some(block) = self.with_blocks(|blocks| blocks.allocate(bytes)).flatten() else { return Ok(None) };
-        let found = self.segments.map(block.id.segment, Duration::ZERO).ok_or_else(|| "its segment is gone".to_owned());
+        let found = self.segments.map(block.id.segment, Duration::ZERO).map_err(|_| "its segment is gone".to_owned());
         let committed = found.and_then(|segment| {
             let commit = &block.commit;
             let done = py.detach(|| segment.commit(commit.start, commit.end - commit.start));
@@ -132,10 +138,29 @@ impl Memory {
         }
     }
 
-    /// The map of a segment that a value cites.
+    /// The map of a segment that a value cites. One that this process had no descriptor for when it came is asked for once more:
+    /// there may be one by now.
     pub(crate) fn map(&self, py: Python<'_>, segment: u32) -> PyResult<Arc<Segment>> {
-        let map = py.detach(|| self.segments.map(segment, ARRIVAL));
-        map.ok_or_else(|| infra_error(py, "ResultLost", &format!("segment {segment} of shared memory is not here")))
+        let mut missing = match py.detach(|| self.segments.map(segment, ARRIVAL)) {
+            Ok(map) => return Ok(map),
+            Err(missing) => missing,
+        };
+        if let Missing::Unusable(_) = missing {
+            let again = py.detach(|| {
+                self.segments.expect(segment);
+                self.seat.lack(segment);
+                self.segments.map(segment, ARRIVAL)
+            });
+            match again {
+                Ok(map) => return Ok(map),
+                Err(again) => missing = again,
+            }
+        }
+        let text = match missing {
+            Missing::Unusable(text) => text,
+            Missing::NotHere => format!("segment {segment} of shared memory is not here"),
+        };
+        Err(infra_error(py, "ResultLost", &text))
     }
 
     /// Has bytes of a block read that lies in a file.

@@ -194,6 +194,14 @@ impl Seat for WorkerSeat {
         self.0.want(bytes);
     }
 
+    fn lack(&self, segment: u32) {
+        self.0.lack(segment);
+    }
+
+    fn withdraw(&self, bytes: u64) {
+        self.0.withdraw(bytes);
+    }
+
     fn return_segment(&self, segment: u32) {
         self.0.return_segment(segment);
     }

@@ -25,6 +25,8 @@ pub struct Segments {
 #[derive(Debug, Default)]
 struct State {
     maps: BTreeMap<u32, Arc<Segment>>,
+    /// Segments of others that came and could not be mapped, and why.
+    unusable: BTreeMap<u32, String>,
     /// By address of its first byte, the number of each map that is there.
     by_address: BTreeMap<usize, u32>,
     answers: VecDeque<Answer>,
@@ -52,6 +54,15 @@ pub enum Answer {
     Refused(String),
 }
 
+/// Why there is no map of a segment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Missing {
+    /// It has not come.
+    NotHere,
+    /// It has come and could not be mapped, and why.
+    Unusable(String),
+}
+
 impl Segments {
     /// Takes in what the broker says, with the descriptor of a segment that is granted or shared.
     pub fn handle(&self, news: SegmentNews, fd: Option<OwnedFd>) {
@@ -67,16 +78,17 @@ impl Segments {
             (SegmentNews::Shared { segment, bytes }, Some(fd)) => {
                 let map =
                     if segment < FILE_SEGMENTS { Segment::map(fd, bytes, false) } else { Segment::map_file(fd, bytes) };
-                // Without it whoever needs it says so.
-                if let Ok(map) = map {
-                    state.enter(segment, map);
+                match map {
+                    Ok(map) => state.enter(segment, map),
+                    Err(error) => drop(state.unusable.insert(segment, why_not_mapped(bytes, &error))),
                 }
             }
             (SegmentNews::Granted { segment, bytes }, None) => {
-                let error = io::Error::other("its descriptor did not come; has this process too many open files?");
-                state.answers.push_back(unusable(segment, bytes, &error));
+                state.answers.push_back(unusable(segment, bytes, &did_not_come()));
             }
-            (SegmentNews::Shared { .. }, None) => {}
+            (SegmentNews::Shared { segment, bytes }, None) => {
+                state.unusable.insert(segment, why_not_mapped(bytes, &did_not_come()));
+            }
             (SegmentNews::Refused { text }, _) => state.answers.push_back(Answer::Refused(text)),
             (SegmentNews::Dropped { segment }, _) => state.leave(segment),
         }
@@ -105,14 +117,27 @@ impl Segments {
         let _ = map.map(|map| map.punch(range.start, range.end - range.start));
     }
 
-    /// The map of a segment; waits for it. `None` if it does not come in time.
-    #[must_use]
-    pub fn map(&self, segment: u32, timeout: Duration) -> Option<Arc<Segment>> {
+    /// The map of a segment; waits for it.
+    ///
+    /// # Errors
+    /// [`Missing`], if it has not come in time or could not be mapped. The broker sends it once more if it is asked, after
+    /// [`Segments::expect`].
+    pub fn map(&self, segment: u32, timeout: Duration) -> Result<Arc<Segment>, Missing> {
         let state = self.lock();
-        let missing = |state: &mut State| !state.closed && !state.maps.contains_key(&segment);
+        let missing = |state: &mut State| {
+            !state.closed && !state.maps.contains_key(&segment) && !state.unusable.contains_key(&segment)
+        };
         let (state, _) =
             self.changed.wait_timeout_while(state, timeout, missing).unwrap_or_else(PoisonError::into_inner);
-        state.maps.get(&segment).cloned()
+        match state.maps.get(&segment) {
+            Some(map) => Ok(Arc::clone(map)),
+            None => Err(state.unusable.get(&segment).cloned().map_or(Missing::NotHere, Missing::Unusable)),
+        }
+    }
+
+    /// Forgets that a segment could not be mapped: it will come once more.
+    pub fn expect(&self, segment: u32) {
+        self.lock().unusable.remove(&segment);
     }
 
     /// The next answer to a wish; `None` if there is none in time.
@@ -143,11 +168,16 @@ impl Segments {
 
 impl State {
     fn enter(&mut self, number: u32, map: Segment) {
+        self.unusable.remove(&number);
+        if self.maps.contains_key(&number) {
+            return; // it was asked for by several threads
+        }
         self.by_address.insert(map.at(0).addr().get(), number);
         self.maps.insert(number, Arc::new(map));
     }
 
     fn leave(&mut self, number: u32) {
+        self.unusable.remove(&number);
         if let Some(map) = self.maps.remove(&number) {
             self.by_address.remove(&map.at(0).addr().get());
         }
@@ -155,7 +185,15 @@ impl State {
 }
 
 fn unusable(segment: u32, bytes: u64, error: &io::Error) -> Answer {
-    Answer::Unusable { segment, text: format!("a segment of {bytes} bytes of shared memory cannot be mapped: {error}") }
+    Answer::Unusable { segment, text: why_not_mapped(bytes, error) }
+}
+
+fn why_not_mapped(bytes: u64, error: &io::Error) -> String {
+    format!("a segment of {bytes} bytes of shared memory cannot be mapped: {error}")
+}
+
+fn did_not_come() -> io::Error {
+    io::Error::other("its descriptor did not come; has this process too many open files?")
 }
 
 /// First byte of a message on the control socket; a number, a size or a text follows.
@@ -218,6 +256,27 @@ mod tests {
     }
 
     #[test]
+    fn a_segment_without_its_descriptor_can_come_once_more() {
+        let segments = Segments::default();
+        let shared = SegmentNews::Shared { segment: 3, bytes: 8_192 };
+        let fd = headrace_sys::segment::create(8_192).unwrap();
+        segments.handle(shared.clone(), None);
+        let missing = segments.map(3, Duration::from_secs(9)).unwrap_err();
+        assert!(matches!(missing, Missing::Unusable(text) if text.contains("too many open files")));
+        assert!(matches!(segments.map(3, Duration::ZERO), Err(Missing::Unusable(_))), "until it is to come again");
+        segments.expect(3);
+        assert_eq!(segments.map(3, Duration::ZERO).unwrap_err(), Missing::NotHere);
+        let small = headrace_sys::segment::create(4_096).unwrap();
+        segments.handle(shared.clone(), Some(small));
+        segments.handle(shared.clone(), Some(fd.try_clone().unwrap()));
+        let start = segments.map(3, Duration::ZERO).unwrap().at(0).addr().get();
+        segments.handle(shared, Some(fd));
+        assert_eq!(segments.map(3, Duration::ZERO).unwrap().at(0).addr().get(), start, "two may have asked");
+        segments.handle(SegmentNews::Dropped { segment: 3 }, None);
+        assert_eq!(segments.find(start, 1), None);
+    }
+
+    #[test]
     fn a_granted_segment_answers_and_is_found_by_address() {
         let segments = Segments::default();
         let fd = headrace_sys::segment::create(8_192).unwrap();
@@ -228,7 +287,7 @@ mod tests {
         assert_eq!(segments.find(start + 8_000, 500), None);
         segments.handle(SegmentNews::Dropped { segment: 3 }, None);
         assert_eq!(segments.find(start + 100, 50), None);
-        assert!(segments.map(3, Duration::ZERO).is_none());
+        assert_eq!(segments.map(3, Duration::ZERO).unwrap_err(), Missing::NotHere);
         segments.close();
         assert_eq!(segments.answer(Duration::from_secs(9)), Some(Answer::Refused("the broker is gone".to_owned())));
     }

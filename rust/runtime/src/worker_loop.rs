@@ -282,6 +282,16 @@ impl<L: Link + 'static> WorkerLoop<L> {
         self.post(|worker| worker.note_collected(urgency));
     }
 
+    /// Says that a segment of others has not come.
+    pub fn lack(&self, segment: u32) {
+        self.post(|worker| worker.lack(segment));
+    }
+
+    /// Takes back the last wish, for so many bytes. The answer comes all the same.
+    pub fn withdraw(&self, bytes: u64) {
+        self.post(|worker| worker.withdraw(bytes));
+    }
+
     /// Gives a segment back that is of no use here.
     pub fn return_segment(&self, segment: u32) {
         self.post(|worker| worker.return_segment(segment));

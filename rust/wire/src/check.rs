@@ -42,6 +42,8 @@ no_rules!(
     Forget<'_>,
     Put<'_>,
     Want,
+    Withdraw,
+    Lack,
     Overrun,
     Overdue,
     Why<'_>,

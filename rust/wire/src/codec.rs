@@ -135,6 +135,8 @@ body!(Revoke<'a> { task, attempt });
 body!(Forget<'a> { dead });
 body!(Put<'a> { index, value });
 body!(Want { bytes });
+body!(Withdraw { bytes });
+body!(Lack { segment });
 body!(Release<'a> { segment, offset, citations });
 body!(Released<'a> { segment, offset });
 body!(GiveBack<'a> { segment, pages } later { urgency });
@@ -237,6 +239,8 @@ messages! {
     Policy = 31,
     Overrun = 32,
     Overdue = 33,
+    Withdraw = 34,
+    Lack = 35,
     Why = 40,
     Because = 41,
 }

@@ -9,6 +9,21 @@ pub struct Want {
     pub bytes: u64,
 }
 
+/// Takes the last wish back (worker or client to broker). It is answered all the same, and at once, unless it has been.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Withdraw {
+    /// For how many bytes it was.
+    pub bytes: u64,
+}
+
+/// A segment that the sender was to see has not come or could not be mapped: too many files were open. It wants it once more
+/// (worker or client to broker).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Lack {
+    /// Number of the segment.
+    pub segment: u32,
+}
+
 /// Blocks that no live result cites (broker to whoever may have them). Their owner may use the bytes again once it sees them
 /// no more itself; anybody else answers [`Released`].
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

@@ -400,6 +400,8 @@ pub enum Message<'a> {
     Forget(Forget<'a>),
     Put(Put<'a>),
     Want(Want),
+    Withdraw(Withdraw),
+    Lack(Lack),
     Release(Release<'a>),
     Released(Released<'a>),
     GiveBack(GiveBack<'a>),

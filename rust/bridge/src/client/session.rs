@@ -423,6 +423,18 @@ impl Seat for ClientSeat {
         }
     }
 
+    fn lack(&self, segment: u32) {
+        if let Some(session) = self.session.upgrade() {
+            session.command(|tables| tables.machine().map(|machine| machine.lack(segment)));
+        }
+    }
+
+    fn withdraw(&self, bytes: u64) {
+        if let Some(session) = self.session.upgrade() {
+            session.command(|tables| tables.machine().map(|machine| machine.withdraw(bytes)));
+        }
+    }
+
     fn return_segment(&self, segment: u32) {
         if let Some(session) = self.session.upgrade() {
             session.command(|tables| tables.machine().map(|machine| machine.return_segment(segment)));

@@ -20,7 +20,8 @@ const FIRST_SLICE: Duration = Duration::from_millis(1);
 /// One thread at a time asks for segments, this one: the answers bear no names.
 #[derive(Default)]
 pub(super) struct Growth {
-    asking: Mutex<()>,
+    /// How many earlier wishes are still to be answered, for whoever asks.
+    asking: Mutex<u32>,
     thread: Mutex<Option<ThreadId>>,
 }
 
@@ -33,7 +34,7 @@ impl Memory {
         if let Some(found) = self.try_allocate(py, bytes)? {
             return Ok(found);
         }
-        let asking = loop {
+        let mut late = loop {
             match self.growth.asking.try_lock() {
                 Ok(guard) => break guard,
                 Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
@@ -50,9 +51,9 @@ impl Memory {
             }
         };
         self.growth.set_thread(Some(thread::current().id()));
-        let grown = self.grow(py, bytes);
+        let grown = self.grow(py, bytes, &mut late);
         self.growth.set_thread(None);
-        drop(asking);
+        drop(late);
         grown
     }
 
@@ -61,7 +62,7 @@ impl Memory {
         self.growth.thread().is_some()
     }
 
-    fn grow(&self, py: Python<'_>, bytes: u64) -> PyResult<(Allocated, Arc<Segment>)> {
+    fn grow(&self, py: Python<'_>, bytes: u64, late: &mut u32) -> PyResult<(Allocated, Arc<Segment>)> {
         let mut collected = false;
         loop {
             // Somebody else may have grown or freed meanwhile.
@@ -69,7 +70,7 @@ impl Memory {
                 return Ok(found);
             }
             self.seat.want(bytes);
-            match self.answer(py, &mut collected)? {
+            match self.answer(py, bytes, &mut collected, late)? {
                 Answer::Granted { segment, bytes } => {
                     self.with_blocks(|blocks| blocks.own(segment, bytes));
                 }
@@ -86,8 +87,8 @@ impl Memory {
         }
     }
 
-    /// The answer to the last wish. An interrupt waits for it, too: the broker answers within a second or so.
-    fn answer(&self, py: Python<'_>, collected: &mut bool) -> PyResult<Answer> {
+    /// The answer to the last wish, which was for so many bytes.
+    fn answer(&self, py: Python<'_>, bytes: u64, collected: &mut bool, late: &mut u32) -> PyResult<Answer> {
         let mut slice = FIRST_SLICE;
         loop {
             // What is asked of this process may be the room that it waits for.
@@ -95,8 +96,14 @@ impl Memory {
                 self.seat.listen();
                 self.segments.answer(slice)
             });
-            if let Some(answer) = answer {
-                return Ok(answer);
+            match answer {
+                Some(answer) if *late > 0 => {
+                    *late -= 1;
+                    self.take_in(answer);
+                    continue;
+                }
+                Some(answer) => return Ok(answer),
+                None => {}
             }
             slice = SLICE.min(2 * slice);
             let urgency = self.seat.garbage_due().max(if slice == SLICE && !*collected { WANTED } else { 0 });
@@ -105,15 +112,28 @@ impl Memory {
                 urgency => self.look_for_garbage(py, urgency, collected),
             };
             if let Err(interrupt) = heard.and_then(|()| py.check_signals()) {
-                match py.detach(|| self.segments.answer(ARRIVAL)) {
-                    Some(Answer::Granted { segment, bytes }) => {
-                        self.with_blocks(|blocks| blocks.own(segment, bytes));
-                    }
-                    Some(Answer::Unusable { segment, .. }) => self.seat.return_segment(segment),
-                    Some(Answer::Refused(_)) | None => {}
+                // Taken back, it is answered at once; who is interrupted waits for that, so that nothing is left over.
+                self.seat.withdraw(bytes);
+                *late += 1;
+                while *late > 0
+                    && let Some(answer) = py.detach(|| self.segments.answer(ARRIVAL))
+                {
+                    *late -= 1;
+                    self.take_in(answer);
                 }
                 return Err(interrupt);
             }
+        }
+    }
+
+    /// Takes in the answer to a wish that nobody has any more.
+    fn take_in(&self, answer: Answer) {
+        match answer {
+            Answer::Granted { segment, bytes } => {
+                self.with_blocks(|blocks| blocks.own(segment, bytes));
+            }
+            Answer::Unusable { segment, .. } => self.seat.return_segment(segment),
+            Answer::Refused(_) => {}
         }
     }
 

@@ -11,8 +11,10 @@ use super::runs::Run;
 use super::spill::INLINE_BYTES_MIN;
 use super::store::{Segment, Store};
 use super::workers::Worker;
-use super::{Action, Broker, Payload, PeerId};
-use headrace_wire::{BLOCK_ALIGN, FILE_SEGMENTS, GiveBack, Message, PAGE_BYTES, WANTED, WANTED_BADLY, citations};
+use super::{Action, Broker, PeerId};
+use headrace_wire::{
+    BLOCK_ALIGN, FILE_SEGMENTS, GiveBack, Message, PAGE_BYTES, WANTED, WANTED_BADLY, citations, cites,
+};
 use smallvec::SmallVec;
 
 /// The least that is granted at a time, if the budget allows it; and the part of the budget that it should not exceed.
@@ -84,6 +86,16 @@ impl Broker {
             due_ns: now_ns,
         });
         self.serve_wants(now_ns);
+    }
+
+    /// A peer does not wait any more for what it wished for last. If that is granted already, the answer is on its way.
+    pub(super) fn handle_withdraw(&mut self, peer: PeerId, bytes: u64, now_ns: u64) {
+        let is_it = |wanted: &Wanted| wanted.peer == peer && wanted.bytes == bytes;
+        if let Some(place) = self.store.wants.iter().rposition(is_it) {
+            self.store.wants.remove(place);
+            self.tell_of_segment(peer, SegmentNews::Refused { text: "it was taken back".to_owned() });
+            self.serve_wants(now_ns);
+        }
     }
 
     /// When it is time to see again whether somebody who waits for room has waited long enough.
@@ -249,8 +261,8 @@ impl Broker {
     }
 
     /// Why a result cannot be kept, if it is inline and there is no room for it anywhere.
-    pub(super) fn refuse_inline(&mut self, value: &Payload, now_ns: u64) -> Option<String> {
-        if value.len() < INLINE_BYTES_MIN || value.cites() {
+    pub(super) fn refuse_inline(&mut self, value: &[u8], now_ns: u64) -> Option<String> {
+        if value.len() < INLINE_BYTES_MIN || cites(value) {
             return None;
         }
         let bytes = value.len() as u64;

@@ -2,7 +2,7 @@
 //!
 //! Everything is found by the slot that the kernel gave the task. A slot costs 52 bytes, a held result 48 more.
 
-use super::payload::Payload;
+use super::payload::{Part, Payload};
 use super::policy::DEFAULT_POLICY;
 use smallvec::SmallVec;
 
@@ -179,10 +179,11 @@ impl Ledger {
     }
 
     /// Records a live result.
-    pub(crate) fn set_value(&mut self, slot: u32, payload: Option<Payload>, holder: Option<u32>) {
+    #[inline]
+    pub(crate) fn set_value(&mut self, slot: u32, value: Option<Part<'_>>, holder: Option<u32>) {
         self.drop_value(slot);
-        self.results_bytes += payload.as_ref().map_or(0, |payload| payload.len() as u64);
-        let value = Value { payload, holders: holder.into_iter().collect() };
+        self.results_bytes += value.map_or(0, |value| value.bytes().len() as u64);
+        let value = Value { payload: value.map(Payload::keeping), holders: holder.into_iter().collect() };
         let position = match self.free_values.pop() {
             Some(position) => {
                 self.values[position as usize] = value;
@@ -197,12 +198,12 @@ impl Ledger {
     }
 
     /// Adds the bytes of a result that only a worker had.
-    pub(crate) fn set_payload(&mut self, slot: u32, payload: Payload) {
-        let bytes = payload.len() as u64;
+    pub(crate) fn set_payload(&mut self, slot: u32, part: Part<'_>) {
+        let bytes = part.bytes().len() as u64;
         if let Some(value) = self.value_mut(slot)
             && value.payload.is_none()
         {
-            value.payload = Some(payload);
+            value.payload = Some(Payload::keeping(part));
             self.results_bytes += bytes;
         }
     }

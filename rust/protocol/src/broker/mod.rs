@@ -282,6 +282,10 @@ impl Broker {
             (Some(_), Message::Heartbeat(_)) => {}
             (Some(&Peer::Worker(worker)), Message::Overdue(overdue)) => self.handle_overdue(worker, &overdue, now_ns),
             (Some(Peer::Client(_)), Message::Put(put)) => self.handle_put(peer, frame, &put, now_ns),
+            (Some(Peer::Worker(_) | Peer::Client(_)), Message::Lack(lack)) => self.handle_lack(peer, lack.segment),
+            (Some(Peer::Worker(_) | Peer::Client(_)), Message::Withdraw(withdraw)) => {
+                self.handle_withdraw(peer, withdraw.bytes, now_ns);
+            }
             (Some(Peer::Worker(_) | Peer::Client(_)), Message::Want(want)) => {
                 self.handle_want(peer, want.bytes, now_ns);
             }

@@ -38,7 +38,7 @@ impl Broker {
             false => self.count_death(exit),
         }
         for entry in deferred.iter().filter(|entry| entry.carries_value()) {
-            self.store.uncite(entry.value.bytes());
+            self.store.uncite(entry.value.part().bytes());
         }
         let peer = match life {
             Life::Ready(peer) | Life::Condemned(peer) => Some(peer),

@@ -2,9 +2,10 @@
 //! cited and dies as any other result does.
 
 use super::ledger::{NONE, Slot};
+use super::payload::Part;
 use super::runs::{CALLS, Slots};
 use super::store::CITES_NOTHING;
-use super::{Broker, Frame, Payload, PeerId, worker_id};
+use super::{Broker, Frame, PeerId, worker_id};
 use headrace_kernel::{Chunk, ClassId, Classes, LeaseRequest, Leased, Oracle, Preference, Priorities, TaskIndex};
 use headrace_wire::Put;
 
@@ -43,7 +44,7 @@ impl Broker {
             ..Slot::default()
         };
         self.ledger.open(task.0, slot);
-        self.ledger.set_value(task.0, Some(Payload::within(frame, put.value)), None);
+        self.ledger.set_value(task.0, Some(Part::of(frame, put.value)), None);
         let run = self.run_mut(position);
         run.counts.total += 1;
         run.counts.done += 1;

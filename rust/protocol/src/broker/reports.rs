@@ -1,9 +1,10 @@
 //! REPORT: what became of leases, and what follows from it.
 
 use super::ledger::Value;
+use super::payload::Part;
 use super::store::CITES_NOTHING;
 use super::workers::{Entry, INTERRUPT_RETRY_NS, Interrupted};
-use super::{Action, Broker, Frame, Payload, worker_id};
+use super::{Action, Broker, Frame, worker_id};
 use headrace_kernel::{Attempt, HowEnded, Returned, TaskIndex};
 use headrace_wire::{CancelReason, Message, Outcome, Report, Revoke, Verdict};
 
@@ -33,7 +34,7 @@ impl Broker {
             if matches!(verdict, Verdict::Done | Verdict::Value) && !self.store.arrive(peer, blob) {
                 return self.refuse(peer, CITES_NOTHING, now_ns);
             }
-            self.take_entry(number, Entry { task, attempt, verdict, value: Payload::within(frame, blob) }, now_ns);
+            self.take_entry(number, Entry { task, attempt, verdict, value: Part::of(frame, blob) }, now_ns);
         }
         let worker = &mut self.workers[number as usize];
         worker.progress_ns = now_ns;
@@ -42,7 +43,7 @@ impl Broker {
     }
 
     /// Applies an entry, or keeps it until the value that the worker was asked for is here.
-    fn take_entry(&mut self, number: u32, mut entry: Entry, now_ns: u64) {
+    fn take_entry(&mut self, number: u32, mut entry: Entry<Part<'_>>, now_ns: u64) {
         if !self.ledger.knows(entry.task) {
             self.statistics.stale_reports += 1;
             if entry.carries_value() {
@@ -56,7 +57,7 @@ impl Broker {
         }
         let is_answer = matches!(entry.verdict, Verdict::Value | Verdict::Lost);
         let Some((_, attempt)) = worker.awaited.take_if(|(task, _)| is_answer && *task == entry.task) else {
-            worker.deferred.push_back(entry);
+            worker.deferred.push_back(entry.with(entry.value.aside()));
             return;
         };
         let deferred = std::mem::take(&mut worker.deferred);
@@ -68,25 +69,25 @@ impl Broker {
         entry.attempt = attempt;
         self.apply(number, entry, now_ns);
         for entry in deferred {
-            self.take_entry(number, entry, now_ns);
+            self.take_entry(number, entry.with(entry.value.part()), now_ns);
         }
     }
 
     /// Applies an entry. The citations of its value are the ledger's from then on, or nobody's.
-    fn apply(&mut self, number: u32, entry: Entry, now_ns: u64) {
-        let cited = (entry.carries_value() && entry.value.cites()).then(|| entry.value.clone());
+    fn apply(&mut self, number: u32, entry: Entry<Part<'_>>, now_ns: u64) {
+        let cited = (entry.carries_value() && entry.value.cites()).then_some(entry.value);
         self.apply_entry(number, entry, now_ns);
         if let Some(value) = cited {
             self.store.uncite(value.bytes());
         }
     }
 
-    fn apply_entry(&mut self, number: u32, entry: Entry, now_ns: u64) {
+    fn apply_entry(&mut self, number: u32, entry: Entry<Part<'_>>, now_ns: u64) {
         let Entry { task, attempt, verdict, value } = entry;
         self.workers[number as usize].note_over(task, attempt);
         let (worker, index, stamp) = (worker_id(number), TaskIndex(task), Attempt(attempt));
         let held = self.ledger.slot(task).held_by_worker;
-        let refusal = if verdict == Verdict::Done { self.refuse_inline(&value, now_ns) } else { None };
+        let refusal = if verdict == Verdict::Done { self.refuse_inline(value.bytes(), now_ns) } else { None };
         let accepted = match verdict {
             Verdict::Failed if self.retry(number, task, attempt, now_ns) => return,
             Verdict::TimedOut if self.retry(number, task, attempt, now_ns) => return self.count_timeout(task),
@@ -168,7 +169,7 @@ impl Broker {
         }
     }
 
-    fn apply_done(&mut self, number: u32, task: u32, verdict: Verdict, value: Payload, now_ns: u64) {
+    fn apply_done(&mut self, number: u32, task: u32, verdict: Verdict, value: Part<'_>, now_ns: u64) {
         self.waits.forget(task);
         let slot = *self.ledger.slot(task);
         self.ledger.slot_mut(task).done = true;
@@ -183,11 +184,11 @@ impl Broker {
         self.workers[number as usize].finished += 1;
         let holder = slot.held_by_worker.then_some(number);
         if self.kernel.result_alive(TaskIndex(task)) {
-            let payload = (verdict == Verdict::Done).then_some(value);
-            if let Some(value) = &payload {
+            let value = (verdict == Verdict::Done).then_some(value);
+            if let Some(value) = value {
                 self.store.cite(value.bytes());
             }
-            self.ledger.set_value(task, payload, holder);
+            self.ledger.set_value(task, value, holder);
         } else if holder.is_some() {
             self.workers[number as usize].dead.push(task);
         }

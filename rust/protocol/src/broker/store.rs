@@ -297,6 +297,14 @@ impl Broker {
         self.note_room(now_ns);
     }
 
+    /// A reader has not got a segment that it was sent.
+    pub(super) fn handle_lack(&mut self, peer: PeerId, number: u32) {
+        if let Some(segment) = self.store.segments.get(&number).filter(|segment| segment.shared_with.contains(&peer)) {
+            let news = SegmentNews::Shared { segment: number, bytes: segment.bytes };
+            self.tell_of_segment(peer, news);
+        }
+    }
+
     /// A segment that was granted could not be made.
     pub fn handle_segment_failure(&mut self, segment: u32) {
         self.store.remove_segment(segment);

@@ -1,7 +1,7 @@
 //! Worker processes as the broker sees them: alive or not, what they hold, what they cost.
 
 use super::action::PeerId;
-use super::payload::Payload;
+use super::payload::PartAside;
 use headrace_wire::Verdict;
 use std::collections::VecDeque;
 
@@ -89,18 +89,23 @@ pub(crate) struct Interrupted {
 }
 
 /// One entry of a report.
-#[derive(Clone, Debug)]
-pub(crate) struct Entry {
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry<V> {
     pub(crate) task: u32,
     pub(crate) attempt: u32,
     pub(crate) verdict: Verdict,
-    pub(crate) value: Payload,
+    pub(crate) value: V,
 }
 
-impl Entry {
+impl<V> Entry<V> {
     /// Whether `value` is a result, rather than the record of a failure.
     pub(crate) fn carries_value(&self) -> bool {
         matches!(self.verdict, Verdict::Done | Verdict::Value)
+    }
+
+    /// The same with the value as something else.
+    pub(crate) fn with<W>(&self, value: W) -> Entry<W> {
+        Entry { task: self.task, attempt: self.attempt, verdict: self.verdict, value }
     }
 }
 
@@ -137,7 +142,7 @@ pub(crate) struct Worker {
     /// A finished attempt whose value is on the way, because a consumer went elsewhere after the lease said that none
     /// would. What the worker reported after it waits, so that the kernel sees endings in order (K2).
     pub(crate) awaited: Option<(u32, u32)>,
-    pub(crate) deferred: VecDeque<Entry>,
+    pub(crate) deferred: VecDeque<Entry<PartAside>>,
     /// Its processes in a row that died before they were given a task.
     pub(crate) start_failures: u32,
     /// Leases that its process may still be given.

@@ -176,3 +176,44 @@ impl Calls {
         self.rows.capacity() + self.arrivals.capacity()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use headrace_wire::{BlobsBuf, Citation, Message, write_citations};
+
+    use super::*;
+
+    fn note_move(calls: &mut Calls, index: u32, value: &[u8]) {
+        let (mut frame, mut values) = (Vec::new(), BlobsBuf::default());
+        values.push(value);
+        Message::Moved(Moved { run: 0, index: [index][..].into(), values: values.as_blobs() }).encode(&mut frame);
+        let frame = SharedFrame::new(frame);
+        let Ok(Message::Moved(moved)) = Message::decode(&frame) else { unreachable!("it was just written") };
+        calls.handle_moved(&frame, &moved);
+    }
+
+    #[test]
+    fn bytes_that_were_put_count_while_they_are_held_and_lie_in_frames() {
+        let mut calls = Calls::default();
+        let mut citing = Vec::new();
+        write_citations(&[Citation { segment: 3, offset: 0, bytes: 64 }], &mut citing);
+        let puts = [&b"12"[..], b"345", b"6789", b"abcde", &citing].map(|value| {
+            let index = calls.open().unwrap();
+            calls.put(index, value);
+            index
+        });
+        assert_eq!(calls.put_bytes(), 14);
+        calls.forget(puts[0]);
+        assert_eq!(calls.put_bytes(), 12);
+        for _ in 0..2 {
+            note_move(&mut calls, puts[1], &citing);
+            assert_eq!(calls.put_bytes(), 9);
+        }
+        assert_eq!(calls.take(puts[2]).unwrap().bytes(), b"6789");
+        assert_eq!(calls.put_bytes(), 5);
+        for index in puts {
+            calls.forget(index);
+        }
+        assert_eq!((calls.put_bytes(), calls.len()), (0, 0));
+    }
+}

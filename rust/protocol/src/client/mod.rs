@@ -35,7 +35,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use headrace_wire::{
-    Cancel, DecodeError, Goodbye, GoodbyeReason, Hello, Message, Outcome, Put, Results, Submit, U32s, Want, citations,
+    Cancel, DecodeError, Goodbye, GoodbyeReason, Hello, Lack, Message, Outcome, Put, Results, Submit, U32s, Want,
+    Withdraw, citations,
 };
 use rustc_hash::FxHashMap;
 
@@ -213,6 +214,16 @@ impl Client {
     /// Asks for a segment with room for a block of so many bytes.
     pub fn want(&mut self, bytes: u64) {
         self.send(&Message::Want(Want { bytes }));
+    }
+
+    /// Says that a segment of others has not come.
+    pub fn lack(&mut self, segment: u32) {
+        self.send(&Message::Lack(Lack { segment }));
+    }
+
+    /// Takes back the last wish, for so many bytes. The answer comes all the same.
+    pub fn withdraw(&mut self, bytes: u64) {
+        self.send(&Message::Withdraw(Withdraw { bytes }));
     }
 
     /// Cancels tasks of a run, with all that depend on them. The endings arrive as results.

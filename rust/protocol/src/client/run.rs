@@ -1,6 +1,6 @@
 //! The table of one run: dense columns over its tasks, and the frames that they point into.
 
-use headrace_wire::{Moved, Outcome, Results};
+use headrace_wire::{BlobsBuf, Message, Moved, Outcome, Results};
 
 use super::ending::{Ending, offset_in};
 use super::{ProtocolError, SharedFrame};
@@ -71,7 +71,14 @@ pub(super) struct Run {
 struct HeldFrame {
     frame: Option<SharedFrame>,
     endings: u32,
+    /// Bytes of these endings.
+    bytes: u32,
 }
+
+/// What a frame may keep alive beyond four times what its endings need: the fields of one with nothing else in it.
+const SPARE_BYTES_MAX: usize = 256;
+/// Bytes of the columns for each ending in a frame.
+const COLUMN_BYTES: usize = 8;
 
 impl Run {
     pub(super) fn new(tasks: u32) -> Self {
@@ -101,12 +108,14 @@ impl Run {
         let known = self.arrivals.len();
         let name = self.frames.len() as u32 + 1;
         let mut offset = offset_in(frame, results.values.bytes) as u32;
+        let mut bytes = 0;
         self.arrivals.reserve(results.index.len());
         for ((index, len), &outcome) in results.index.iter().zip(results.values.lens.iter()).zip(results.outcome) {
             let task = index as usize;
             if self.frame_of[task] == PENDING {
                 (self.frame_of[task], self.offset[task], self.len[task]) = (name, offset, len);
                 self.outcome[task] = outcome;
+                bytes += len;
                 self.arrivals.push(index);
                 self.progress.note_ending(known_outcome(outcome));
             }
@@ -114,7 +123,7 @@ impl Run {
         }
         let endings = self.arrivals.len() - known;
         if endings > 0 {
-            self.frames.push(HeldFrame { frame: Some(SharedFrame::clone(frame)), endings: endings as u32 });
+            self.frames.push(HeldFrame { frame: Some(SharedFrame::clone(frame)), endings: endings as u32, bytes });
         }
         Ok(results.index.len() - endings)
     }
@@ -122,22 +131,28 @@ impl Run {
     /// Enters other encodings of results that nobody has taken yet.
     pub(super) fn handle_moved(&mut self, frame: &SharedFrame, moved: &Moved<'_>) {
         let name = self.frames.len() as u32 + 1;
-        self.frames.push(HeldFrame { frame: Some(SharedFrame::clone(frame)), endings: 0 });
+        self.frames.push(HeldFrame { frame: Some(SharedFrame::clone(frame)), endings: 0, bytes: 0 });
         let mut offset = offset_in(frame, moved.values.bytes) as u32;
         for (index, len) in moved.index.iter().zip(moved.values.lens.iter()) {
             let task = index as usize;
             let old = self.frame_of.get(task).copied().unwrap_or(PENDING);
             if !matches!(old, PENDING | TAKEN) && self.outcome[task] == Outcome::Done as u8 {
+                let old_len = std::mem::replace(&mut self.len[task], len);
+                (self.frame_of[task], self.offset[task]) = (name, offset);
+                let held = &mut self.frames[name as usize - 1];
+                (held.endings, held.bytes) = (held.endings + 1, held.bytes + len);
+                let left = &mut self.frames[old as usize - 1];
+                (left.endings, left.bytes) = (left.endings - 1, left.bytes - old_len);
                 if old != name {
-                    self.forget_in(old);
-                    self.frames[name as usize - 1].endings += 1;
+                    self.settle(old);
                 }
-                (self.frame_of[task], self.offset[task], self.len[task]) = (name, offset, len);
             }
             offset += len;
         }
         if self.frames[name as usize - 1].endings == 0 {
             self.frames.pop();
+        } else {
+            self.settle(name);
         }
     }
 
@@ -164,17 +179,53 @@ impl Run {
     pub(super) fn take(&mut self, index: u32) -> Option<Ending> {
         let ending = self.peek(index)?;
         let name = std::mem::replace(&mut self.frame_of[index as usize], TAKEN);
-        self.forget_in(name);
+        let held = &mut self.frames[name as usize - 1];
+        (held.endings, held.bytes) = (held.endings - 1, held.bytes - self.len[index as usize]);
+        self.settle(name);
         Some(ending)
     }
 
-    /// One ending less lies in a frame.
-    fn forget_in(&mut self, name: u32) {
+    /// A frame has fewer endings than before. It goes with the last; and before, if the rest is a small part of it: that gets a
+    /// frame of its own.
+    fn settle(&mut self, name: u32) {
         let held = &mut self.frames[name as usize - 1];
-        held.endings -= 1;
-        if held.endings == 0 {
-            held.frame = None;
+        let needed = held.bytes as usize + COLUMN_BYTES * held.endings as usize;
+        match &held.frame {
+            _ if held.endings == 0 => held.frame = None,
+            Some(frame) if frame.len() > 4 * needed + SPARE_BYTES_MAX => self.compact(name),
+            Some(_) | None => {}
         }
+    }
+
+    /// Copies the endings that lie in a frame to a new one.
+    #[cold]
+    fn compact(&mut self, name: u32) {
+        let Some(frame) = self.frames[name as usize - 1].frame.clone() else { return };
+        let index = match Message::decode(&frame) {
+            Ok(Message::Results(results)) => results.index,
+            Ok(Message::Moved(moved)) => moved.index,
+            _ => unreachable!("only frames of results are held"),
+        };
+        // A frame may name a task twice, or one that is none.
+        let is_here = |index: &u32| self.frame_of.get(*index as usize) == Some(&name);
+        let mut left: Vec<u32> = index.iter().filter(is_here).collect();
+        left.sort_unstable();
+        left.dedup();
+        let mut values = BlobsBuf::default();
+        for &index in &left {
+            let start = self.offset[index as usize] as usize;
+            values.push(&frame[start..start + self.len[index as usize] as usize]);
+        }
+        let mut compact = Vec::new();
+        let moved = Moved { run: 0, index: (&left).into(), values: values.as_blobs() };
+        Message::Moved(moved).encode(&mut compact);
+        let Ok(Message::Moved(moved)) = Message::decode(&compact) else { unreachable!("it was just written") };
+        let mut offset = offset_in(&compact, moved.values.bytes) as u32;
+        for &index in &left {
+            self.offset[index as usize] = offset;
+            offset += self.len[index as usize];
+        }
+        self.frames[name as usize - 1].frame = Some(SharedFrame::new(compact));
     }
 }
 

@@ -21,18 +21,18 @@
 //! takes, and those that Python sees count alike. What a report cites is on its way before it says that a block was let go.
 
 mod lease;
+mod memory;
 mod report;
 #[cfg(test)]
 mod tests;
 mod value;
 
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::sync::Arc;
 
 use headrace_wire::{
     DecodeError, Goodbye, GoodbyeReason, Heartbeat, Hello, LEASE_HOLD, LEASE_REPORT, Lease, Message, Overdue,
-    PROTOCOL_VERSION, Recall, Revoke, Role, U32s, Verdict, Want, Welcome, cites,
+    PROTOCOL_VERSION, Recall, Revoke, Role, U32s, Verdict, Welcome, cites,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -41,7 +41,7 @@ pub use self::lease::Start;
 use self::report::Reporting;
 pub use self::value::Value;
 use self::value::Values;
-use crate::store::{Blocks, return_of};
+use crate::store::Blocks;
 
 /// The largest result that any worker reports, whatever WELCOME allows: half of the largest frame, so that the report
 /// around it always fits.
@@ -300,37 +300,6 @@ impl Worker {
         Some(running)
     }
 
-    /// Blocks of shared memory as this process sees them. After references were dropped there, ask [`Worker::flush_due`].
-    pub fn with_blocks<T>(&mut self, look: impl FnOnce(&mut Blocks) -> T) -> T {
-        let answer = look(&mut self.blocks);
-        self.flush_due |= self.blocks.has_released();
-        answer
-    }
-
-    /// How urgent it is to look for garbage that keeps shared memory: see [`Blocks::garbage_due`].
-    #[must_use]
-    #[inline]
-    pub fn garbage_due(&self) -> u8 {
-        self.blocks.garbage_due()
-    }
-
-    /// Garbage was looked for with this urgency, after [`Worker::garbage_due`].
-    pub fn note_collected(&mut self, urgency: u8) {
-        let outbox = &mut self.outbox;
-        self.blocks.note_collected(urgency, |message| outbox.push_back(encoded(message)));
-    }
-
-    /// Gives back a segment that was granted and could not be used.
-    pub fn return_segment(&mut self, segment: u32) {
-        self.post(&return_of(&[segment]));
-    }
-
-    /// Asks for a segment with room for a block of so many bytes. What has ended is told first: it may make room.
-    pub fn want(&mut self, bytes: u64, now_ns: u64) {
-        self.flush(now_ns);
-        self.post(&Message::Want(Want { bytes }));
-    }
-
     /// Whether a report should leave without waiting for more: the leases of a frame are done, an answer is due, or
     /// the values are many bytes.
     #[must_use]
@@ -348,11 +317,6 @@ impl Worker {
         }
         let outbox = &mut self.outbox;
         self.blocks.tell_released(|message| outbox.push_back(encoded(message)));
-    }
-
-    /// The next pages of an own segment to punch, before the frames that follow are sent.
-    pub fn poll_punch(&mut self) -> Option<(u32, Range<u64>)> {
-        self.blocks.poll_punch()
     }
 
     /// The next frame for the broker.

@@ -3,7 +3,7 @@
 use crate::story::{CLIENT, Got, Said, Story};
 use headrace_protocol::broker::{Exit, PeerId, SegmentNews};
 use headrace_wire::{
-    Citation, GiveBack, Goodbye, GoodbyeReason, Message, Put, Released, Verdict, Want, write_citations,
+    Citation, GiveBack, Goodbye, GoodbyeReason, Lack, Message, Put, Released, Verdict, Want, Withdraw, write_citations,
 };
 
 fn want(story: &mut Story, peer: PeerId, bytes: u64) -> Vec<Said> {
@@ -82,6 +82,26 @@ fn a_wish_is_granted_within_the_budget_and_refused_beyond_it() {
 }
 
 #[test]
+fn a_wish_that_is_taken_back_is_answered_at_once_and_lets_others_pass() {
+    let mut story = Story::with_store(2, 1 << 20);
+    granted(&mut story, None, 900_000);
+    let [first, second] = [story.peer(0), story.peer(1)];
+    assert_eq!(want(&mut story, first, 500_000), [Said::GiveBack { peer: CLIENT }]);
+    assert_eq!(want(&mut story, second, 40_000), [], "first come, first served");
+    story.send(first, &Message::Withdraw(Withdraw { bytes: 500_000 }));
+    let said = story.turn();
+    let [
+        Said::Segment { worker: Some(0), news: SegmentNews::Refused { .. } },
+        Said::Segment { worker: Some(1), news: SegmentNews::Granted { .. } },
+    ] = &said[..]
+    else {
+        panic!("{said:?}")
+    };
+    story.send(second, &Message::Withdraw(Withdraw { bytes: 40_000 }));
+    assert_eq!(story.turn(), [], "it has been answered");
+}
+
+#[test]
 fn a_client_that_does_not_listen_keeps_nobody_waiting_for_long() {
     let mut story = Story::with_store(1, 1 << 20);
     granted(&mut story, None, 1_000_000);
@@ -120,6 +140,21 @@ fn an_answer_to_an_earlier_question_does_not_say_that_nothing_is_left() {
     );
     let said = story.turn();
     assert!(matches!(said.last(), Some(Said::Segment { worker: None, news: SegmentNews::Granted { .. } })), "{said:?}");
+}
+
+#[test]
+fn a_segment_that_did_not_come_is_sent_again_to_whom_it_was_sent() {
+    let mut story = Story::new(2);
+    let (segment, bytes) = granted(&mut story, Some(0), 4_096);
+    let [owner, holder] = [story.peer(0), story.peer(1)];
+    story.send(holder, &Message::Lack(Lack { segment }));
+    assert_eq!(story.turn(), [], "it was not told of it");
+    hand_over(&mut story, segment);
+    for (peer, segment) in [(holder, segment), (owner, segment), (holder, segment + 1)] {
+        story.send(peer, &Message::Lack(Lack { segment }));
+    }
+    let news = SegmentNews::Shared { segment, bytes };
+    assert_eq!(story.turn(), [Said::Segment { worker: Some(1), news }]);
 }
 
 #[test]

@@ -4,9 +4,9 @@ use super::Siege;
 use super::script::Script;
 use headrace_protocol::broker::PeerId;
 use headrace_wire::{
-    ANY_WORKER, BLOCK_ALIGN, BlobsBuf, Cancel, Citation, EXTERNAL, GiveBack, Goodbye, Heartbeat, Hello, Hold, Lease,
-    Message, Overdue, PROTOCOL_VERSION, Policy, Put, Query, Recall, Released, Report, Results, Role, SUBMIT_MORE,
-    State, Submit, Want, Welcome, Why, write_citations,
+    ANY_WORKER, BLOCK_ALIGN, BlobsBuf, Cancel, Citation, EXTERNAL, GiveBack, Goodbye, Heartbeat, Hello, Hold, Lack,
+    Lease, Message, Overdue, PROTOCOL_VERSION, Policy, Put, Query, Recall, Released, Report, Results, Role,
+    SUBMIT_MORE, State, Submit, Want, Welcome, Why, Withdraw, write_citations,
 };
 
 /// Beyond it a broker does not keep a value without looking at its budget.
@@ -46,7 +46,11 @@ impl Siege {
             }
             13 => {
                 let bytes = [1, 5_000, 1 << 20, u64::from(script.number()) << 32][script.below(4)];
-                Message::Want(Want { bytes }).encode(&mut frame);
+                match script.below(8) {
+                    0 => Message::Withdraw(Withdraw { bytes }).encode(&mut frame),
+                    1 => Message::Lack(Lack { segment: script.number() }).encode(&mut frame),
+                    _ => Message::Want(Want { bytes }).encode(&mut frame),
+                }
             }
             14 => {
                 let (segment, offset): (Vec<u32>, Vec<u32>) =

@@ -23,6 +23,8 @@ pub(crate) fn samples() -> Vec<(&'static str, Message<'static>)> {
         ("forget", Message::Forget(Forget { dead: words(&[5, 6, 7]) })),
         ("put", Message::Put(Put { index: 3, value: b"\x03\x07" })),
         ("want", Message::Want(Want { bytes: 200_000_000 })),
+        ("withdraw", Message::Withdraw(Withdraw { bytes: 200_000_000 })),
+        ("lack", Message::Lack(Lack { segment: 9 })),
         (
             "release",
             Message::Release(Release { segment: words(&[1, 2]), offset: words(&[0, 4096]), citations: words(&[1, 3]) }),

@@ -38,6 +38,8 @@ pub(crate) fn message() -> BoxedStrategy<Message<'static>> {
         column(0..70).prop_map(|dead| Message::Forget(Forget { dead })),
         (any::<u32>(), bytes(0..300)).prop_map(|(index, value)| Message::Put(Put { index, value })),
         any::<u64>().prop_map(|bytes| Message::Want(Want { bytes })),
+        any::<u64>().prop_map(|bytes| Message::Withdraw(Withdraw { bytes })),
+        any::<u32>().prop_map(|segment| Message::Lack(Lack { segment })),
         (0..9_usize)
             .prop_flat_map(|blocks| (column(blocks), column(blocks), column(blocks)))
             .prop_map(|(segment, offset, citations)| Message::Release(Release { segment, offset, citations })),

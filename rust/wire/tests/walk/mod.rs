@@ -48,6 +48,8 @@ pub(crate) fn walk(message: &Message<'_>) -> u64 {
         Message::Forget(forget) => forget.dead.sum(),
         Message::Put(put) => u64::from(put.index) + put.value.len() as u64,
         Message::Want(want) => want.bytes,
+        Message::Withdraw(withdraw) => withdraw.bytes,
+        Message::Lack(lack) => lack.segment.into(),
         Message::Release(release) => (0..release.segment.len())
             .map(|at| u64::from(release.offset.at(at)) + u64::from(release.citations.at(at)))
             .sum(),
