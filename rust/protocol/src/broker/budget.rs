@@ -37,8 +37,10 @@ const INLINE_SLACKS_A_BUDGET: u64 = 16;
 const INLINE_PAUSE_NS: u64 = 50_000_000;
 /// Wishes for memory that a peer may have open: one for each thread that waits.
 const WANTS_MAX: usize = 1_024;
-/// How long unused segments stay warm, in steps of a heartbeat.
+/// How long unused memory stays warm, in steps of a heartbeat; and how much of it stays so longer, while some is in use.
 const WARM_NS: u64 = 5_000_000_000;
+const WARM_BYTES_MAX: u64 = 1 << 30;
+const WARMS_A_BUDGET: u64 = 10;
 /// How many results an error and the statistics name.
 const LARGEST_NAMED: usize = 3;
 
@@ -332,13 +334,26 @@ impl Broker {
         self.serve_wants(now_ns);
     }
 
-    /// Has unused segments returned once shared memory has rested for a while; warm ones are for those who come soon.
+    /// Has memory returned that nobody uses: what is warm is for those who come soon. While some is in use, only what is beyond
+    /// a limit goes, and was not needed for a while at any moment; after a rest everything does, whenever it was freed.
     pub(super) fn cool_store(&mut self, now_ns: u64) {
-        if self.store.used {
-            self.store.used = false;
-            self.store.cool_ns = now_ns + WARM_NS;
-        } else if self.store.granted > 0 && now_ns >= self.store.cool_ns && self.store.asked.is_empty() {
-            self.store.cool_ns = u64::MAX;
+        let store = &mut self.store;
+        if std::mem::take(&mut store.used) {
+            store.cool_ns = now_ns + WARM_NS;
+        }
+        let (mut unneeded, mut kept_warm) = (0, WARM_BYTES_MAX.min(store.limit / WARMS_A_BUDGET));
+        if now_ns >= store.window_ns {
+            // The first one has only begun.
+            unneeded = if store.window_ns > 0 { store.granted.saturating_sub(store.live_peak) } else { 0 };
+            (store.window_ns, store.live_peak) = (now_ns + WARM_NS, store.live_bytes);
+        }
+        if now_ns >= store.cool_ns {
+            (unneeded, kept_warm) = (store.granted.saturating_sub(store.live_bytes), 0);
+        }
+        // What somebody sees that is dead cannot go, however often its owner is asked.
+        let may_ask = store.asked.is_empty() && store.wants.is_empty();
+        if may_ask && unneeded > kept_warm && unneeded > kept_warm + store.dead_bytes() {
+            store.cool_ns = now_ns + WARM_NS;
             self.ask_for_segments(0);
         }
     }

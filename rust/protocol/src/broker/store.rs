@@ -32,9 +32,12 @@ pub(super) struct Store {
     pub(super) freed: bool,
     /// Who was asked to return what it does not use and has not answered, once for each question.
     pub(super) asked: Vec<PeerId>,
-    /// Whether a value or a wish came since the last look of [`Broker::cool_store`], and when unused segments go.
+    /// Whether a value or a wish came since the last look of [`Broker::cool_store`], and when memory that is not used goes.
     pub(super) used: bool,
     pub(super) cool_ns: u64,
+    /// The most that `live_bytes` was since the last time of looks for too much warm memory, and when the next one is.
+    pub(super) live_peak: u64,
+    pub(super) window_ns: u64,
     /// When it is worth while to look for inline results that can move.
     pub(super) inline_due_ns: u64,
     /// Counts uses of blocks, in place of a clock.
@@ -191,6 +194,7 @@ impl Store {
         block.live += 1;
         if block.live == 1 && id.0 < FILE_SEGMENTS {
             self.live_bytes += block.bytes;
+            self.live_peak = self.live_peak.max(self.live_bytes);
         }
     }
 

@@ -337,5 +337,55 @@ fn unused_segments_go_back_after_a_rest() {
         asked += story.turn().iter().filter(|said| **said == Said::Cool { peer }).count();
         story.send(peer, &Message::Heartbeat(headrace_wire::Heartbeat::default()));
     }
-    assert_eq!(asked, 1);
+    assert_eq!(asked, 1, "it does not answer");
+}
+
+/// Passes so many seconds, in each of which a worker answers what it is asked, after `each`. When it was asked to cool.
+fn seconds_of_cooling(story: &mut Story, seconds: u64, mut each: impl FnMut(&mut Story)) -> Vec<u64> {
+    let peer = story.peer(0);
+    let mut asked = Vec::new();
+    for second in 0..seconds {
+        each(story);
+        story.pass_ns(1_000_000_000);
+        if story.turn().contains(&Said::Cool { peer }) {
+            asked.push(second);
+            story.send(peer, &Message::GiveBack(GiveBack::default()));
+        }
+        story.send(peer, &Message::Heartbeat(headrace_wire::Heartbeat::default()));
+    }
+    asked
+}
+
+#[test]
+fn what_is_freed_after_a_rest_goes_back_too() {
+    let mut story = Story::new(1);
+    granted(&mut story, Some(0), 4_096);
+    assert_eq!(seconds_of_cooling(&mut story, 20, |_| {}), [6, 11, 16]);
+}
+
+/// A worker has a segment of 300 MB in a budget of 1 GiB; each second a result comes that cites so much, and goes.
+fn seconds_of_use(bytes: u64) -> Vec<u64> {
+    let mut story = Story::with_store(1, 1 << 30);
+    let (segment, _) = granted(&mut story, Some(0), 300_000_000);
+    let mut run = 0;
+    seconds_of_cooling(&mut story, 20, |story| {
+        run += 1;
+        story.submit(run, &[&[]], &[0]);
+        let [(0, ref leases)] = story.leases()[..] else { panic!("one lease") };
+        let mut value = Vec::new();
+        write_citations(&[Citation { segment, offset: 0, bytes }], &mut value);
+        story.report(0, &[(leases[0], Verdict::Done, &value)]);
+        story.turn();
+        story.hold(run, &[], &[], true);
+        story.turn();
+        let (segment, offset) = ([segment], [0]);
+        let released = Released { segment: segment[..].into(), offset: offset[..].into() };
+        story.send(CLIENT, &Message::Released(released));
+    })
+}
+
+#[test]
+fn memory_beyond_a_limit_goes_back_if_it_is_not_needed_for_a_while() {
+    assert_eq!(seconds_of_use(4_096), [4, 9, 14, 19]);
+    assert_eq!(seconds_of_use(250_000_000), [0; 0], "each time that it was looked at it was free, and yet it is used");
 }
