@@ -90,8 +90,8 @@ class Client:
         env: environment variables for the workers, on top of this process's own.
         store_limit: bytes of memory that results may take together; by default half of what the process's control
             group, or the machine, has.
-        spill_dir: directory for results beyond that; by default TMPDIR or /var/tmp, whichever lies on a disk first. The
-            files have no names and are gone with the client.
+        spill_dir: directory for results beyond that; by default TMPDIR, /var/tmp or /tmp, whichever lies on a disk
+            first. The files have no names and are gone with the client.
         spill_limit: bytes that they may take there; 0 for none. By default half of what is free there now.
         crash_limit: how many workers a task may end, by a crash say, before it fails with `PoisonTask`. It alone is
             counted that was executing; what was beside it runs again.
@@ -406,12 +406,9 @@ def _start(
     offer, environments = offered(resources, limits, workers=workers, processes=mode == "processes", env=env)
     if mode == "processes":
         from headrace.embedded import Embedded
-        from headrace.limits import default_store_limit, spill_place
+        from headrace.limits import checked_bytes, default_store_limit, spill_place
 
-        if store_limit is None:
-            store_limit = default_store_limit()
-        elif not isinstance(store_limit, int) or store_limit <= 0:
-            raise UsageError(f"store_limit takes a number of bytes, not {store_limit!r}")
+        store_limit = default_store_limit() if store_limit is None else checked_bytes("store_limit", store_limit)
         place = spill_place(*spill)
         return Embedded(workers, preload, setup, env, store_limit, place, lives, offer, environments)
     if mode in ("threads", "sync"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from typing import NamedTuple
 
@@ -41,6 +42,20 @@ DEATHS_MAX, TASKS_MAX = 255, (1 << 63) - 1
 
 def _is_count(number: object, most: int) -> bool:
     return isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= most
+
+
+def checked_bytes(name: str, number: object, lowest: int = 1) -> int:
+    """Give this limit in bytes as an int, numpy's integers too, or say what is wrong with it."""
+    try:
+        count = -1 if isinstance(number, bool) else operator.index(number)  # type: ignore[arg-type]
+    except TypeError:
+        count = -1
+    if not lowest <= count <= BYTES_MAX:
+        raise UsageError(f"{name} takes a number of bytes from {lowest} to 2**63 - 1, not {number!r}")
+    return count
+
+
+BYTES_MAX = (1 << 63) - 1
 
 
 def default_store_limit() -> int:
@@ -87,18 +102,22 @@ def group_limits() -> list[int]:
 
 def spill_place(directory: str | os.PathLike[str] | None, limit: int | None) -> tuple[str, int]:
     """Give the directory for results that memory has no room for, and the bytes that they may take there."""
-    if limit is not None and (not isinstance(limit, int) or limit < 0):
-        raise UsageError(f"spill_limit takes a number of bytes, not {limit!r}")
+    if limit is not None:
+        limit = checked_bytes("spill_limit", limit, lowest=0)
     if directory is not None:
-        place = os.fspath(directory)
+        try:
+            place = os.fsdecode(directory)
+        except TypeError:
+            place = ""
         if not _is_usable(place):
-            raise UsageError(f"spill_dir takes a directory that this process may write to, not {place!r}")
+            raise UsageError(f"spill_dir takes a directory that this process may write to, not {directory!r}")
     else:
         candidates = (os.environ.get("TMPDIR"), "/var/tmp", "/tmp")
         usable = (path for path in candidates if path and _is_usable(path) and not _is_memory(path))
         place = next(usable, "")
         if not place:
             return "", 0
+    place = os.path.abspath(place)  # this process may go elsewhere meanwhile
     if limit is None:
         disk = os.statvfs(place)
         limit = disk.f_bavail * disk.f_frsize // 2

@@ -52,21 +52,43 @@ def array_in(allocate: Callable[[int], Buffer], shape: Any, dtype: Any) -> numpy
     item = numpy.dtype(dtype)
     if item.hasobject:
         return numpy.empty(shape, dtype)
-    lengths = [operator.index(length) for length in (shape if isinstance(shape, tuple | list) else (shape,))]
+    lengths = _lengths_of(shape)
     size = math.prod(lengths) * item.itemsize
-    if size <= 0:
-        return numpy.empty(shape, dtype)
-    return numpy.ndarray(lengths, item, memoryview(allocate(size)))
+    if size == 0 or min(lengths, default=0) < 0:
+        return numpy.empty(shape, dtype)  # or an error of numpy's
+    return numpy.ndarray(lengths, item, memoryview(allocate(min(size, _BYTES_MAX))))
+
+
+#: More than any memory has.
+_BYTES_MAX = (1 << 63) - 1
+
+
+def _lengths_of(shape: Any) -> tuple[int, ...]:
+    """Give the lengths of a shape, as numpy reads it: one integer, or anything that yields integers."""
+    try:
+        return (operator.index(shape),)
+    except TypeError:
+        return tuple(map(operator.index, shape))
 
 
 def copy(value: T) -> T:
     """Copy a value that is a read-only view of a result, so that it can be changed.
 
-    As `copy.deepcopy`; arrays and frames in it are writable afterwards. The option `writable` of a task copies less.
+    As `copy.deepcopy`; arrays and frames in it are writable afterwards, and so is a `memoryview` (but none within other
+    objects, which Python cannot copy). The option `writable` of a task copies less.
     """
     from copy import deepcopy
 
-    return deepcopy(value)
+    return _copy_view(value) if type(value) is memoryview else deepcopy(value)  # type: ignore[return-value]
+
+
+def _copy_view(view: memoryview) -> memoryview:
+    """Copy the bytes of a view, which keeps its format and shape where Python can write such items."""
+    copied = memoryview(bytearray(view.tobytes()))
+    try:
+        return copied.cast(view.format, view.shape) if view.nbytes else copied
+    except (TypeError, ValueError):
+        return copied
 
 
 def make_writable(value: T) -> T:

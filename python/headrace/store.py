@@ -26,7 +26,7 @@ from weakref import WeakKeyDictionary
 
 from headrace._core import Segment
 from headrace.errors import ArgumentNotPicklable, ResultLost, StoreFull, UsageError
-from headrace.limits import default_store_limit
+from headrace.limits import checked_bytes, default_store_limit
 from headrace.memory import array_in
 
 if TYPE_CHECKING:
@@ -69,11 +69,7 @@ class Store:
     """
 
     def __init__(self, limit: int | None = None) -> None:
-        if limit is None:
-            limit = default_store_limit()
-        elif not isinstance(limit, int) or limit <= 0:
-            raise UsageError(f"limit takes a number of bytes, not {limit!r}")
-        self._limit = limit
+        self._limit = default_store_limit() if limit is None else checked_bytes("limit", limit)
         self._open = True
         _register()
 

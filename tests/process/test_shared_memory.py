@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -186,6 +187,41 @@ def test_other_arrays_arrive_right(client, make):
         assert array.dtype == expected.dtype
         assert array.shape == expected.shape
         assert np.array_equal(array, expected)
+
+
+SHORT_ARRAYS = {
+    **{f"code {code}": functools.partial(np.arange, 2, dtype=np.dtype(code)) for code in "bBhHiIlLqQefdgFDG"},
+    "booleans": lambda: np.array([True, False]),
+    "Fortran order": lambda: np.asfortranarray(np.arange(12.0).reshape(3, 4)),
+    "0-d": lambda: np.array(3.5),
+    "nothing": lambda: np.empty((3, 0), "i2"),
+    "strided": lambda: np.arange(10.0)[::3],
+    "read-only": lambda: np.broadcast_to(np.arange(1.0), (1,)),
+    "just in a frame": lambda: np.arange((64 << 10) - 64, dtype="u1"),
+    "big-endian": lambda: np.arange(5, dtype=">i4"),
+    "text": lambda: np.array(["a", "bc"]),
+}
+
+
+@pytest.mark.parametrize("name", SHORT_ARRAYS)
+def test_short_arrays_arrive_as_arrays_of_their_reader(client, name):
+    make = SHORT_ARRAYS[name]
+    made, expected = client.call(make), make()
+    for array in (made.result(timeout=TIMEOUT_S), value_of(client, same, made)):
+        assert type(array) is np.ndarray
+        assert array.dtype == expected.dtype
+        assert array.shape == expected.shape
+        assert array.flags.f_contiguous == expected.flags.f_contiguous or name == "strided"
+        assert np.array_equal(array, expected)
+        assert array.flags.writeable
+        array[...] = 0
+
+    def change(array):
+        array[...] = 1
+        return array
+
+    assert np.array_equal(value_of(client, change, made), np.ones_like(expected))
+    assert np.array_equal(value_of(client, same, made), expected), "nobody else has seen it"
 
 
 def test_a_part_with_gaps_takes_the_memory_of_the_part(own_client):
@@ -391,6 +427,12 @@ def test_shapes_are_those_of_numpy(client, shape):
 
 def test_a_numpy_integer_is_a_shape(client):
     assert value_of(client, lambda: hr.empty(np.int64(5)).shape) == (5,)
+
+
+@pytest.mark.parametrize("shape", [2**62, (2**31, 2**31), 10**20, (2**40, 2**40)])
+def test_more_than_any_memory_has_is_refused(client, shape):
+    with pytest.raises(hr.StoreFull):
+        value_of(client, hr.empty, shape)
 
 
 def test_an_array_made_in_place_may_be_dropped(own_client):
@@ -1084,3 +1126,27 @@ def test_an_interrupt_ends_a_wait_of_the_client_for_memory():
         """
     )
     assert script.stdout == "True\nTrue\nTrue\n", script.stderr
+
+
+class Signal:
+    """Says when it is pickled, which comes before memory is asked for."""
+
+    def __init__(self):
+        self.is_pickled = threading.Event()
+
+    def __reduce__(self):
+        self.is_pickled.set()
+        return str, ()
+
+
+def test_a_wait_for_memory_ends_with_its_client(tmp_path):
+    client = hr.Client(workers=1, store_limit=64 * MIB, spill_limit=0, grace_s=0)
+    view, signal = value_of(client, filled_in_place, 1.0, 6 * MIB), Signal()
+    client.call(wait_for, tmp_path / "gate")  # so that the broker lets the wish wait
+    with ThreadPoolExecutor(1) as pool:
+        put = pool.submit(client.put, [signal, np.ones(6 * MIB)])
+        assert signal.is_pickled.wait(TIMEOUT_S)
+        client.close(wait=False, cancel=True)
+        with pytest.raises(hr.BrokerLost, match="the client was closed, or its broker is gone, while a value waited"):
+            put.result(timeout=TIMEOUT_S)
+    assert view[0] == 1.0

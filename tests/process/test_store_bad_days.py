@@ -80,7 +80,7 @@ def goes_on(client):
 @pytest.mark.parametrize(
     ("spill_limit", "reason"),
     [
-        (0, "spill_limit is 0"),
+        (0, "spill_limit is 0, or no spill_dir lies on a disk"),
         (4096, "no further ones can move to disk"),
         (9 * MIB, "no further ones can move to disk"),
     ],

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import headrace as hr
 from headrace import limits
 from headrace.errors import UsageError
 
@@ -132,14 +133,34 @@ def test_memory_that_looks_like_a_disk_is_known():
         assert limits._is_memory(path) == (kinds[path] in ("tmpfs", "ramfs"))
 
 
-@pytest.mark.parametrize("limit", [-1, 1.5, "1 GB"])
+@pytest.mark.parametrize("limit", [-1, 1.5, "1 GB", True, 2**63, 2**64])
 def test_a_limit_that_is_none_is_refused(limit):
     with pytest.raises(UsageError, match="spill_limit"):
         limits.spill_place(None, limit)
+    with pytest.raises(UsageError, match=f"store_limit takes a number of bytes from 1 to 2\\*\\*63 - 1, not {limit!r}"):
+        hr.Client(store_limit=limit)
+
+
+def test_whatever_is_an_integer_is_a_limit():
+    np = pytest.importorskip("numpy")
+    assert limits.checked_bytes("limit", np.int64(5)) == 5
+    assert type(limits.checked_bytes("limit", np.int64(5))) is int
+
+
+def test_a_directory_stays_where_it_was_when_the_process_goes_elsewhere(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path)
+    here = (str(tmp_path / "here"), 7)
+    assert (
+        limits.spill_place("here", 7) == limits.spill_place(b"here", 7) == limits.spill_place(Path("here"), 7) == here
+    )
+    monkeypatch.setenv("TMPDIR", "here")
+    monkeypatch.setattr(limits, "_is_memory", lambda path: False)
+    assert limits.spill_place(None, 7) == here
 
 
 def test_a_directory_that_is_none_is_refused(tmp_path):
     (tmp_path / "file").touch()
-    for place in (tmp_path / "file", tmp_path / "missing"):
+    for place in (tmp_path / "file", tmp_path / "missing", 5, "", b"\0"):
         with pytest.raises(UsageError, match="spill_dir"):
             limits.spill_place(place, None)

@@ -38,7 +38,7 @@ def allocated(monkeypatch):
     return sizes
 
 
-@pytest.mark.parametrize("shape", [5, (), (2, 3), [2, 3], (300, 400), (np.int64(3), 4)])
+@pytest.mark.parametrize("shape", [5, (), (2, 3), [2, 3], (300, 400), (np.int64(3), 4), np.array([2, 3]), range(2, 4)])
 @pytest.mark.parametrize("dtype", [float, "u1", "M8[ns]", "?", [("a", "i4"), ("b", "S3")]])
 def test_in_a_worker_the_bytes_are_allocated(allocated, shape, dtype):
     array, expected = hr.empty(shape, dtype), np.empty(shape, dtype)
@@ -59,7 +59,14 @@ def test_in_a_worker_what_has_no_bytes_to_share_is_that_of_numpy(allocated, shap
 
 
 @pytest.mark.parametrize(
-    ("shape", "error"), [(-1, ValueError), ((3, -1), ValueError), ((-1, -5), ValueError), ((2.0,), TypeError)]
+    ("shape", "error"),
+    [
+        (-1, ValueError),
+        ((3, -1), ValueError),
+        ((-1, -5), ValueError),
+        ((2.0,), TypeError),
+        ("3", TypeError),
+    ],
 )
 def test_in_a_worker_bad_shapes_are_refused_as_by_numpy(allocated, shape, error):
     with pytest.raises(error):
@@ -106,3 +113,20 @@ def test_a_copy_keeps_order_type_and_what_is_one():
     assert first.flags.f_contiguous
     assert type(hr.copy(np.ma.masked_array([1, 2], [0, 1]))) is np.ma.MaskedArray
     assert hr.copy(7) == 7
+
+
+@pytest.mark.parametrize(("items", "shape"), [("B", (24,)), ("d", (3,)), ("B", (2, 3, 4)), ("?", (24,))])
+def test_a_copy_of_a_memoryview_can_be_written_to(items, shape):
+    view = memoryview(bytes(24)).cast(items, shape)
+    copied = hr.copy(view)
+    assert not copied.readonly
+    assert copied.tobytes() == view.tobytes()
+    assert (copied.format, copied.shape) == (items, shape)
+    copied.cast("B")[0] = 1
+    assert view.tobytes() == bytes(24)
+    assert hr.copy(memoryview(b"")).nbytes == 0
+
+
+def test_a_copy_of_a_view_with_foreign_items_has_their_bytes():
+    view = memoryview(np.arange(3, dtype=">i4")[::2])
+    assert hr.copy(view).tobytes() == view.tobytes()

@@ -173,7 +173,7 @@ def test_a_segment_is_bytes(shared):
 # -- the budget --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("limit", [0, -1, 1.5, "1 GiB"])
+@pytest.mark.parametrize("limit", [0, -1, 1.5, "1 GiB", True, 2**64])
 def test_a_bad_limit_is_refused(limit):
     with pytest.raises(hr.UsageError, match="limit takes a number of bytes"):
         store.Store(limit)

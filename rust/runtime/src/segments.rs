@@ -50,6 +50,8 @@ pub enum Answer {
         /// Why.
         text: String,
     },
+    /// There will be none: the session has ended.
+    Closed,
     /// There is no room, and why.
     Refused(String),
 }
@@ -148,7 +150,7 @@ impl Segments {
         let (mut state, _) =
             self.changed.wait_timeout_while(state, timeout, none).unwrap_or_else(PoisonError::into_inner);
         let closed = state.closed;
-        state.answers.pop_front().or_else(|| closed.then(|| Answer::Refused("the broker is gone".to_owned())))
+        state.answers.pop_front().or_else(|| closed.then_some(Answer::Closed))
     }
 
     /// The segment that has all of these bytes of this process's memory, and where they start in it.
@@ -289,6 +291,6 @@ mod tests {
         assert_eq!(segments.find(start + 100, 50), None);
         assert_eq!(segments.map(3, Duration::ZERO).unwrap_err(), Missing::NotHere);
         segments.close();
-        assert_eq!(segments.answer(Duration::from_secs(9)), Some(Answer::Refused("the broker is gone".to_owned())));
+        assert_eq!(segments.answer(Duration::from_secs(9)), Some(Answer::Closed));
     }
 }

@@ -1,7 +1,7 @@
 //! Arrays of numpy whose items are plain numbers, which need no pickle: that would take more time than everything else that
 //! is done for an array that is passed on.
 //!
-//! Behind the piece with its bytes stand one byte for the type of the items, as numpy's one-letter codes have it; one for the
+//! Behind its bytes, or the piece that has them, stand one byte for the type of the items, as numpy's one-letter codes have it; one for the
 //! order, `C` or `F`; one for the number of dimensions, and a u64 for each.
 use pyo3::exceptions::PyBufferError;
 use pyo3::intern;
@@ -51,17 +51,17 @@ impl PlainArray {
     }
 
     /// Appends what its bytes do not tell.
-    pub(super) fn write(&self, out: &mut Vec<u8>) {
+    pub(super) fn describe(&self, out: &mut Vec<u8>) {
         let shape = self.items.shape();
         out.extend_from_slice(&[self.code, self.order as u8, shape.len() as u8]);
         shape.iter().for_each(|length| out.extend_from_slice(&(*length as u64).to_le_bytes()));
     }
 }
 
-/// The array with these bytes; `None` if it is damaged.
+/// The array on these bytes; `None` if it is damaged.
 pub(super) fn read_array<'py>(
     py: Python<'py>,
-    bytes: Py<PyAny>,
+    bytes: &Bound<'py, PyAny>,
     described: &[u8],
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
     let [code, order, dimensions, lengths @ ..] = described else { return Ok(None) };

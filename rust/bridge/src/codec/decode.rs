@@ -3,9 +3,10 @@ use std::sync::Arc;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
+use pyo3::types::{PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 use smallvec::SmallVec;
 
+use super::array::read_array;
 use super::pickle::{loads, loads_with};
 use super::shared::decode_shared;
 use super::*;
@@ -244,6 +245,11 @@ impl<'a> Reader<'a> {
                 let cited = self.cited(sources)?;
                 let pickle = self.value(py, sources, depth + 1)?;
                 loads_with(&pickle, Some(&buffers), cited)?
+            }
+            ARRAY => {
+                let bytes = PyByteArray::new(py, self.blob()?).into_any();
+                let described = std::mem::take(&mut self.bytes);
+                read_array(py, &bytes, described)?.ok_or_else(|| damaged("an array without a type or shape"))?
             }
             _ => return Err(damaged("an unknown tag")),
         })

@@ -6,9 +6,10 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 use smallvec::SmallVec;
 
+use super::array::PlainArray;
 use super::large::{LARGE_BYTES_MIN, large_atom, large_pickle};
 use super::pickle::{Pickled, as_external, dumps_citing, dumps_plain};
-use super::shared::{encode_long_atom, encode_pickle};
+use super::shared::{encode_array, encode_long_atom, encode_pickle};
 use super::*;
 use crate::inline_limit::{INLINE_BYTES_MAX, NO_LIMIT};
 use crate::memory::Memory;
@@ -53,9 +54,19 @@ fn encode_compound(value: &Bound<'_, PyAny>, memory: Option<&Arc<Memory>>, out: 
         return Ok(());
     }
     out.truncate(mark);
-    match memory {
-        Some(memory) => encode_pickle(value, memory, out),
-        None => put_pickle(&dumps_plain(value)?, out),
+    let array = PlainArray::of(value)?;
+    match (memory, array) {
+        (Some(memory), Some(array)) if array.bytes().len() > inline_bytes_max => {
+            encode_array(value.py(), &array, memory, out)
+        }
+        (_, Some(array)) => {
+            out.push(ARRAY);
+            put_blob(array.bytes(), out)?;
+            array.describe(out);
+            Ok(())
+        }
+        (Some(memory), None) => encode_pickle(value, memory, out),
+        (None, None) => put_pickle(&dumps_plain(value)?, out),
     }
 }
 

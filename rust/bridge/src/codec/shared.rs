@@ -46,19 +46,26 @@ pub(super) fn encode_long_atom(value: &Bound<'_, PyAny>, memory: &Arc<Memory>, o
     Ok(())
 }
 
+/// Appends the encoding of a long array, with its items in shared memory, with a reference to the block that it cites.
+pub(super) fn encode_array(
+    py: Python<'_>,
+    array: &PlainArray,
+    memory: &Arc<Memory>,
+    out: &mut Vec<u8>,
+) -> PyResult<()> {
+    let mut writer = Writer::default();
+    let pieces = writer.place(py, memory, [array.bytes()].into_iter())?;
+    write_citations(&writer.cited, out);
+    out.push(KIND_ARRAY);
+    pieces.into_iter().for_each(|piece| piece.write(out));
+    array.describe(out);
+    Ok(())
+}
+
 /// Appends the pickle of a value. Where that is long, its large parts lie in shared memory, and the encoding has a reference to
 /// each block that it cites.
 pub(super) fn encode_pickle(value: &Bound<'_, PyAny>, memory: &Arc<Memory>, out: &mut Vec<u8>) -> PyResult<()> {
     let (py, inline_bytes_max) = (value.py(), memory.inline_bytes_max);
-    if let Some(array) = PlainArray::of(value)?.filter(|array| array.bytes().len() > inline_bytes_max) {
-        let mut writer = Writer::default();
-        let pieces = writer.place(py, memory, [array.bytes()].into_iter())?;
-        write_citations(&writer.cited, out);
-        out.push(KIND_ARRAY);
-        pieces.into_iter().for_each(|piece| piece.write(out));
-        array.write(out);
-        return Ok(());
-    }
     let (pickle, buffers) = dumps_out_of_band(value, inline_bytes_max)?;
     let views = buffers.iter().map(|buffer| Contiguous::of(&buffer)).collect::<PyResult<Vec<_>>>()?;
     let total = pickle.as_bytes().len() + views.iter().map(|view| view.bytes().len()).sum::<usize>();
@@ -212,7 +219,7 @@ pub(super) fn decode_shared(py: Python<'_>, value: &[u8], memory: &Arc<Memory>) 
             Ok(loads_with_buffers(pickle.bind(py), &buffers)?.unbind())
         }
         KIND_ARRAY => {
-            let array = read_array(py, first.object(py, memory, &cited)?, reader.rest)?;
+            let array = read_array(py, first.object(py, memory, &cited)?.bind(py), reader.rest)?;
             array.map(Bound::unbind).ok_or_else(damaged)
         }
         _ => Err(damaged()),

@@ -78,6 +78,10 @@ impl Memory {
                     self.seat.return_segment(segment);
                     return Err(infra_error(py, "StoreFull", &text));
                 }
+                Answer::Closed => {
+                    let text = "the client was closed, or its broker is gone, while a value waited for shared memory";
+                    return Err(infra_error(py, "BrokerLost", text));
+                }
                 Answer::Refused(_) if !collected => {
                     self.look_for_garbage(py, WANTED_BADLY, &mut collected)?;
                     collected = true;
@@ -133,7 +137,7 @@ impl Memory {
                 self.with_blocks(|blocks| blocks.own(segment, bytes));
             }
             Answer::Unusable { segment, .. } => self.seat.return_segment(segment),
-            Answer::Refused(_) => {}
+            Answer::Refused(_) | Answer::Closed => {}
         }
     }
 

@@ -286,7 +286,7 @@ impl Broker {
         let Disk { limit, granted, ref failure, .. } = self.store.disk;
         match failure {
             Some((text, until_ns)) if now_ns < *until_ns => format!("moving results to disk failed: {text}"),
-            _ if limit == 0 => "none may move to disk: spill_limit is 0".to_owned(),
+            _ if limit == 0 => "none may move to disk: spill_limit is 0, or no spill_dir lies on a disk".to_owned(),
             _ => {
                 let spilled = self.store.statistics().spilled;
                 format!("no further ones can move to disk, where {spilled} bytes lie in files of {granted} of {limit}")
