@@ -82,9 +82,9 @@ def copy(value: T) -> T:
     return _copy_view(value) if type(value) is memoryview else deepcopy(value)  # type: ignore[return-value]
 
 
-def _copy_view(view: memoryview) -> memoryview:
+def _copy_view(view: Any) -> memoryview:
     """Copy the bytes of a view, which keeps its format and shape where Python can write such items."""
-    copied = memoryview(bytearray(view.tobytes()))
+    copied: memoryview = memoryview(bytearray(view.tobytes()))
     try:
         return copied.cast(view.format, view.shape) if view.nbytes else copied
     except (TypeError, ValueError):

@@ -24,6 +24,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
+from headrace import out_of_band
 from headrace._core import Segment
 from headrace.errors import ArgumentNotPicklable, ResultLost, StoreFull, UsageError
 from headrace.limits import checked_bytes, default_store_limit
@@ -273,7 +274,11 @@ def _dump(value: object) -> tuple[bytes, list[PickleBuffer]]:
     """Pickle as `multiprocessing` does, so that classes of `__main__` are what they are; by value what cannot be so."""
     buffers: list[PickleBuffer] = []
     try:
-        return _pickle.dumps(value, 5, buffer_callback=buffers.append), buffers
+        pickle = _pickle.dumps(value, 5, buffer_callback=buffers.append)
+        if len(pickle) > _INLINE_BYTES_MAX and out_of_band.reducers(None):
+            buffers.clear()
+            pickle = out_of_band.dumps(value, 5, buffers.append)
+        return pickle, buffers
     except Exception:
         buffers.clear()
     import cloudpickle

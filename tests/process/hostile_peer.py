@@ -3,8 +3,8 @@
     python tests/process/hostile_peer.py SOCKET SECONDS SEED [NAMES]
 
 NAMES is how many names its connections share; by default each has its own, and now and then one sends a frame of
-100 MiB (libzmq keeps the last frame of a connection whose name another one took). At the end it prints what it has sent, and
-with which words it was sent away.
+100 MiB (libzmq keeps the last frame of a connection whose name another one took). At the end it prints what it has
+sent, and with which words it was sent away.
 """
 
 import collections

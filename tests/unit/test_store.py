@@ -63,7 +63,8 @@ def test_arrays_are_the_same_and_read_only_where_they_pickle_so(shared, dtype, i
     found = shared.put(value).get()
     assert (found.dtype, found.shape) == (value.dtype, value.shape)
     assert np.array_equal(found, value)
-    assert found.flags.writeable == (dtype == "M8[ns]")
+    # A short array of dates is copied within its pickle.
+    assert found.flags.writeable == (dtype == "M8[ns]" and items < 20_000)
 
 
 def test_orders_and_views_stay_what_they_are(shared):

@@ -1,8 +1,8 @@
 //! The budget of memory: who is granted a segment, who waits for one, and what is done when there is no room.
 //!
 //! Results of all kinds count: shared memory that processes own, and inline results in the broker's own. Where room is short,
-//! in this order: owners return what they do not use; cold results move to disk ([`spill`](super::spill)); roots wait for
-//! tasks that let results die; and who still finds no room is told so, with the largest results by name.
+//! in this order: owners return what they do not use; roots wait for tasks that let results die; cold results move to disk
+//! ([`spill`](super::spill)); and who still finds no room is told so, with the largest results by name.
 
 use super::action::SegmentNews;
 use super::ledger::NONE;
