@@ -318,12 +318,12 @@ fn only_who_waits_for_memory_makes_others_look_for_garbage() {
             .into_iter()
             .for_each(|peer| story.send(peer, &Message::Heartbeat(headrace_wire::Heartbeat::default())));
     }
-    let [Said::Press { peer: first }, Said::Press { peer: second }, Said::Segment { .. }, Said::Cool { peer }] =
-        told[..]
+    let [Said::Press { peer: first }, Said::Press { peer: second }, Said::Segment { .. }, ref rest @ ..] = told[..]
     else {
         panic!("{told:?}")
     };
-    assert_eq!((first, second, peer), (owner, holder, owner));
+    assert_eq!((first, second), (owner, holder));
+    assert!(!rest.is_empty() && rest.iter().all(|said| *said == Said::Cool { peer: owner }), "{rest:?}");
 }
 
 #[test]
@@ -360,7 +360,7 @@ fn seconds_of_cooling(story: &mut Story, seconds: u64, mut each: impl FnMut(&mut
 fn what_is_freed_after_a_rest_goes_back_too() {
     let mut story = Story::new(1);
     granted(&mut story, Some(0), 4_096);
-    assert_eq!(seconds_of_cooling(&mut story, 20, |_| {}), [6, 11, 16]);
+    assert_eq!(seconds_of_cooling(&mut story, 20, |_| {}), [5, 10, 15]);
 }
 
 /// A worker has a segment of 300 MB in a budget of 1 GiB; each second a result comes that cites so much, and goes.
@@ -386,6 +386,6 @@ fn seconds_of_use(bytes: u64) -> Vec<u64> {
 
 #[test]
 fn memory_beyond_a_limit_goes_back_if_it_is_not_needed_for_a_while() {
-    assert_eq!(seconds_of_use(4_096), [4, 9, 14, 19]);
+    assert_eq!(seconds_of_use(4_096), [5, 10, 15]);
     assert_eq!(seconds_of_use(250_000_000), [0; 0], "each time that it was looked at it was free, and yet it is used");
 }
