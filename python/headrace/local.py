@@ -59,6 +59,7 @@ class Local:
         check_preparation(preload, setup)
         self.core = ClientCore.local(workers, offer)
         self.thread: threading.Thread | None = None
+        self.owner: Callable[[], Client | None] = lambda: None
         self._count = workers
         self._kernel = Kernel(workers, offer, stand_ins=None if threads else SYNC_DEPTH_MAX)
         # Reentrant, because a finalizer that stops the engine may run wherever memory is allocated.
@@ -152,6 +153,12 @@ class Local:
     def put(self, value: object) -> tuple[int, str]:
         """Make a value a result."""
         return self.call(_give, (value,), {})
+
+    def _client(self) -> Client:
+        client = self.owner()
+        if client is None:
+            raise UsageError("the client of this task is gone")
+        return client
 
     def cancel(self, run: int, indices: list[int] | None) -> None:
         """Cancel tasks of a run with all that depends on them; None: all of them."""
@@ -315,7 +322,9 @@ class Local:
 
     def _attempt(self, task: Attempt) -> tuple[Any, BaseException | None, KeyboardInterrupt | None]:
         """Run a task; give its value, the exception to raise for it, and the interrupt that this was, maybe."""
-        current = Current(task.key, task.attempt, task.failures, self.number(task), lambda: task.is_unwanted)
+        current = Current(
+            task.key, task.attempt, task.failures, self.number(task), lambda: task.is_unwanted, self._client
+        )
         try:
             with running(current):
                 return task.execute(task.inputs), None, None

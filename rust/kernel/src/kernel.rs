@@ -280,6 +280,11 @@ impl Kernel {
         self.board.tasks[task.at()].rank.class
     }
 
+    /// The priority of a task.
+    pub fn priority_of(&self, task: TaskIndex) -> i32 {
+        self.board.tasks[task.at()].rank.priority
+    }
+
     /// The predecessors of a task in the order in which its chunk named them; empty once it cannot run again.
     #[inline]
     pub fn predecessors(&self, task: TaskIndex) -> &[TaskIndex] {

@@ -192,6 +192,7 @@ impl Cluster {
         let config = Config {
             offer: Offer::new([("license".into(), LICENSES)], [("tag".into(), TAGGED)], []),
             workers,
+            spares: 0,
             crash_limit: 200,
             oom_limit: 1,
             tasks_max,

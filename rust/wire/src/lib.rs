@@ -13,6 +13,7 @@ mod error;
 mod memory;
 mod message;
 mod msgpack;
+mod nested;
 mod numbers;
 mod policy;
 mod state;

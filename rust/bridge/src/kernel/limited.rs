@@ -2,7 +2,7 @@
 use std::ops::{Deref, DerefMut};
 
 use headrace_kernel::{ClassId, Kernel as Engine, LeaseRequest, Leased, Oracle, Preference, TaskIndex, WorkerId};
-use headrace_protocol::limits::{Demand, FIRST_OWNER, Group, Limits};
+use headrace_protocol::limits::{Asker, Demand, Group, Limits};
 use headrace_wire::ANY_WORKER;
 use rustc_hash::FxHashMap;
 
@@ -47,7 +47,7 @@ impl Limited {
 
     /// The class of a task that comes to this.
     pub(super) fn enter_class(&mut self, (pin, demand): &(u32, Demand)) -> ClassId {
-        self.limits.enter_class(FIRST_OWNER, *pin, demand.clone())
+        self.limits.enter_class(Asker::FIRST, *pin, demand.clone())
     }
 
     /// The task of this class did not come to be.

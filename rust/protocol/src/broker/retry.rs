@@ -6,6 +6,7 @@
 //! has not ended, or because an input is with the worker of the failed attempt alone. The worker still has it, and is asked
 //! for it; making it again, as for leases that come back for a reason that nobody could foresee, would run tasks twice.
 
+use super::nested::BECAME_CLASS;
 use super::policy::{DEFAULT_POLICY, Policy};
 use super::timers::{Name, Timer};
 use super::{Broker, worker_id};
@@ -14,6 +15,11 @@ use rustc_hash::FxHashMap;
 
 /// Class of parked tasks.
 pub(crate) const PARKED_CLASS: ClassId = ClassId(u32::MAX - 1);
+
+/// Whether tasks of a class are ready and must not be leased: they pause, or have become graphs.
+pub(crate) fn is_parked(class: ClassId) -> bool {
+    class == PARKED_CLASS || class == BECAME_CLASS
+}
 
 /// Who failed, and who waits for inputs of its next attempt.
 #[derive(Debug)]

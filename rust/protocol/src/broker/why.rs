@@ -192,6 +192,9 @@ impl Facts for Known<'_> {
     }
 
     fn worker_wait(&self, worker: u32) -> Option<String> {
+        if self.broker.workers[worker as usize].waits() {
+            return Some(self.broker.awaited_words(worker));
+        }
         self.broker.waits_for_room(worker).then(|| "room in memory for what it makes".to_owned())
     }
 }

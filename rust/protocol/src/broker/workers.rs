@@ -1,7 +1,9 @@
 //! Worker processes as the broker sees them: alive or not, what they hold, what they cost.
 
 use super::action::PeerId;
+use super::nested::Wait;
 use super::payload::PartAside;
+use super::peers::Session;
 use headrace_wire::Verdict;
 use std::collections::VecDeque;
 
@@ -46,6 +48,8 @@ pub(crate) enum Life {
     },
     /// It is not started again.
     Retired,
+    /// It has no process, and needs none for now: it may stand in for others.
+    Spare,
 }
 
 /// The process that takes a worker's place once that has left.
@@ -162,6 +166,14 @@ pub(crate) struct Worker {
     stderr: VecDeque<u8>,
     /// What it said as it left; mostly it has written the same to standard error.
     pub(crate) farewell: String,
+    /// Its attempts that wait for nested work; each was started within the wait of the one before.
+    pub(crate) waits: Vec<Wait>,
+    /// It stands in for others, and nobody waits for whom it could.
+    pub(crate) barred: bool,
+    /// Looks in a row that found it idle, if it stands in for others.
+    pub(crate) idle_looks: u32,
+    /// What its tasks have submitted.
+    pub(crate) session: Session,
     pub(crate) busy_ns: u64,
     /// Tasks of all runs that it finished.
     pub(crate) finished: u32,
@@ -198,6 +210,10 @@ impl Worker {
             patience: UNANSWERED_MAX,
             stderr: VecDeque::new(),
             farewell: String::new(),
+            waits: Vec::new(),
+            barred: false,
+            idle_looks: 0,
+            session: Session::default(),
             busy_ns: 0,
             finished: 0,
         }
@@ -213,7 +229,13 @@ impl Worker {
 
     /// Whether it may be given work.
     pub(crate) fn takes_work(&self) -> bool {
-        self.peer().is_some() && self.interrupted.is_empty() && self.tasks_left > 0
+        self.peer().is_some() && self.interrupted.is_empty() && self.tasks_left > 0 && !self.waits() && !self.barred
+    }
+
+    /// Whether its attempt waits for nested work.
+    #[inline]
+    pub(crate) fn waits(&self) -> bool {
+        !self.waits.is_empty()
     }
 
     /// Whether its process has been given a task.
@@ -229,7 +251,7 @@ impl Worker {
     /// Opens a frame of `leases` leases and returns its number.
     pub(crate) fn open_frame(&mut self, leases: u32) -> u32 {
         self.frames.push_back(leases);
-        self.tasks_left -= u64::from(leases);
+        self.tasks_left = self.tasks_left.saturating_sub(leases.into());
         self.frame_tasks_max = (self.frame_tasks_max * 2).min(FRAME_TASKS_MAX);
         self.first_frame.wrapping_add(self.frames.len() as u32 - 1)
     }
@@ -328,6 +350,8 @@ impl Worker {
         self.overdue = None;
         self.awaited = None;
         self.deferred.clear();
+        self.waits.clear();
+        (self.barred, self.idle_looks) = (false, 0);
         let farewell = std::mem::take(&mut self.farewell);
         let end = &farewell.as_bytes()[farewell.len().saturating_sub(STDERR_TAIL_BYTES)..];
         let is_written = end.is_empty() || self.stderr.make_contiguous().windows(end.len()).any(|part| part == end);

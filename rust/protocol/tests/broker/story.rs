@@ -172,6 +172,7 @@ impl Story {
         let mut config = Config {
             workers,
             offer: Offer::default(),
+            spares: 0,
             crash_limit: 3,
             oom_limit: 1,
             tasks_max: u64::MAX,
