@@ -345,6 +345,9 @@ class ClientCore:
     def set_stall_check(self, check: Callable[[int | None, int | None], None]) -> None:
         """Have waits without end ask now and then whether anything can go on."""
 
+    def set_helper(self, helper: Callable[[], bool | None]) -> None:
+        """Have waits run tasks on the waiting thread, which says whether there was one; None if none may run there."""
+
     def open_call(self, name: str, key: str | None = None) -> tuple[int, str]:
         """Open a row for a single call of a local session; give its index and its key."""
 

@@ -367,6 +367,11 @@ impl ClientCore {
         self.session.set_stall_check(check);
     }
 
+    /// Has waits call `helper()`, which runs a task here and now and says whether there was one, or `None` if none may run here.
+    fn set_helper(&self, helper: Py<PyAny>) {
+        self.session.set_helper(helper);
+    }
+
     /// Opens a row for a single call, which goes by its own key or by `name-index`; the answer is its index and its key.
     #[pyo3(signature = (name, key = None))]
     fn open_call(&self, py: Python<'_>, name: &str, key: Option<&str>) -> PyResult<(u32, String)> {

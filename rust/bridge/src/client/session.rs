@@ -62,6 +62,8 @@ pub(crate) struct Session {
     memory: OnceLock<Arc<Memory>>,
     /// Asked now and then by whoever waits without end in a local session: it raises where nothing can go on.
     stall_check: OnceLock<Py<PyAny>>,
+    /// Runs a task on a thread that waits within one.
+    helper: OnceLock<Py<PyAny>>,
 }
 
 /// Where news come from.
@@ -117,12 +119,19 @@ impl Session {
             source,
             memory: OnceLock::new(),
             stall_check: OnceLock::new(),
+            helper: OnceLock::new(),
         }
     }
 
     /// Has waits without end ask `check(run, index)` now and then; the index is `None` where a whole run is waited for.
     pub(crate) fn set_stall_check(&self, check: Py<PyAny>) {
         let _ = self.stall_check.set(check);
+    }
+
+    /// Has waits call `help()`, which runs a task here and now and says whether there was one; `None` says that none ever may on
+    /// this thread.
+    pub(crate) fn set_helper(&self, help: Py<PyAny>) {
+        let _ = self.helper.set(help);
     }
 
     /// Whether this is a forked child, where locks may be held by threads that do not exist.
@@ -254,7 +263,22 @@ impl Session {
             return self.wait_within(py, link, host, interest, deadline, look);
         }
         let interest = interest.unwrap_or(Interest::RunEnd { run: CALLS });
+        let mut helper = self.helper.get();
         loop {
+            if let Some(help) = helper {
+                match help.call0(py)?.extract::<Option<bool>>(py)? {
+                    Some(true) => {
+                        if let Some(found) = look(&mut self.lock()) {
+                            return Ok(Some(found));
+                        }
+                        if deadline.left().is_none_or(|left| !left.is_zero()) {
+                            continue;
+                        }
+                    }
+                    Some(false) => {}
+                    None => helper = None,
+                }
+            }
             let left = deadline.left();
             let slice = left.map_or(SLICE, |left| left.min(SLICE));
             let found = self.detach(py, || self.sleep(interest, slice, &mut look));
