@@ -153,23 +153,24 @@ class Local:
         """Make a value a result."""
         return self.call(_give, (value,), {})
 
-    def cancel(self, run: int, indices: list[int] | None) -> None:
+    def cancel(self, run: int, indices: list[int] | None, spare_leased: bool = False) -> None:
         """Cancel tasks of a run with all that depends on them; None: all of them."""
         self.core.check_process()
         with self._section:
             batch = self._batches.get(run)
             if batch is not None:
                 found = batch.slots() if indices is None else map(batch.find, indices)
-                self._cancel([slot for slot in found if slot is not None], "user")
+                spared = self._running if spare_leased else {}
+                self._cancel([slot for slot in found if slot is not None and slot not in spared], "user")
 
     def _cancel(self, slots: list[int], reason: str) -> None:
         self._kernel.cancel(slots)
         self._settle_consequences(frozenset(slots), reason)
 
-    def cancel_all(self) -> None:
+    def cancel_all(self, spare_leased: bool = False) -> None:
         """Cancel whatever has not ended."""
         for run in list(self._batches):
-            self.cancel(run, None)
+            self.cancel(run, None, spare_leased)
 
     def statistics(self, run: int) -> RunStatistics | None:
         """Give a snapshot of a run."""
@@ -410,6 +411,7 @@ class Local:
         self, batch: Batch, index: int, ending: Ending, value: Any = None, error: BaseException | None = None
     ) -> None:
         batch.counts.note_end(ending)
+        batch.finish(index)
         self._stalls.turns += 1
         if error is not None or batch.keeps(index):
             self.core.settle(batch.run, index, value, error)
@@ -446,6 +448,11 @@ class Local:
             batch.forget(index)
             if batch.over:
                 del self._batches[batch.run]
+
+    def follow_holds(self) -> None:
+        """Let go of results now that were let go of; else that is done with the next task."""
+        with self._section:
+            self._follow_holds()
 
     def _follow_holds(self) -> None:
         """Tell the kernel what refs, futures and runs have let go of, or hold, since the last look."""
