@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from headrace.errors import WorkerDied as WorkerDied
     from headrace.errors import WorkerLost as WorkerLost
     from headrace.errors import WorkerOOM as WorkerOOM
+    from headrace.executor import BrokenWorkers as BrokenWorkers
+    from headrace.executor import Executor as Executor
     from headrace.futures import Future as Future
     from headrace.gathering import gather as gather
     from headrace.memory import copy as copy
@@ -58,7 +60,9 @@ if TYPE_CHECKING:
 
 #: Where each name lives that is imported when it is first used.
 _LAZY = {
+    "BrokenWorkers": "headrace.executor",
     "Client": "headrace.client",
+    "Executor": "headrace.executor",
     "Future": "headrace.futures",
     "Ref": "headrace.refs",
     "Run": "headrace.runs",

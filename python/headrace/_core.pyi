@@ -306,8 +306,11 @@ class ClientCore:
     def note_fork(self) -> None:
         """To be called before a fork."""
 
-    def cancel(self, run: int, indices: list[int] | None = None) -> None:
-        """Cancel tasks of a run with all that depends on them; None is the whole run."""
+    def cancel(self, run: int, indices: list[int] | None = None, spare_leased: bool = False) -> None:
+        """Cancel tasks of a run with all that depends on them; None is the whole run. Perhaps none that is leased."""
+
+    def failure(self) -> str | None:
+        """Tell why the session has ended, if the client did not end it."""
 
     def unfinished(self) -> tuple[list[int], int]:
         """Give the numbers of the runs that have not ended, and how many calls have not."""

@@ -59,11 +59,17 @@ class Engine(Protocol):
     def put(self, value: object) -> tuple[int, str]:
         """Make a value a result; give its index within the run of calls, and its key."""
 
-    def cancel(self, run: int, indices: list[int] | None) -> None:
-        """Cancel tasks of a run with all that depends on them; None: every task of the run."""
+    def cancel(self, run: int, indices: list[int] | None, spare_leased: bool = False) -> None:
+        """Cancel tasks of a run with all that depends on them; None: every task of the run.
 
-    def cancel_all(self) -> None:
-        """Cancel whatever has not ended."""
+        With `spare_leased`, only those that no worker has got.
+        """
+
+    def follow_holds(self) -> None:
+        """Let go now of results that were let go of."""
+
+    def cancel_all(self, spare_leased: bool = False) -> None:
+        """Cancel whatever has not ended, or what of it no worker has got."""
 
     def statistics(self, run: int) -> RunStatistics | None:
         """Give a snapshot of a run, if it is known still."""

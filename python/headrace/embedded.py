@@ -54,9 +54,9 @@ class Brokered:
             at = f"value{path}: " if path else ""
             raise ArgumentNotPicklable(f"put(): {at}{reason}") from error
 
-    def cancel(self, run: int, indices: list[int] | None) -> None:
+    def cancel(self, run: int, indices: list[int] | None, spare_leased: bool = False) -> None:
         """Cancel tasks of a run; None: all of them."""
-        self.core.cancel(run, indices)
+        self.core.cancel(run, indices, spare_leased)
 
     def statistics(self, run: int) -> RunStatistics | None:
         """Ask the broker; None if it knows nothing of the run any more."""
@@ -85,13 +85,14 @@ class Brokered:
             return None
         return why("", parts)
 
-    def cancel_all(self) -> None:
+    def follow_holds(self) -> None:
+        """Do nothing: the broker hears of it."""
+
+    def cancel_all(self, spare_leased: bool = False) -> None:
         """Cancel whatever has not ended."""
         runs, calls = self.core.unfinished()
-        for run in runs:
-            self.core.cancel(run)
-        if calls:
-            self.core.cancel(0)
+        for run in [*runs, 0] if calls else runs:
+            self.core.cancel(run, None, spare_leased)
 
 
 class Embedded(Brokered):

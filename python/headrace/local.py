@@ -77,7 +77,7 @@ class Local:
         self._running: dict[int, Attempt] = {}
         self._timers = Timers(self._lock, threads)
         self._policies = Policies(self, self._kernel, self._timers)
-        self._nesting = Nesting(self, self._kernel, workers, threads)
+        self.nesting = Nesting(self, self._kernel, workers, threads)
         self._stalls = Stalls()
         self.core.set_stall_check(checking(weakref.ref(self)))
         if threads:
@@ -105,7 +105,7 @@ class Local:
         with self.section:
             run = Run(client, self.core, graph, keep, terms, anew)
             try:
-                self.enter(run, anew or graph, terms, self._nesting.depth())
+                self.enter(run, anew or graph, terms, self.nesting.depth())
             except BaseException:
                 self.core.finish(run.number)  # or the client would wait for it
                 raise
@@ -135,7 +135,7 @@ class Local:
 
     def call(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, str]:
         """Start a call; in mode "sync", finish it."""
-        call = Call(self.core.session, fn, args, kwargs, self._nesting.depth())
+        call = Call(self.core.session, fn, args, kwargs, self.nesting.depth())
         with self.section:
             self._follow_holds()
             inputs = [self._batches[run].slot(index) for run, index in call.inputs]
@@ -158,29 +158,24 @@ class Local:
         """Make a value a result."""
         return self.call(_give, (value,), {})
 
-    def _client(self) -> Client:
-        client = self.owner()
-        if client is None:
-            raise UsageError("the client of this task is gone")
-        return client
-
-    def cancel(self, run: int, indices: list[int] | None) -> None:
+    def cancel(self, run: int, indices: list[int] | None, spare_leased: bool = False) -> None:
         """Cancel tasks of a run with all that depends on them; None: all of them."""
         self.core.check_process()
         with self.section:
             batch = self._batches.get(run)
             if batch is not None:
                 found = batch.slots() if indices is None else map(batch.find, indices)
-                self._cancel([slot for slot in found if slot is not None], "user")
+                spared = self._running if spare_leased else {}
+                self._cancel([slot for slot in found if slot is not None and slot not in spared], "user")
 
     def _cancel(self, slots: list[int], reason: str) -> None:
         self._kernel.cancel(slots)
         self._settle_consequences(frozenset(slots), reason)
 
-    def cancel_all(self) -> None:
+    def cancel_all(self, spare_leased: bool = False) -> None:
         """Cancel whatever has not ended."""
         for run in list(self._batches):
-            self.cancel(run, None)
+            self.cancel(run, None, spare_leased)
 
     def statistics(self, run: int) -> RunStatistics | None:
         """Give a snapshot of a run."""
@@ -316,9 +311,9 @@ class Local:
     def _attempt(self, task: Attempt) -> tuple[Any, BaseException | None, KeyboardInterrupt | None]:
         """Run a task; give its value, the exception to raise for it, and the interrupt that this was, maybe."""
         current = Current(
-            task.key, task.attempt, task.failures, self.number(task), lambda: task.is_unwanted, self._client
+            task.key, task.attempt, task.failures, self.number(task), lambda: task.is_unwanted, self.nesting.client
         )
-        before = self._nesting.enter(task)
+        before = self.nesting.enter(task)
         try:
             with running(current):
                 return task.execute(task.inputs), None, None
@@ -331,7 +326,7 @@ class Local:
                 error = failed(BaseException.with_traceback(raised, user_part(raised)), current)
             return None, error, interrupt
         finally:
-            self._nesting.leave(task, before)
+            self.nesting.leave(task, before)
 
     def end(self, task: Attempt, value: Any, error: BaseException | None, started_s: float) -> None:
         """Note that a task has ended, with a value or an exception."""
@@ -353,7 +348,7 @@ class Local:
                 self._work.notify_all()
                 return
             if error is None and isinstance(value, Graph):
-                error = self._nesting.become(task, value)  # type: ignore[arg-type]  # users make no other
+                error = self.nesting.become(task, value)  # type: ignore[arg-type]  # users make no other
                 if error is None:
                     return
             counts.finished_by[self.number(task)] += 1
@@ -375,10 +370,6 @@ class Local:
             if self._timers.left_s() is None:
                 self._stalls.check(awaited)
 
-    def help(self) -> bool | None:
-        """Run a task on the calling thread, which waits; say whether there was one, or None if none may run there."""
-        return self._nesting.help()
-
     # -- for policies ------------------------------------------------------------------------------------------------
 
     def number(self, task: Attempt) -> int:
@@ -387,7 +378,7 @@ class Local:
 
     def is_replaced(self, slot: int) -> bool:
         """Say whether a task has become a graph."""
-        return self._nesting.is_replaced(slot)
+        return self.nesting.is_replaced(slot)
 
     def place(self, slot: int) -> tuple[Batch, int] | None:
         """Give the run of a task and its index there, if the kernel knows it still."""
@@ -425,7 +416,7 @@ class Local:
         """Note that a task has failed, as the kernel knows."""
         self._errors[slot] = error
         batch, index = self._where[slot]
-        self._nesting.note_failure(batch.run, error)
+        self.nesting.note_failure(batch.run, error)
         self._settle(batch, index, "failed", error=error)
         self._settle_consequences()
         if batch.stops:
@@ -438,13 +429,14 @@ class Local:
         self, batch: Batch, index: int, ending: Ending, value: Any = None, error: BaseException | None = None
     ) -> None:
         batch.counts.note_end(ending)
+        batch.finish(index)
         self._stalls.turns += 1
         if error is not None or batch.keeps(index):
             self.core.settle(batch.run, index, value, error)
         if batch.counts.ended == batch.total and batch.run != CALLS:
             batch.counts.end_s = time.monotonic()
             self.core.finish(batch.run)
-            self._nesting.note_end(batch.run)
+            self.nesting.note_end(batch.run)
 
     def _settle_consequences(self, asked: frozenset[int] = frozenset(), reason: str = "") -> None:
         """Follow what the kernel decided by itself; `asked` are the slots that were to be cancelled for this reason."""
@@ -454,7 +446,7 @@ class Local:
             batch, index = self._where[slot]
             key = batch.key(index)
             self._policies.drop(slot)
-            self._nesting.drop(slot)
+            self.nesting.drop(slot)
             attempt = self._running.pop(slot, None)
             if attempt is not None:
                 attempt.cancelled = True
@@ -476,7 +468,12 @@ class Local:
             batch.forget(index)
             if batch.over:
                 del self._batches[batch.run]
-        self._nesting.settle()
+        self.nesting.settle()
+
+    def follow_holds(self) -> None:
+        """Let go of results now that were let go of; else that is done with the next task."""
+        with self.section:
+            self._follow_holds()
 
     def _follow_holds(self) -> None:
         """Tell the kernel what refs, futures and runs have let go of, or hold, since the last look."""

@@ -31,7 +31,7 @@ def helping(engine: weakref.ref[Local]) -> Callable[[], bool | None]:
 
     def help_out() -> bool | None:
         local = engine()
-        return None if local is None else local.help()
+        return None if local is None else local.nesting.help()
 
     return help_out
 

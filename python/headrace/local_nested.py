@@ -18,6 +18,7 @@ from headrace.terms import Terms
 
 if TYPE_CHECKING:
     from headrace._core import Kernel
+    from headrace.client import Client
     from headrace.graph import Graph
     from headrace.local import Local
     from headrace.local_tasks import Attempt, Batch
@@ -71,6 +72,13 @@ class Nesting:
         else:
             self._inner[attempt.thread] = before
 
+    def client(self) -> Client:
+        """Give the client with which the tasks of this engine submit others."""
+        client = self._engine.owner()
+        if client is None:
+            raise UsageError("the client of this task is gone")
+        return client
+
     def depth(self) -> int:
         """Say how deep a task is that this thread submits: 0 if it runs none, or whoever submits runs it."""
         inner = self._inner.get(threading.get_ident()) if self._threads else None
@@ -104,14 +112,11 @@ class Nesting:
 
     def become(self, task: Attempt, graph: Graph) -> BaseException | None:
         """Have a graph take the place of a task that has returned it; or say why that cannot be."""
-        client = self._engine.owner()
         try:
-            if client is None:
-                raise UsageError("the client of this task is gone")
             if not graph.sinks:
                 raise GraphError("the task returned a graph without tasks; let it return a value instead")
             terms = Terms(stop_on_error=True)
-            run = Run(client, self._engine.core, graph, graph.sinks, terms)
+            run = Run(self.client(), self._engine.core, graph, graph.sinks, terms)
             self._replaced[run.number] = Replaced(task.slot, task.batch, task.index, run)
             self._runs[task.slot] = run.number
             self._kernel.park(task.slot)

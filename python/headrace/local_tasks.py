@@ -79,6 +79,9 @@ class Batch(Protocol):
     def forget(self, index: int) -> None:
         """Note that the kernel does not know a task any more."""
 
+    def finish(self, index: int) -> None:
+        """Note that a task has ended and never runs again."""
+
     @property
     def over(self) -> bool:
         """Whether the run was released and the kernel knows none of its tasks."""
@@ -146,6 +149,9 @@ class GraphBatch:
         """Note that the kernel does not know a task any more."""
         self._slots[index] = None
         self._known -= 1
+
+    def finish(self, index: int) -> None:
+        """Keep what the task takes: it belongs to the graph."""
 
     @property
     def over(self) -> bool:
@@ -220,6 +226,11 @@ class CallBatch:
     def forget(self, index: int) -> None:
         """Note that the kernel does not know a task any more."""
         del self._calls[index]
+
+    def finish(self, index: int) -> None:
+        """Let go of what the call took."""
+        if index in self._calls:
+            self._calls[index][1].let_go()
 
     def keeps(self, index: int) -> bool:
         """Say whether somebody may read the result of a task."""
@@ -313,6 +324,11 @@ class Call:
                     f"call({self.name}): {ref!r} belongs to another client; pass the value itself or use that client"
                 )
         self.inputs = list(self._cited)
+
+    def let_go(self) -> None:
+        """Forget the function and the arguments: they may be costly, or somebody waits for their end."""
+        del self._fn, self._args, self._kwargs, self._cited, self.inputs
+        self.policy = None
 
     def execute(self, inputs: list[Any]) -> Any:
         """Call the function, with results in the places of futures and refs."""

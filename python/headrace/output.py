@@ -31,6 +31,8 @@ class Printer:
 
     def __init__(self, core: ClientCore) -> None:
         self._core = core
+        #: Whether lines say which worker wrote them.
+        self.marks = True
         self._streams = {number: Stream(name) for number, name in STREAMS.items()}
         self._dropped = 0
         self.thread = threading.Thread(target=self._run, name="headrace-output", daemon=True)
@@ -49,7 +51,7 @@ class Printer:
                 missing, self._dropped = dropped - self._dropped, dropped
                 self._streams[2].write(f"[headrace] {missing:,} bytes of output dropped\n")
             for worker, stream, text in lines or ():
-                self._streams[stream].write(mark(worker, text))
+                self._streams[stream].write(mark(worker if self.marks else NO_WORKER, text))
 
 
 def mark(worker: int, text: bytes) -> str:

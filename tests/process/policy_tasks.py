@@ -106,10 +106,13 @@ def sleep_first(path, seconds, value=None):
 
 def ignore_interrupts(path, seconds):
     """Let no interrupt through, as code does that catches everything."""
-    note(path)
     until_s = time.monotonic() + seconds
+    noted = False
     while time.monotonic() < until_s:
         try:
+            if not noted:
+                noted = True
+                note(path)  # whoever has read it may interrupt
             time.sleep(0.01)
         except BaseException:
             note(path + ".interrupts")

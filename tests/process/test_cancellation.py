@@ -215,6 +215,7 @@ def test_a_whole_run_is_cancelled_and_what_it_has_stays(client, path, gate):
     waiting = graph.add(succeed, path, running)
     run = client.submit(graph, keep=[done, running, waiting])
     wait_until(lambda: lines(path))
+    assert run.result(done, TIMEOUT_S) == 2, "its worker has told of it"
     run.cancel()
     assert run.wait(TIMEOUT_S)
     assert run.result(done) == 2

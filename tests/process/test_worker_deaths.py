@@ -176,7 +176,8 @@ def test_a_kill_for_want_of_memory_is_told_apart():
     assert "oom_kill 1" in kills.splitlines(), kills
     assert words.startswith("WorkerOOM task 'bomb' (attempt 1/1) was running in worker "), words
     assert "the kernel's OOM killer was active in the control group that this worker shares with 2 other" in words
-    assert f"the group may take {LIMIT_MIB} MiB, the worker took " in words
+    # How much the worker took is not always known: the kernel may take its memory before it is counted.
+    assert f"the group may take {LIMIT_MIB} MiB" in words
     assert (counts, poison) == ("1 1 1", "PoisonTask 1 4")
 
 

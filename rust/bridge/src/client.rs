@@ -23,7 +23,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use headrace_protocol::client::{CALLS, Client, Reply};
+use headrace_protocol::client::{CALLS, Client, Reply, Side};
 use headrace_runtime::broker::{BrokerConfig, BrokerHandle};
 use headrace_runtime::inproc::Interest;
 use headrace_wire::{Hello, PROTOCOL_VERSION, Role, cites};
@@ -233,19 +233,26 @@ impl ClientCore {
         }
     }
 
-    /// Cancels tasks of a run with all that depends on them; `None` is the whole run.
-    #[pyo3(signature = (run, indices = None))]
-    fn cancel(&self, py: Python<'_>, run: u32, indices: Option<Vec<u32>>) -> PyResult<()> {
+    /// Cancels tasks of a run with all that depends on them; `None` is the whole run. Perhaps only those that no worker has got.
+    #[pyo3(signature = (run, indices = None, spare_leased = false))]
+    fn cancel(&self, py: Python<'_>, run: u32, indices: Option<Vec<u32>>, spare_leased: bool) -> PyResult<()> {
         self.session.check_process(py)?;
         self.session.command(|tables| {
             if let Some(machine) = tables.machine().filter(|machine| !machine.session().is_over()) {
                 match &indices {
-                    Some(indices) => machine.cancel(run, indices),
-                    None => machine.cancel_run(run),
+                    Some(indices) => machine.cancel(run, indices, spare_leased),
+                    None => machine.cancel_run(run, spare_leased),
                 }
             }
         });
         Ok(())
+    }
+
+    /// Why the session has ended, if the client did not end it.
+    fn failure(&self, py: Python<'_>) -> PyResult<Option<String>> {
+        self.session.drain(py)?;
+        let farewell = self.session.farewell();
+        Ok(farewell.filter(|farewell| farewell.side != Side::Client).map(|farewell| farewell.text))
     }
 
     /// Numbers of the runs that have not ended, and how many calls have not.

@@ -16,7 +16,7 @@
 //!
 //! 18 is a pickle that has not got its large buffers (`large.rs`): u32 n, n × u32 k, the predecessors that are the buffers; u32 n,
 //! n × u32 k, the predecessors that the pickle cites; then the pickle, as 8 or 13. 19 is a result alone, an array of plain numbers
-//! (`array.rs`): u32 length, its bytes, then its type and shape.
+//! that may be written to (`array.rs`): u32 length, its bytes, then its type and shape.
 //!
 //! A result is one value (never tags 13 to 16, or 18), or begins with 17: then parts of it lie in shared memory (`shared.rs`).
 //! Arguments are a head byte, then values: head 0 … 253 is the number of positional arguments, 254 says that a u32 with that

@@ -623,7 +623,7 @@ fn check_seed(seed: u64) -> (u64, u64, u64) {
     if let Some(run) = cancelled {
         let tasks = workloads[0].deps.len() as u64;
         let index = cluster.chance.below(tasks) as u32;
-        cluster.client.cancel(run, &[index]);
+        cluster.client.cancel(run, &[index], false);
     }
     for (run, workload) in (1..).zip(&workloads) {
         cluster.finish(run);

@@ -112,7 +112,7 @@ body!(Submit<'a> {
 });
 body!(Results<'a> { run, finished, index, outcome, values, ended });
 body!(Hold<'a> { run, add, remove, release_run });
-body!(Cancel<'a> { run, whole, index });
+body!(Cancel<'a> { run, whole, index } later { spare_leased });
 body!(Query { run, number });
 body!(State<'a> {
     run, number, waiting, ready, leased, done, failed, skipped, cancelled, first_lease_ns, elapsed_ns,

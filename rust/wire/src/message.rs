@@ -269,6 +269,8 @@ pub struct Cancel<'a> {
     pub whole: bool,
     /// Indices of the tasks.
     pub index: U32s<'a>,
+    /// Whether tasks that a worker has got are left alone.
+    pub spare_leased: bool,
 }
 
 /// Lines that tasks wrote (broker to client).

@@ -45,6 +45,11 @@ impl PlainArray {
         }
     }
 
+    /// Whether it may not be written to.
+    pub(super) fn is_read_only(&self) -> bool {
+        self.items.is_read_only()
+    }
+
     /// Its bytes, as they lie in memory.
     pub(super) fn bytes(&self) -> &[u8] {
         self.items.bytes()

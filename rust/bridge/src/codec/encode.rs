@@ -54,7 +54,7 @@ fn encode_compound(value: &Bound<'_, PyAny>, memory: Option<&Arc<Memory>>, out: 
         return Ok(());
     }
     out.truncate(mark);
-    let array = PlainArray::of(value)?;
+    let array = PlainArray::of(value)?.filter(|array| array.bytes().len() > inline_bytes_max || !array.is_read_only());
     match (memory, array) {
         (Some(memory), Some(array)) if array.bytes().len() > inline_bytes_max => {
             encode_array(value.py(), &array, memory, out)

@@ -2,19 +2,22 @@
 
 use super::timers::Timer;
 use super::{Broker, PeerId};
-use headrace_kernel::TaskIndex;
+use headrace_kernel::{TaskIndex, TaskState};
 use headrace_wire::{Cancel, CancelReason, SUBMIT_STOP_ON_ERROR, Submit};
 
 impl Broker {
     pub(super) fn handle_cancel(&mut self, peer: PeerId, cancel: &Cancel<'_>, now_ns: u64) {
         self.admit_rest(now_ns);
         let Some(position) = self.find_run(peer, cancel.run) else { return };
-        let tasks = match cancel.whole {
+        let mut tasks: Vec<TaskIndex> = match cancel.whole {
             true => self.live_slots(position),
             false => {
                 cancel.index.iter().filter_map(|index| self.run(position).slots.get(index)).map(TaskIndex).collect()
             }
         };
+        if cancel.spare_leased {
+            tasks.retain(|task| self.kernel.state(*task) != TaskState::Leased);
+        }
         self.cancel(tasks, CancelReason::User, now_ns);
     }
 

@@ -243,14 +243,15 @@ impl Client {
         self.send(&Message::Withdraw(Withdraw { bytes }));
     }
 
-    /// Cancels tasks of a run, with all that depend on them. The endings arrive as results.
-    pub fn cancel(&mut self, run: u32, indices: &[u32]) {
-        self.send(&Message::Cancel(Cancel { run, whole: false, index: U32s::Words(indices) }));
+    /// Cancels tasks of a run, with all that depend on them; perhaps only those that no worker has got. The endings arrive as
+    /// results.
+    pub fn cancel(&mut self, run: u32, indices: &[u32], spare_leased: bool) {
+        self.send(&Message::Cancel(Cancel { run, whole: false, index: U32s::Words(indices), spare_leased }));
     }
 
-    /// Cancels all tasks of a run.
-    pub fn cancel_run(&mut self, run: u32) {
-        self.send(&Message::Cancel(Cancel { run, whole: true, index: U32s::default() }));
+    /// The same of all tasks of a run.
+    pub fn cancel_run(&mut self, run: u32, spare_leased: bool) {
+        self.send(&Message::Cancel(Cancel { run, whole: true, index: U32s::default(), spare_leased }));
     }
 
     /// Adds one holder to a result: a ref, beyond what its run or its call keeps.

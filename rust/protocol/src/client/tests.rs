@@ -144,8 +144,8 @@ fn commands_leave_in_their_order() {
     let mut client = open_client();
     client.open_run(1, 0);
     client.submit(&Submit { run: 1, ..Submit::default() });
-    client.cancel(1, &[3, 4]);
-    client.cancel_run(1);
+    client.cancel(1, &[3, 4], false);
+    client.cancel_run(1, true);
     let number = client.query(1);
     client.release(1);
     let frames: Vec<Vec<u8>> = std::iter::from_fn(|| client.poll_frame()).collect();
@@ -153,8 +153,8 @@ fn commands_leave_in_their_order() {
     let index = U32s::Words(&[3, 4]);
     let expected = [
         Message::Submit(Submit { run: 1, ..Submit::default() }),
-        Message::Cancel(Cancel { run: 1, whole: false, index }),
-        Message::Cancel(Cancel { run: 1, whole: true, index: U32s::default() }),
+        Message::Cancel(Cancel { run: 1, whole: false, index, spare_leased: false }),
+        Message::Cancel(Cancel { run: 1, whole: true, index: U32s::default(), spare_leased: true }),
         Message::Query(Query { run: 1, number }),
         Message::Hold(Hold { run: 1, release_run: true, ..Hold::default() }),
     ];

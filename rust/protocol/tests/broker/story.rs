@@ -454,7 +454,8 @@ impl Story {
     }
 
     pub(crate) fn cancel(&mut self, run: u32, index: &[u32]) {
-        self.send(CLIENT, &Message::Cancel(Cancel { run, whole: index.is_empty(), index: index.into() }));
+        let (whole, index) = (index.is_empty(), index.into());
+        self.send(CLIENT, &Message::Cancel(Cancel { run, whole, index, spare_leased: false }));
     }
 
     pub(crate) fn hold(&mut self, run: u32, add: &[u32], remove: &[u32], release_run: bool) {

@@ -31,7 +31,8 @@ impl Siege {
             10 => {
                 let (run, whole, index) = (script.number(), script.one_in(3), script.numbers(3));
                 let index = if whole { Vec::new() } else { index };
-                Message::Cancel(Cancel { run, whole, index: (&index).into() }).encode(&mut frame);
+                Message::Cancel(Cancel { run, whole, index: (&index).into(), spare_leased: run % 2 == 1 })
+                    .encode(&mut frame);
             }
             11 if script.one_in(2) => Message::Query(Query { run: script.number(), number: 7 }).encode(&mut frame),
             11 => {

@@ -12,7 +12,7 @@ pub(crate) fn samples() -> Vec<(&'static str, Message<'static>)> {
         ("submit", Message::Submit(submit())),
         ("results", Message::Results(results())),
         ("hold", Message::Hold(Hold { run: 3, add: words(&[1, 2]), remove: words(&[0]), release_run: true })),
-        ("cancel", Message::Cancel(Cancel { run: 3, whole: false, index: words(&[0, 65_536]) })),
+        ("cancel", Message::Cancel(Cancel { run: 3, whole: false, index: words(&[0, 65_536]), spare_leased: true })),
         ("query", Message::Query(Query { run: 3, number: 9 })),
         ("state", Message::State(state())),
         ("log", Message::Log(Log { worker: 1, stream: 2, text: b"half past four\n" })),

@@ -18,7 +18,8 @@ pub(crate) fn message() -> BoxedStrategy<Message<'static>> {
         (any::<u32>(), column(0..9), column(0..9), any::<bool>())
             .prop_map(|(run, add, remove, release_run)| Message::Hold(Hold { run, add, remove, release_run })),
         (any::<u32>(), any::<bool>(), column(0..9)).prop_map(|(run, whole, index)| {
-            Message::Cancel(Cancel { run, whole, index: if whole { U32s::default() } else { index } })
+            let index = if whole { U32s::default() } else { index };
+            Message::Cancel(Cancel { run, whole, index, spare_leased: run % 2 == 0 })
         }),
         any::<(u32, u64)>().prop_map(|(run, number)| Message::Query(Query { run, number })),
         state().prop_map(Message::State),
