@@ -28,7 +28,7 @@ use crate::inline_limit::inline_bytes_max_of_results;
 use crate::memory::{Block, Memory, Seat};
 use bench::{Bench, Tools};
 
-pub(crate) use host::{Broken, Host};
+pub(crate) use host::{Broken, Host, Waiting};
 
 /// What the process gives its last frames to leave, before it ends.
 const LAST_WORDS_MS: u32 = 1_000;

@@ -45,16 +45,18 @@ impl<L: Link + 'static> WorkerLoop<L> {
         self.shared.desk().worker.has_attempt(attempt)
     }
 
-    /// Says that the task that runs waits from now on; the next [`WorkerLoop::wait_nested`] sends it.
-    pub fn begin_nested_wait(&self, run: u32, index: u32) {
-        self.shared.desk().worker.wait(run, index, now_ns());
+    /// Says that the task that runs waits from now on, and whether on the main thread; then [`WorkerLoop::wait_nested`] sends
+    /// it.
+    pub fn begin_nested_wait(&self, run: u32, index: u32, is_main: bool) {
+        match is_main {
+            true => self.shared.desk().worker.wait(run, index, true, now_ns()),
+            false => self.speak(|desk| desk.worker.wait(run, index, false, now_ns())),
+        }
     }
 
     /// Says that it goes on.
     pub fn end_nested_wait(&self) {
-        let mut desk = self.shared.desk();
-        desk.worker.go_on();
-        desk.turn();
+        self.speak(|desk| desk.worker.go_on());
     }
 
     /// Sleeps, on the main thread and within a task, until `has_come` finds that a frame is in the channel, there is something

@@ -148,7 +148,7 @@ body!(Policy<'a> {
     retries, flags, backoff_ms, backoff_max_ms, timeout_ms, queue_timeout_ms, resources, amounts, tags
 });
 body!(Overrun { queued, worker, attempt, limit_ms } later { failures });
-body!(Waiting { task, attempt, waits, run, index });
+body!(Waiting { task, attempt, waits, run, index, helps });
 body!(Standstill<'a> { task, attempt, text });
 body!(Overdue { task, attempt });
 body!(Why<'a> { number, run, index, key, stacks });

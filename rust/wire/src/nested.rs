@@ -14,6 +14,8 @@ pub struct Waiting {
     pub run: u32,
     /// Index of that task within the run, or [`WHOLE_RUN`].
     pub index: u32,
+    /// Whether it may run leases meanwhile: not where another thread than the one that runs tasks waits.
+    pub helps: bool,
 }
 
 /// Value of [`Waiting::index`] where a task waits for a run, or for whatever ends first.

@@ -13,7 +13,7 @@ use super::session::{Deadline, SLICE, Session, State, drain, place_of};
 use super::submit::Submitting;
 use super::tables::Tables;
 use super::{ClientCore, failures};
-use crate::worker::{Broken, Host};
+use crate::worker::{Broken, Host, Waiting};
 
 /// The session of all tasks of this process.
 pub(crate) struct Nested {
@@ -32,7 +32,7 @@ impl Nested {
         let mut tables = Tables::of_broker(machine);
         tables.set_memory(&memory);
         let session = Session::with_broker(tables, Link::hosted(end, host));
-        session.share_memory(&memory);
+        let _ = session.memory.set(memory);
         Ok(Self { session: Arc::new(session), submitting: Arc::default() })
     }
 
@@ -53,6 +53,12 @@ impl Nested {
 }
 
 impl Session {
+    /// Has it known that another thread than the one that runs tasks waits within a task; not that which waits for anything.
+    pub(super) fn begin_wait_aside(&self, interest: Option<Interest>) -> Option<Waiting<'_>> {
+        let (run, index) = interest.filter(|interest| *interest != Interest::Any).map(place_of)?;
+        self.host()?.begin_wait_aside(run.unwrap_or(WHOLE_RUN), index.unwrap_or(WHOLE_RUN))
+    }
+
     /// [`Session::wait`] on the main thread of a worker's process, within a task. What the task waits for may run here
     /// meanwhile.
     pub(super) fn wait_within<R: Send>(

@@ -24,6 +24,7 @@ use crate::garbage;
 use crate::graph::Graph;
 use crate::inline_limit::INLINE_BYTES_MAX;
 use crate::memory::Memory;
+use crate::worker::Host;
 
 /// Longest sleep before Python gets a chance to handle signals that another thread's sleep has swallowed.
 pub(super) const SLICE: Duration = Duration::from_millis(100);
@@ -59,7 +60,7 @@ pub(crate) struct Session {
     away: AtomicUsize,
     source: Source,
     /// Shared memory; none in a local session.
-    memory: OnceLock<Arc<Memory>>,
+    pub(super) memory: OnceLock<Arc<Memory>>,
     /// Asked now and then by whoever waits without end in a local session: it raises where nothing can go on.
     stall_check: OnceLock<Py<PyAny>>,
     /// Runs a task on a thread that waits within one.
@@ -128,8 +129,7 @@ impl Session {
         let _ = self.stall_check.set(check);
     }
 
-    /// Has waits call `help()`, which runs a task here and now and says whether there was one; `None` says that none ever may on
-    /// this thread.
+    /// Has waits call `help()`, which runs a task here and says whether there was one, or `None` if none ever may here.
     pub(crate) fn set_helper(&self, help: Py<PyAny>) {
         let _ = self.helper.set(help);
     }
@@ -160,11 +160,6 @@ impl Session {
         let _ = self.memory.set(Arc::new(Memory::new(seat, Arc::clone(segments), INLINE_BYTES_MAX)));
     }
 
-    /// The same where the process has its memory from elsewhere.
-    pub(super) fn share_memory(&self, memory: &Arc<Memory>) {
-        let _ = self.memory.set(Arc::clone(memory));
-    }
-
     /// The shared memory of this session.
     pub(crate) fn memory(&self) -> Option<&Arc<Memory>> {
         self.memory.get()
@@ -189,10 +184,15 @@ impl Session {
         }
     }
 
+    /// The worker's process over whose connection it speaks.
+    pub(super) fn host(&self) -> Option<&Host> {
+        if let Source::Broker(link) = &self.source { link.host() } else { None }
+    }
+
     /// Looks at the blocks of this process, which are not the session's own where it is a guest.
     fn with_blocks(&self, tables: &mut Tables, look: impl FnOnce(&mut Blocks)) {
-        match (&self.source, self.memory(), tables.machine()) {
-            (Source::Broker(link), Some(memory), _) if link.host().is_some() => drop(memory.with_blocks(look)),
+        match (self.host(), self.memory(), tables.machine()) {
+            (Some(_), Some(memory), _) => drop(memory.with_blocks(look)),
             (.., Some(machine)) => machine.with_blocks(look),
             (.., None) => {}
         }
@@ -262,6 +262,7 @@ impl Session {
         {
             return self.wait_within(py, link, host, interest, deadline, look);
         }
+        let _aside = self.begin_wait_aside(interest);
         let interest = interest.unwrap_or(Interest::RunEnd { run: CALLS });
         let mut helper = self.helper.get();
         loop {

@@ -1,7 +1,7 @@
 //! A worker's process as those see it who submit tasks in it: the way to the broker, and the main thread, which may run other
 //! tasks within the wait of one.
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
@@ -23,6 +23,16 @@ pub(crate) struct Host {
     tools: Arc<Tools>,
     /// The thread that runs tasks.
     main: ThreadId,
+    waits: Mutex<Waits>,
+}
+
+/// What threads of the process wait for.
+#[derive(Default)]
+struct Waits {
+    /// The thread that runs tasks, outermost first.
+    main: Vec<(u32, u32)>,
+    /// How many others.
+    others: u32,
 }
 
 /// What stops a wait, apart from its end.
@@ -37,7 +47,7 @@ impl Host {
     /// To be made by a task, on the main thread or any other.
     pub(super) fn new(tasks: WorkerLoop<Dealer>, memory: Arc<Memory>, tools: Arc<Tools>) -> Self {
         let main = tools.main;
-        Self { tasks, memory, tools, main }
+        Self { tasks, memory, tools, main, waits: Mutex::default() }
     }
 
     pub(crate) fn memory(&self) -> &Arc<Memory> {
@@ -61,8 +71,42 @@ impl Host {
 
     /// The task that runs waits until the answer is dropped.
     pub(crate) fn begin_wait(&self, run: u32, index: u32) -> Waiting<'_> {
-        self.tasks.begin_nested_wait(run, index);
-        Waiting(self)
+        self.waits().main.push((run, index));
+        self.tasks.begin_nested_wait(run, index, true);
+        Waiting { host: self, is_main: true }
+    }
+
+    /// The same on another thread that a task has started; `None` if no task runs.
+    pub(crate) fn begin_wait_aside(&self, run: u32, index: u32) -> Option<Waiting<'_>> {
+        self.tasks.running_attempt()?;
+        let mut waits = self.waits();
+        waits.others += 1;
+        if waits.others == 1 && waits.main.is_empty() {
+            self.tasks.begin_nested_wait(run, index, false);
+        }
+        Some(Waiting { host: self, is_main: false })
+    }
+
+    fn end_wait(&self, is_main: bool) {
+        let mut waits = self.waits();
+        let ended = match is_main {
+            true => waits.main.pop(),
+            false => {
+                waits.others -= 1;
+                None
+            }
+        };
+        match ended {
+            Some((run, index)) if waits.others > 0 && waits.main.is_empty() => {
+                self.tasks.begin_nested_wait(run, index, false);
+            }
+            None if waits.others > 0 || !waits.main.is_empty() => {}
+            _ => self.tasks.end_nested_wait(),
+        }
+    }
+
+    fn waits(&self) -> MutexGuard<'_, Waits> {
+        self.waits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sleeps until there is something to look at.
@@ -111,10 +155,13 @@ impl Host {
 }
 
 /// A task waits.
-pub(crate) struct Waiting<'a>(&'a Host);
+pub(crate) struct Waiting<'a> {
+    host: &'a Host,
+    is_main: bool,
+}
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.tasks.end_nested_wait();
+        self.host.end_wait(self.is_main);
     }
 }

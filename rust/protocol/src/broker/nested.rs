@@ -76,6 +76,7 @@ pub(crate) struct Wait {
     /// What for: see [`Waiting`].
     pub(crate) run: u32,
     pub(crate) index: u32,
+    pub(crate) helps: bool,
 }
 
 impl Nests {
@@ -207,7 +208,7 @@ impl Broker {
     }
 
     pub(super) fn handle_waiting(&mut self, number: u32, waiting: &Waiting) {
-        let Waiting { task, attempt, waits, run, index } = *waiting;
+        let Waiting { task, attempt, waits, run, index, helps } = *waiting;
         if !self.ledger.knows(task) || !self.is_leased(number, task, attempt) {
             return;
         }
@@ -217,7 +218,7 @@ impl Broker {
             worker.waits.truncate(known);
         }
         if waits {
-            worker.waits.push(Wait { task, attempt, run, index });
+            worker.waits.push(Wait { task, attempt, run, index, helps });
         }
         // What it has not started goes to others: all but what waits or goes on.
         let waits = &self.workers[number as usize].waits;

@@ -37,8 +37,11 @@ impl Broker {
         }
         for number in 0..self.workers.len() as u32 {
             let worker = &self.workers[number as usize];
-            let is_up = worker.peer().is_some() && worker.interrupted.is_empty() && worker.waits();
-            if is_up && self.kernel.leases_of(worker_id(number)).count() == worker.waits.len() {
+            let is_up = worker.peer().is_some() && worker.interrupted.is_empty();
+            if is_up
+                && worker.waits.last().is_some_and(|wait| wait.helps)
+                && self.kernel.leases_of(worker_id(number)).count() == worker.waits.len()
+            {
                 self.lease_nested(number, now_ns);
             }
         }

@@ -48,7 +48,8 @@ impl Broker {
             _ => worker.start_failures < START_FAILURES_MAX,
         };
         let only_waits = |worker: &Worker| {
-            worker.waits() && self.kernel.leases_of(worker_id(worker.number)).count() == worker.waits.len()
+            worker.waits.last().is_some_and(|wait| wait.helps)
+                && self.kernel.leases_of(worker_id(worker.number)).count() == worker.waits.len()
         };
         let is_idle =
             |worker: &Worker| (worker.frames_open() == 0 || only_waits(worker)) && worker.interrupted.is_empty();

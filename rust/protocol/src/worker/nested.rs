@@ -49,16 +49,18 @@ impl Worker {
         self.nested.pop_front()
     }
 
-    /// Says that the task that runs waits for a task of a run, or for all of it, from now on; what has ended is told first.
-    pub fn wait(&mut self, run: u32, index: u32, now_ns: u64) {
+    /// Says that the task that runs waits for a task of a run, or for all of it, from now on, and whether it may run leases
+    /// meanwhile; what has ended is told first.
+    pub fn wait(&mut self, run: u32, index: u32, helps: bool, now_ns: u64) {
         self.flush(now_ns);
-        self.tell_waiting(true, run, index);
+        self.standstill = None;
+        self.tell_waiting(Waiting { waits: true, run, index, helps, ..Waiting::default() });
     }
 
     /// Says that it goes on.
     pub fn go_on(&mut self) {
         self.standstill = None;
-        self.tell_waiting(false, 0, 0);
+        self.tell_waiting(Waiting::default());
     }
 
     /// Why the wait of the task that runs must fail.
@@ -149,9 +151,9 @@ impl Worker {
         false
     }
 
-    fn tell_waiting(&mut self, waits: bool, run: u32, index: u32) {
+    fn tell_waiting(&mut self, waiting: Waiting) {
         if let Some((task, attempt)) = self.running_attempt() {
-            self.post(&Message::Waiting(Waiting { task, attempt, waits, run, index }));
+            self.post(&Message::Waiting(Waiting { task, attempt, ..waiting }));
         }
     }
 }

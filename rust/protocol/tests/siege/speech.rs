@@ -80,7 +80,8 @@ impl Siege {
                 let lease = self.leases.iter().rev().find(|lease| lease.0 == peer).copied();
                 let (_, task, attempt) = lease.unwrap_or((peer, script.number(), script.number()));
                 let (waits, run, index) = (script.one_in(2), script.below(4) as u32, script.number());
-                Message::Waiting(Waiting { task, attempt, waits, run, index }).encode(&mut frame);
+                let helps = !script.one_in(4);
+                Message::Waiting(Waiting { task, attempt, waits, run, index, helps }).encode(&mut frame);
             }
             17 if script.one_in(4) => {
                 Message::Goodbye(Goodbye { reason: script.byte() % 6, text: "bye" }).encode(&mut frame)

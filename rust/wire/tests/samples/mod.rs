@@ -36,7 +36,10 @@ pub(crate) fn samples() -> Vec<(&'static str, Message<'static>)> {
         ("policy", Message::Policy(policy())),
         ("overrun", Message::Overrun(Overrun { queued: true, worker: 1, attempt: 2, limit_ms: 60_000, failures: 1 })),
         ("overdue", Message::Overdue(Overdue { task: 40, attempt: 300 })),
-        ("waiting", Message::Waiting(Waiting { task: 40, attempt: 300, waits: true, run: 2, index: WHOLE_RUN })),
+        (
+            "waiting",
+            Message::Waiting(Waiting { task: 40, attempt: 300, waits: true, run: 2, index: WHOLE_RUN, helps: true }),
+        ),
         ("standstill", Message::Standstill(Standstill { task: 40, attempt: 300, text: "it waits for tag 'db'" })),
         ("why", Message::Why(Why { number: 5, run: 3, index: 70_000, key: "merge-3", stacks: true })),
         ("because", Message::Because(because())),

@@ -59,8 +59,8 @@ pub(crate) fn message() -> BoxedStrategy<Message<'static>> {
             Message::Overrun(Overrun { queued, worker, attempt, limit_ms, failures })
         }),
         any::<(u32, u32)>().prop_map(|(task, attempt)| Message::Overdue(Overdue { task, attempt })),
-        any::<(u32, u32, bool, u32, u32)>().prop_map(|(task, attempt, waits, run, index)| {
-            Message::Waiting(Waiting { task, attempt, waits, run, index })
+        any::<(u32, u32, bool, u32, u32, bool)>().prop_map(|(task, attempt, waits, run, index, helps)| {
+            Message::Waiting(Waiting { task, attempt, waits, run, index, helps })
         }),
         (any::<(u32, u32)>(), text()).prop_map(|((task, attempt), text)| Message::Standstill(Standstill {
             task,
