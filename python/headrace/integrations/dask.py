@@ -226,7 +226,7 @@ class Translation:
         return DaskFuture(key, place, self.client).result() if isinstance(place, headrace.Ref) else place
 
     def _in_order(self) -> Iterator[Key]:
-        """Give the keys that the wanted ones need and that have no place yet, each behind what it needs, depth first."""
+        """Give the keys that are needed and have no place yet, each behind what it needs, depth first."""
         tasks, places = self.tasks, self.places
         begun: set[Key] = set()
         stack = list(reversed(self._wanted))
