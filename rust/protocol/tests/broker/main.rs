@@ -3,6 +3,7 @@
 mod cancel;
 mod deaths;
 mod limits;
+mod nested;
 mod observer;
 mod retire;
 mod retry;
