@@ -148,7 +148,7 @@ class Client:
         self._mode = mode
         lives = checked_lives(crash_limit, oom_limit, max_tasks_per_worker, grace_s)
         spill = (spill_dir, spill_limit)
-        spares = _checked_extra(extra_workers, self._workers)
+        spares = _checked_extra(extra_workers, self._workers, mode)
         self._engine = _start(
             mode, self._workers, spares, preload, setup, env, store_limit, spill, lives, resources, limits
         )
@@ -404,7 +404,9 @@ def _checked_workers(workers: int | None) -> int:
 WORKERS_MAX = 4_096
 
 
-def _checked_extra(extra: int | None, workers: int) -> int:
+def _checked_extra(extra: int | None, workers: int, mode: Mode) -> int:
+    if extra is not None and mode != "processes":
+        raise UsageError("extra_workers is for worker processes; this mode runs tasks in this process")
     if extra is None:
         return min(len(os.sched_getaffinity(0)), WORKERS_MAX - workers)
     if not isinstance(extra, int) or isinstance(extra, bool) or not 0 <= extra <= WORKERS_MAX - workers:

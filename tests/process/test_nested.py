@@ -147,6 +147,8 @@ def test_extra_workers_is_checked():
     for wrong in (-1, True, "2", 5_000):
         with pytest.raises(hr.UsageError, match="extra_workers"):
             hr.Client(workers=1, extra_workers=wrong)
+    with pytest.raises(hr.UsageError, match="extra_workers is for worker processes"):
+        hr.Client(workers=1, extra_workers=1, mode="threads")
 
 
 def test_on_threads_the_client_is_the_callers_own():
