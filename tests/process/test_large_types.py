@@ -153,7 +153,9 @@ def equal(one, other):
     if hasattr(one, "equals"):
         return one.equals(other)
     one, other = np.asarray(one), np.asarray(other)
-    return (one.dtype, one.strides) == (other.dtype, other.strides) and np.array_equal(one, other)
+    has_gaps = not other.flags.forc and 0 not in other.strides
+    same_order = one.flags.c_contiguous if has_gaps else one.strides == other.strides
+    return same_order and one.dtype == other.dtype and np.array_equal(one, other)
 
 
 def own_bytes():
