@@ -234,6 +234,16 @@ class Client:
         index, key = self._engine.put(value)
         return Ref(self._core, CALLS, index, self, key)
 
+    @property
+    def mode(self) -> Mode:
+        """Where tasks run: "processes", "threads" or "sync"."""
+        return self._mode
+
+    @property
+    def workers(self) -> int:
+        """How many workers there are."""
+        return self._workers
+
     def statistics(self) -> RunStatistics:
         """Give a snapshot of the single calls, of the workers, and of the memory that results take.
 

@@ -65,11 +65,31 @@ def privately(reduce: Callable[[Any], Any], private: Private | None) -> Callable
 
 
 def reduce_array(array: numpy.ndarray[Any, Any]) -> Any:
-    """Reduce an array as numpy does, or as one of bytes where its type has no buffer."""
+    """Reduce an array as numpy does, or as one of bytes where its type has no buffer.
+
+    One with gaps is made contiguous first, and one that repeats itself is reduced to what it repeats.
+    """
     dtype = array.dtype
+    if not (array.flags.forc or dtype.hasobject):
+        numpy = sys.modules["numpy"]
+        if 0 in array.strides:
+            part = array[tuple(slice(None) if step else slice(1) for step in array.strides)]
+            small = part.nbytes <= _SMALL_BYTES
+            return restore_repeated, (part.tobytes() if small else part, dtype, part.shape, array.shape)
+        array = numpy.ascontiguousarray(array)
     if dtype.kind in "mMV" and dtype.itemsize and not dtype.hasobject and not _has_buffer(array):
         return restore_array, (array.view(f"V{dtype.itemsize}"), dtype)
     return array.__reduce_ex__(5)
+
+
+def restore_repeated(
+    part: bytes | numpy.ndarray[Any, Any], dtype: numpy.dtype[Any], shape: tuple[int, ...], repeated: tuple[int, ...]
+) -> numpy.ndarray[Any, Any]:
+    """Make an array that repeats a part of itself."""
+    numpy: Any = import_module("numpy")
+    if isinstance(part, bytes):
+        part = numpy.frombuffer(part, dtype).reshape(shape)
+    return numpy.broadcast_to(part, repeated)  # type: ignore[no-any-return]
 
 
 def restore_array(array: numpy.ndarray[Any, Any], dtype: numpy.dtype[Any]) -> numpy.ndarray[Any, Any]:
@@ -129,6 +149,9 @@ def restore_tensor(buffer: Any, dtype: Any, shape: tuple[int, ...]) -> Any:
         buffer = bytearray(buffer)
     return import_module("torch").frombuffer(buffer, dtype=dtype).reshape(shape)
 
+
+#: What an array repeats is part of the pickle up to so many bytes.
+_SMALL_BYTES = 4_096
 
 #: What is reduced by what: module and class of it.
 _REDUCED: list[tuple[str, str, Callable[[Any], Any]]] = [

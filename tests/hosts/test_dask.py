@@ -51,7 +51,7 @@ def run_suite(mode, *places, options=()):
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("mode", ["threads", "processes"])
+@pytest.mark.parametrize("mode", ["threads", pytest.param("processes", marks=pytest.mark.slow)])
 def test_bags_and_delayed(mode):
     pytest.importorskip("numpy")
     assert run_suite(mode, "bag/tests/test_bag.py", "tests/test_delayed.py") > 240

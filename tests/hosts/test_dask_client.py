@@ -90,7 +90,7 @@ def test_persisted_collections_stay_with_the_workers(client):
 
 
 def test_persisted_results_die_with_their_collection(client):
-    if client.client._mode != "processes":
+    if client.client.mode != "processes":
         pytest.skip("memory is counted in worker processes")
     gc.collect()
     before = client.client.statistics().store.owned

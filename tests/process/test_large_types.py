@@ -116,6 +116,13 @@ def dated_records():
 IN_PLACE = {
     "array in C order": (None, lambda: np.arange(1.0 * ROWS).reshape(100, -1), lambda x: [address(x)]),
     "array in Fortran order": (None, lambda: np.asfortranarray(np.ones((100, ROWS // 100))), lambda x: [address(x)]),
+    "strided array": (None, lambda: np.arange(4.0 * ROWS)[::4], lambda x: [address(x)]),
+    "array that repeats a long part": (
+        None,
+        lambda: np.broadcast_to(np.arange(1.0 * ROWS), (3, ROWS)),
+        lambda x: [address(x)],
+    ),
+    "column of dates": (None, lambda: np.zeros((ROWS, 4), dtype="M8[s]")[:, 1], lambda x: [address(x)]),
     "structured array": (None, lambda: np.zeros(ROWS, dtype=[("a", "i4"), ("b", "S3")]), lambda x: [address(x)]),
     "datetime64": (None, lambda: np.arange(ROWS).astype("M8[s]"), lambda x: [address(x)]),
     "timedelta64, Fortran order": (
@@ -146,7 +153,9 @@ def equal(one, other):
     if hasattr(one, "equals"):
         return one.equals(other)
     one, other = np.asarray(one), np.asarray(other)
-    return (one.dtype, one.strides) == (other.dtype, other.strides) and np.array_equal(one, other)
+    has_gaps = not other.flags.forc and 0 not in other.strides
+    same_order = one.flags.c_contiguous if has_gaps else one.strides == other.strides
+    return same_order and one.dtype == other.dtype and np.array_equal(one, other)
 
 
 def own_bytes():
@@ -209,8 +218,6 @@ def part_of_tensor():
 
 #: Name: (module needed, how it is made, where its parts lie).
 COPIED = {
-    "strided array": (None, lambda: np.arange(4.0 * ROWS)[::4], lambda x: [address(x)]),
-    "column of dates": (None, lambda: np.zeros((ROWS, 4), dtype="M8[s]")[:, 1], lambda x: [address(x)]),
     "array of objects": (None, lambda: np.array([None, "text"] * ROWS, dtype=object), lambda x: [address(x)]),
     "masked array": (None, lambda: np.ma.masked_less(np.arange(ROWS), 5), lambda x: [address(x.data)]),
     "subclass of ndarray": (None, lambda: np.ones(ROWS).view(np.recarray), lambda x: [address(x)]),

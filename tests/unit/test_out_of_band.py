@@ -54,10 +54,10 @@ def test_contiguous_arrays_go_out_of_band(array, dumps):
 @pytest.mark.parametrize(
     "array",
     [
-        SECONDS[::2],
-        SECONDS[::-1],
-        SECONDS.reshape(3, 4)[:, 1:3],
         np.broadcast_to(SECONDS, (3, 12)),
+        np.broadcast_to(1.5, (3, 12)),
+        np.broadcast_to(SECONDS.reshape(12, 1)[::2], (6, 3)),
+        np.broadcast_to(np.array([{"a": 1}, None], dtype=object), (3, 2)),
         np.ma.masked_array(SECONDS, SECONDS[4] > SECONDS),
         np.zeros(3, dtype=[("when", "M8[s]"), ("what", "f4")]).view(np.recarray),
         np.array([SECONDS[0], None], dtype=object),
@@ -66,7 +66,10 @@ def test_contiguous_arrays_go_out_of_band(array, dumps):
         SECONDS[:0],
         SECONDS[:0].reshape(0, 3),
     ],
-    ids=["strided", "backwards", "columns", "broadcast", "masked", "records", "objects", "mixed", "V0", "0", "0x3"],
+    ids=[
+        *("broadcast", "one number", "column", "broadcast objects"),
+        *("masked", "records", "objects", "mixed", "V0", "0", "0x3"),
+    ],
 )
 def test_other_arrays_arrive_right(array):
     blob, buffers = split(array)
@@ -75,6 +78,27 @@ def test_other_arrays_arrive_right(array):
     assert (again.dtype, again.shape) == (array.dtype, array.shape)
     assert again.tolist() == array.tolist()
     assert not any(buffer.raw().nbytes for buffer in buffers)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [SECONDS[::2], SECONDS[::-1], SECONDS.reshape(3, 4)[:, 1:3], np.arange(24.0).reshape(2, 3, 4).transpose(1, 2, 0)],
+    ids=["strided", "backwards", "columns", "axes"],
+)
+def test_an_array_with_gaps_is_made_contiguous_and_left_aside(array):
+    blob, buffers = split(array)
+    again = joined(blob, buffers)
+    assert (again.dtype, again.tolist()) == (array.dtype, array.tolist())
+    assert sum(buffer.raw().nbytes for buffer in buffers) == array.nbytes
+
+
+def test_a_long_part_that_is_repeated_is_left_aside():
+    part = np.arange(1_000.0)
+    blob, buffers = split(np.broadcast_to(part, (50, 1_000)))
+    again = joined(blob, buffers)
+    assert (again.shape, again.strides) == ((50, 1_000), (0, 8))
+    assert sum(buffer.raw().nbytes for buffer in buffers) == part.nbytes
+    assert len(blob) < 1_000
 
 
 def test_one_array_in_two_places_stays_one():

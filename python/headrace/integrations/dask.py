@@ -175,7 +175,7 @@ class Translation:
     def __init__(self, dsk: Any, keys: Iterable[Key], client: headrace.Client, known: Mapping[Key, DaskFuture]) -> None:
         raw, annotations = _materialized(dsk)
         self.client = client
-        self.graph = headrace.Graph(by_reference=client._mode != "processes")
+        self.graph = headrace.Graph(by_reference=client.mode != "processes")
         self.places: dict[Key, Place] = {key: value.ref for key, value in raw.items() if isinstance(value, DaskFuture)}
         self.tasks: dict[Key, GraphNode] = convert_legacy_graph(raw)
         #: Keys of the tasks by their index in the graph.

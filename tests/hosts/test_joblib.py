@@ -1,0 +1,145 @@
+"""joblib's own tests on headrace, and what they do not say."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+joblib = pytest.importorskip("joblib")
+
+from joblib import Parallel, delayed, parallel_config  # noqa: E402
+
+import headrace as hr  # noqa: E402
+import headrace.integrations.joblib as backend  # noqa: E402
+
+HERE = Path(__file__).parent
+
+
+def run_suite(*options):
+    """Run joblib's tests of `Parallel` on headrace; how many passed."""
+    pytest.importorskip("numpy")
+    file = Path(joblib.__file__).parent / "test" / "test_parallel.py"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-q", "-p", "joblib_on_headrace", "-p", "no:cacheprovider"),
+            *("-W", "ignore", "-c", os.devnull, "--rootdir", str(file.parent), "--timeout", "120", *options, str(file)),
+        ],
+        env=os.environ | {"PYTHONPATH": str(HERE)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-20_000:]
+    return int(re.search(r"(\d+) passed", done.stdout)[1])
+
+
+@pytest.mark.timeout(120)
+def test_joblibs_own_tests_of_calls_and_errors_pass():
+    assert run_suite("-k", "loky and (parallel or error or exception or dispatch or batch) and not nested") > 40
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_joblibs_own_tests_pass():
+    assert run_suite() > 650
+
+
+def square(x):
+    return x * x
+
+
+def end_worker(x):
+    if x == 3:
+        os._exit(7)
+    return x
+
+
+def where(*_args):
+    return os.getpid()
+
+
+@pytest.fixture(params=["processes", "threads"])
+def mode(request):
+    with parallel_config(backend="headrace", n_jobs=2, mode=request.param):
+        yield request.param
+
+
+def test_calls_come_back_in_order(mode):
+    assert Parallel()(delayed(square)(x) for x in range(1_000)) == [x * x for x in range(1_000)]
+    assert list(Parallel(return_as="generator")(delayed(square)(x) for x in range(10))) == [x * x for x in range(10)]
+    unordered = Parallel(return_as="generator_unordered")(delayed(square)(x) for x in range(10))
+    assert sorted(unordered) == [x * x for x in range(10)]
+
+
+def test_what_a_call_raises_is_raised_and_the_next_works(mode):
+    with pytest.raises(ZeroDivisionError):
+        Parallel()(delayed(divmod)(1, x) for x in range(10))
+    assert Parallel()(delayed(square)(x) for x in range(10)) == [x * x for x in range(10)]
+
+
+def test_the_death_of_a_worker_fails_the_parallel_and_the_next_works():
+    with parallel_config(backend="headrace", n_jobs=2):
+        with pytest.raises(hr.WorkerDied):
+            Parallel()(delayed(end_worker)(x) for x in range(10))
+        assert Parallel()(delayed(square)(x) for x in range(10)) == [x * x for x in range(10)]
+
+
+def test_a_client_of_ones_own_is_used_and_stays():
+    with hr.Client(workers=2) as client:
+        pids = {client.call(where).result(30) for _ in range(20)}
+        with parallel_config(backend="headrace", client=client):
+            seen = set(Parallel()(delayed(where)(x) for x in range(100)))
+        assert seen & pids
+        assert client.call(square, 3).result(30) == 9
+
+
+def test_nested_parallels_work(mode):
+    def outer(x):
+        return sum(Parallel(n_jobs=2)(delayed(square)(y) for y in range(x)))
+
+    assert Parallel()(delayed(outer)(x) for x in range(5)) == [sum(y * y for y in range(x)) for x in range(5)]
+
+
+def test_large_arguments_are_written_once(monkeypatch):
+    np = pytest.importorskip("numpy")
+    puts = []
+    put = hr.Client.put
+    monkeypatch.setattr(hr.Client, "put", lambda self, value: puts.append(value) or put(self, value))
+    array = np.ones(1 << 18)
+    with parallel_config(backend="headrace", n_jobs=2):
+        sums = Parallel(batch_size=1)(delayed(np.sum)(array) for _ in range(20))
+    assert sums == [1 << 18] * 20
+    assert [value is array for value in puts] == [True]
+
+
+def test_the_same_forest_grows_and_the_same_search_finds():
+    pytest.importorskip("sklearn")
+    from sklearn.datasets import make_classification
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.tree import DecisionTreeClassifier
+
+    inputs, classes = make_classification(400, 10, random_state=0)
+
+    def learn():
+        forest = RandomForestClassifier(20, random_state=0).fit(inputs, classes)
+        search = GridSearchCV(DecisionTreeClassifier(random_state=0), {"max_depth": [1, 2, 3]}, cv=3).fit(
+            inputs, classes
+        )
+        return (
+            forest.predict_proba(inputs).tolist(),
+            search.cv_results_["mean_test_score"].tolist(),
+            search.best_params_,
+        )
+
+    alone = learn()
+    with parallel_config(backend="headrace", n_jobs=2):
+        assert learn() == alone
+
+
+def test_importing_it_registers_it():
+    assert backend.HeadraceBackend is joblib.parallel.BACKENDS["headrace"]
+    backend.register("another name")
+    assert joblib.parallel.BACKENDS.pop("another name") is backend.HeadraceBackend
