@@ -441,7 +441,8 @@ def _start(
 ) -> Engine:
     from headrace.resources import offered
 
-    offer, environments = offered(resources, limits, workers=workers, processes=mode == "processes", env=env)
+    processes = mode == "processes"
+    offer, environments = offered(resources, limits, workers=workers, spares=spares, processes=processes, env=env)
     if mode == "processes":
         from headrace.embedded import Embedded
         from headrace.limits import checked_bytes, default_store_limit, spill_place

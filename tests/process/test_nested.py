@@ -192,6 +192,18 @@ def test_another_process_takes_the_place_of_one_that_waits_and_leaves_in_the_end
     assert processes.call(call_and_wait, pid).result(TIMEOUT_S) not in {worker.pid for worker in workers}
 
 
+def test_a_worker_that_stands_in_has_no_gpus():
+    def gpus_of_two():
+        return os.environ["CUDA_VISIBLE_DEVICES"], hr.current_client().call(gpus).result()
+
+    def gpus():
+        return os.environ["CUDA_VISIBLE_DEVICES"]
+
+    env = {"CUDA_VISIBLE_DEVICES": "3"}
+    with hr.Client(workers=1, extra_workers=1, resources={"gpu": 1}, env=env) as client:
+        assert client.call(hr.task(gpus_of_two, resources={"gpu": 1})).result(TIMEOUT_S) == ("3", "")
+
+
 def test_unstarted_work_of_a_worker_that_waits_goes_elsewhere(path, gate):
     with hr.Client(workers=2, extra_workers=0) as client:
         waiting = client.call(call_and_wait, await_gate, path, "inner", gate)
@@ -207,6 +219,16 @@ def test_why_tells_what_a_waiting_task_waits_for(processes, path, gate):
     waiting = processes.call(hr.task(call_and_wait, key="outer"), hr.task(await_gate, key="inner"), path, "x", gate)
     wait_until(lambda: lines(path) == ["x"])
     assert re.search(r"'outer' runs in worker 0 .*, and waits for 'inner'", str(waiting.why()))
+
+
+def test_why_tells_which_task_runs_on_top_of_another_one(alone, path, gate):
+    inner = hr.task(await_gate, key="inner")
+    waiting = alone.call(hr.task(call_and_wait, key="outer"), inner, path, "x", gate)
+    wait_until(lambda: lines(path) == ["x"])
+    behind = alone.call(hr.task(double, key="behind"), 1)
+    assert re.search(r"'outer' runs in worker 0 .*, and waits for 'inner'", str(waiting.why()))
+    assert re.search(r"'behind' is ready and waits for a worker; .* busy are worker 0 \('outer'", str(behind.why()))
+    assert not behind.done()
 
 
 def test_a_standstill_of_waits_is_told():

@@ -121,8 +121,8 @@ impl Nests {
 }
 
 impl Broker {
-    /// Who submits a chunk, and what its tasks have in priority beyond what they ask for: what a task submits goes before what
-    /// would go before or after that task.
+    /// Who submits a chunk, and what is added to the priority of its tasks: what a task submits goes before what has that
+    /// task's own.
     pub(super) fn asker(&mut self, peer: PeerId, submit: &Submit<'_>) -> Result<(Asker, i32), String> {
         let Some(&Peer::Worker(worker)) = self.peers.get(&peer) else {
             return Ok((Asker { owner: self.owner_of(peer), nest: 0 }, 0));

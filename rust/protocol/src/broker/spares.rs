@@ -5,6 +5,7 @@
 //! They leave when they have been idle for a while. Where all of them are up and nobody takes what a waiting attempt waits
 //! for, its worker is leased that itself, a task at a time.
 
+use super::nested::{BECAME_CLASS, Wait};
 use super::retry::PARKED_CLASS;
 use super::workers::{FRAME_BUDGET_NS, Life, Worker};
 use super::{Broker, worker_id};
@@ -127,15 +128,14 @@ impl Broker {
         let (number, peer) = (worker.number, worker.peer().expect("it was just seen"));
         let wait = *worker.waits.last().expect("it waits");
         let why = self.stall_words(now_ns);
-        let text = format!("'{}' waits for {}, and {why}", self.name_of(wait.task), self.awaited_words(number));
+        let text = format!("'{}' waits for {}, and {why}", self.name_of(wait.task), self.awaited_words(number, &wait));
         let standstill = Standstill { task: wait.task, attempt: wait.attempt, text: &text };
         self.send(peer, &Message::Standstill(standstill));
     }
 
-    /// What the attempt on top of a worker waits for.
-    pub(super) fn awaited_words(&self, number: u32) -> String {
-        let worker = &self.workers[number as usize];
-        let Some((wait, peer)) = worker.waits.last().zip(worker.peer()) else { return String::new() };
+    /// What an attempt of a worker waits for.
+    pub(super) fn awaited_words(&self, number: u32, wait: &Wait) -> String {
+        let Some(peer) = self.workers[number as usize].peer() else { return String::new() };
         let position = self.find_run(peer, wait.run);
         if wait.index != WHOLE_RUN {
             let slot = position.and_then(|position| self.run(position).slots.get(wait.index));
@@ -153,6 +153,6 @@ impl Broker {
 
     /// Ready tasks that nobody may be given for now.
     pub(super) fn count_parked(&self) -> u64 {
-        (self.kernel.ready_len(PARKED_CLASS) + self.kernel.ready_len(super::nested::BECAME_CLASS)) as u64
+        (self.kernel.ready_len(PARKED_CLASS) + self.kernel.ready_len(BECAME_CLASS)) as u64
     }
 }
