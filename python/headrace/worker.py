@@ -118,6 +118,10 @@ def read_boot_record(fd: int) -> dict[str, Any]:
 def boot(record: dict[str, Any]) -> None:
     """Become what the client is: its path, then the modules and the setup that it asked for."""
     sys.path[:] = record["sys_path"]
+    if record.get("authkey"):
+        from multiprocessing.process import current_process
+
+        current_process().authkey = record["authkey"]
     for name in record["preload"]:
         __import__(name)
     if record["setup"] is not None:
