@@ -1,7 +1,6 @@
 """The native half of headrace. Names that start with an underscore are for the package's own Python."""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from os import PathLike
 from types import GenericAlias
 from typing import Any, Generic, NoReturn, Self, TypeVar, final, overload
 
@@ -10,6 +9,8 @@ from typing_extensions import Buffer, disjoint_base
 
 from headrace._kernel import Kernel as Kernel
 from headrace._kernel import Offer as Offer
+from headrace._output import Output as Output
+from headrace._worker import Worker as Worker
 from headrace.graph import Graph as _PythonGraph
 from headrace.options import Policy as _Policy
 
@@ -332,6 +333,9 @@ class ClientCore:
         Besides, give the bytes that were dropped since its start because nobody took them.
         """
 
+    def log(self, run: int, index: int) -> tuple[bytes, int] | None:
+        """Give the end of what a task has written, and how many bytes came before; None in a local session."""
+
     def leave(self) -> None:
         """Tell the broker that the session ends, and wait for nothing."""
 
@@ -436,61 +440,3 @@ def end_brokers() -> None:
 
 def forget_parent() -> None:
     """Make every client of the parent unusable in a forked child."""
-
-# -- worker ------------------------------------------------------------------------------------------------------------
-
-#: Key, number, attempts that failed before, largest size of a result, and what is called, if that could be loaded.
-_Attempt = tuple[str, int, int, int, Callable[..., object] | None]
-
-@final
-class Worker:
-    """The native half of a worker process. A process has one, and calls `run` on its main thread."""
-
-    def __new__(
-        cls,
-        status_fd: int,
-        control_fd: int,
-        endpoint: str,
-        number: int,
-        incarnation: int,
-        libzmq: str | PathLike[str],
-        python: str,
-    ) -> Worker: ...
-    @property
-    def number(self) -> int:
-        """The worker's number."""
-
-    def run(
-        self,
-        load_function: Callable[[bytes], Callable[..., object]],
-        record_error: Callable[[_Attempt, BaseException], tuple[bytes, bool]],
-        record_result: Callable[[_Attempt, BaseException, object], tuple[bytes, bool]],
-        record_size: Callable[[_Attempt, int], tuple[bytes, bool]],
-    ) -> str | None:
-        """Say HELLO and run tasks until the session ends; give None, or why it did not end as it should.
-
-        The callables give a function from its bytes, and the record of a failure and whether it is worth a retry. They
-        take the attempt and the exception that the task raised; the exception that says why its result cannot be
-        encoded, and the result; or the size of the result.
-        """
-
-    def refuse(self, text: str) -> None:
-        """End the session before it began; GOODBYE carries `text`."""
-
-    def current(self) -> tuple[str, int, int] | None:
-        """Give key and attempt of the task that runs, and how many attempts failed before."""
-
-    def is_cancelled(self) -> bool:
-        """Say whether the attempt that executes now was cancelled."""
-
-    def allocate(self, size: int) -> Block:
-        """Give a writable object with so many bytes of shared memory."""
-
-    def make_writable(self, value: _T) -> _T:
-        """Give the value with buffers that may be written to, which nobody else sees."""
-
-    def prepare_fork(self) -> None:
-        """To be called before a fork."""
-
-    def note_fork(self) -> None:
-        """Note that this is a forked child, which must not run tasks."""

@@ -342,7 +342,10 @@ impl Session {
                         return Some((Some(lines), dropped));
                     }
                     if end.wait(interest, received, None) == Waited::Closed {
-                        return Some((None, dropped));
+                        let mut state = self.lock();
+                        state.tables.finish_log();
+                        let lines: Vec<LogLines> = std::iter::from_fn(|| state.tables.poll_log()).collect();
+                        return Some(((!lines.is_empty()).then_some(lines), dropped));
                     }
                 }
             });

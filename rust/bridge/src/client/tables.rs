@@ -1,7 +1,7 @@
 //! What has ended, whoever ran it: one face for the broker's frames and for the objects of a local session.
 use std::collections::hash_map::Entry;
 
-use headrace_protocol::client::{CALLS, Client, Farewell, LogLines, Reply, Session as Standing};
+use headrace_protocol::client::{CALLS, Client, Farewell, LogLines, Reply, Session as Standing, TaskLog};
 use headrace_wire::Outcome;
 use pyo3::prelude::*;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -261,6 +261,18 @@ impl Tables {
     /// The next lines that a task wrote.
     pub(crate) fn poll_log(&mut self) -> Option<LogLines> {
         self.machine()?.poll_log()
+    }
+
+    /// Nothing more will come: the lines that have no end get one.
+    pub(crate) fn finish_log(&mut self) {
+        if let Some(machine) = self.machine() {
+            machine.finish_log();
+        }
+    }
+
+    /// What a task has written; `None` if its run was released.
+    pub(crate) fn log(&mut self, run: u32, index: u32) -> Option<TaskLog> {
+        self.knows(run).then(|| self.machine()?.task_log(run, index).cloned()).map(Option::unwrap_or_default)
     }
 
     /// Bytes of such lines that were dropped because nobody took them.

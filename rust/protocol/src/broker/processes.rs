@@ -2,8 +2,8 @@
 
 use super::deaths::{Ended, Exit};
 use super::workers::{INTERRUPT_RETRY_NS, Life, START_FAILURES_MAX, Worker};
-use super::{Action, Broker, HEARTBEAT_NS, PeerId, worker_id};
-use headrace_wire::{DeathCause, Heartbeat, Log, Message};
+use super::{Action, Broker, HEARTBEAT_NS, worker_id};
+use headrace_wire::{DeathCause, Heartbeat, Message};
 
 impl Broker {
     /// A worker's process ended. `executing` is the (slot, attempt) on its status page: what user code it was in.
@@ -100,25 +100,7 @@ impl Broker {
             self.give_up(&text, now_ns);
         } else if failures == START_FAILURES_MAX {
             let text = format!("headrace: the other workers go on, but {text}\n");
-            self.handle_output(number, 2, text.as_bytes());
-        }
-    }
-
-    /// Whole lines that a worker wrote; `stream` is 1 or 2.
-    pub fn handle_output(&mut self, worker: u32, stream: u8, text: &[u8]) {
-        if stream == 2 {
-            self.workers[worker as usize].keep_stderr(text);
-        }
-        let clients: Vec<PeerId> = self
-            .peers
-            .iter()
-            .filter(|(_, peer)| matches!(peer, super::peers::Peer::Client(_)))
-            .map(|(peer, _)| *peer)
-            .collect();
-        for peer in clients {
-            let mut frame = Vec::new();
-            Message::Log(Log { worker, stream, text }).encode(&mut frame);
-            self.actions.push_back(Action::Log { peer, frame });
+            self.handle_output(number, 2, text.as_bytes(), None);
         }
     }
 
@@ -206,7 +188,7 @@ impl Broker {
             "headrace: worker {number} (process {pid}) is stopped or has lost its connection: it has not answered \
              {questions} questions in a row, so it is killed\n"
         );
-        self.handle_output(number, 2, text.as_bytes());
+        self.handle_output(number, 2, text.as_bytes(), None);
         self.actions.push_back(Action::Kill { worker: number });
     }
 }

@@ -353,12 +353,13 @@ impl Broker {
     /// it says that the attempt is over.
     fn stop_attempt(&mut self, number: u32, task: u32, attempt: u32, now_ns: u64) {
         let (retry_ns, kill_ns) = (now_ns + INTERRUPT_RETRY_NS, now_ns + self.config.grace_ns);
+        let author = self.author_of(task, attempt);
         let worker = &mut self.workers[number as usize];
         // One that is overdue has been interrupted: once more would hit its clean-up.
         if worker.peer().is_none() || worker.overdue == Some((task, attempt)) {
             return;
         }
-        worker.interrupted.push(Interrupted { task, attempt, retry_ns, kill_ns });
+        worker.interrupted.push(Interrupted { task, attempt, author, retry_ns, kill_ns });
         self.drop_lease(number, task, attempt);
         self.actions.push_back(Action::Interrupt { worker: number, task, attempt });
     }

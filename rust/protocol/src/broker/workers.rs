@@ -1,6 +1,7 @@
 //! Worker processes as the broker sees them: alive or not, what they hold, what they cost.
 
 use super::action::PeerId;
+use super::output::Author;
 use super::payload::PartAside;
 use headrace_wire::Verdict;
 use std::collections::VecDeque;
@@ -82,6 +83,7 @@ impl Successor {
 pub(crate) struct Interrupted {
     pub(crate) task: u32,
     pub(crate) attempt: u32,
+    pub(crate) author: Author,
     /// When the interrupt is tried again: the attempt may have been about to start when the first one came.
     pub(crate) retry_ns: u64,
     /// When the process is killed if the attempt has not stopped.
@@ -158,6 +160,8 @@ pub(crate) struct Worker {
     pub(crate) unanswered: u32,
     /// Questions that stay unanswered before it counts as lost.
     pub(crate) patience: u32,
+    /// Who wrote what it wrote last.
+    pub(crate) author: Option<Author>,
     /// Last bytes of its standard error.
     stderr: VecDeque<u8>,
     /// What it said as it left; mostly it has written the same to standard error.
@@ -196,6 +200,7 @@ impl Worker {
             given_up: false,
             unanswered: 0,
             patience: UNANSWERED_MAX,
+            author: None,
             stderr: VecDeque::new(),
             farewell: String::new(),
             busy_ns: 0,
@@ -326,6 +331,7 @@ impl Worker {
         self.dead.clear();
         self.interrupted.clear();
         self.overdue = None;
+        self.author = None;
         self.awaited = None;
         self.deferred.clear();
         let farewell = std::mem::take(&mut self.farewell);

@@ -3,7 +3,7 @@
 use headrace_protocol::broker::{Action, Broker, Config, Exit, Frame, PeerId, SegmentNews, SpillPart};
 use headrace_protocol::limits::Offer;
 use headrace_wire::{
-    ANY_WORKER, Blobs, BlobsBuf, Cancel, Hello, Hold, Message, Outcome, Overdue, PROTOCOL_VERSION, Policy, Report,
+    ANY_WORKER, Blobs, BlobsBuf, Cancel, Hello, Hold, Log, Message, Outcome, Overdue, PROTOCOL_VERSION, Policy, Report,
     Results, Role, Submit, Verdict,
 };
 use std::collections::VecDeque;
@@ -84,6 +84,14 @@ pub(crate) enum Said {
         peer: PeerId,
     },
     Log {
+        text: Vec<u8>,
+    },
+    TaskLog {
+        peer: PeerId,
+        run: u32,
+        index: u32,
+        attempt: u32,
+        before: u64,
         text: Vec<u8>,
     },
     Segment {
@@ -566,7 +574,10 @@ impl Story {
                 text: because.text.into(),
                 stacks: because.stacks.into(),
             },
-            Message::Log(log) => Said::Log { text: log.text.to_vec() },
+            Message::Log(Log { attempt: 0, text, .. }) => Said::Log { text: text.to_vec() },
+            Message::Log(Log { run, index, attempt, before, text, .. }) => {
+                Said::TaskLog { peer, run, index, attempt, before, text: text.to_vec() }
+            }
             Message::State(state) => {
                 self.state = Some(Counts {
                     number: state.number,
