@@ -16,6 +16,7 @@
 mod action;
 mod budget;
 mod cancel;
+mod check;
 mod classes;
 mod deaths;
 mod dispatch;

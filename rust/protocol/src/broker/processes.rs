@@ -3,6 +3,7 @@
 use super::deaths::{Ended, Exit};
 use super::workers::{INTERRUPT_RETRY_NS, Life, START_FAILURES_MAX, Worker};
 use super::{Action, Broker, HEARTBEAT_NS, worker_id};
+use headrace_kernel::seeded;
 use headrace_wire::{DeathCause, Heartbeat, Message};
 
 impl Broker {
@@ -31,14 +32,10 @@ impl Broker {
             Exit::OutOfMemory(_) => DeathCause::OutOfMemory,
             _ => DeathCause::Crashed,
         };
-        let deferred = std::mem::take(&mut process.deferred);
         let stderr = process.end_process(now_ns);
         match is_retired {
             true => self.statistics.workers_retired += 1,
             false => self.count_death(exit),
-        }
-        for entry in deferred.iter().filter(|entry| entry.carries_value()) {
-            self.store.uncite(entry.value.part().bytes());
         }
         let peer = match life {
             Life::Ready(peer) | Life::Condemned(peer) => Some(peer),
@@ -53,7 +50,11 @@ impl Broker {
         }
         if let Some(peer) = peer {
             let was_overdue = self.end_overdue(worker, overdue, now_ns);
-            if let Some(executing) = executing.filter(|_| !was_overdue) {
+            // The word of how an overdue attempt ended may be lost, and another one be the cause.
+            if let Some(executing) = executing.filter(|executing| {
+                let is_other = overdue != Some(*executing) && !seeded!("no blame behind an overdue one");
+                !was_overdue || is_other
+            }) {
                 self.blame(executing, &Ended { worker, pid, exit, cause, stderr: &stderr }, now_ns);
             }
             self.take_back(worker);

@@ -34,7 +34,7 @@ impl Broker {
 
     fn dismiss(&mut self, number: u32, peer: PeerId) {
         let fetch = self.ledger.only_with(number);
-        self.fetch(number, &fetch);
+        self.fetch(&fetch);
         self.send(peer, &Message::GiveBack(GiveBack::default()));
         let text = format!("worker {number} has run its {} tasks", self.config.tasks_max);
         self.send(peer, &Message::Goodbye(Goodbye { reason: GoodbyeReason::Closed as u8, text: &text }));
@@ -100,7 +100,7 @@ fn concerns(action: &Action, number: u32) -> bool {
     }
 }
 
-/// Whether nothing that a worker was given is open, and nothing that it was asked for on the way.
+/// Whether nothing that a worker was given is open.
 fn is_through(worker: &Worker) -> bool {
-    worker.frames_open() == 0 && worker.awaited.is_none() && worker.interrupted.is_empty()
+    worker.frames_open() == 0 && worker.interrupted.is_empty()
 }

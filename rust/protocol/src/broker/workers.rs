@@ -2,7 +2,7 @@
 
 use super::action::PeerId;
 use super::output::Author;
-use super::payload::PartAside;
+use super::payload::Part;
 use headrace_wire::Verdict;
 use std::collections::VecDeque;
 
@@ -91,23 +91,17 @@ pub(crate) struct Interrupted {
 }
 
 /// One entry of a report.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Entry<V> {
+pub(crate) struct Entry<'a> {
     pub(crate) task: u32,
     pub(crate) attempt: u32,
     pub(crate) verdict: Verdict,
-    pub(crate) value: V,
+    pub(crate) value: Part<'a>,
 }
 
-impl<V> Entry<V> {
+impl Entry<'_> {
     /// Whether `value` is a result, rather than the record of a failure.
     pub(crate) fn carries_value(&self) -> bool {
         matches!(self.verdict, Verdict::Done | Verdict::Value)
-    }
-
-    /// The same with the value as something else.
-    pub(crate) fn with<W>(&self, value: W) -> Entry<W> {
-        Entry { task: self.task, attempt: self.attempt, verdict: self.verdict, value }
     }
 }
 
@@ -141,10 +135,6 @@ pub(crate) struct Worker {
     pub(crate) interrupted: Vec<Interrupted>,
     /// An attempt that runs for longer than it may.
     pub(crate) overdue: Option<(u32, u32)>,
-    /// A finished attempt whose value is on the way, because a consumer went elsewhere after the lease said that none
-    /// would. What the worker reported after it waits, so that the kernel sees endings in order (K2).
-    pub(crate) awaited: Option<(u32, u32)>,
-    pub(crate) deferred: VecDeque<Entry<PartAside>>,
     /// Its processes in a row that died before they were given a task.
     pub(crate) start_failures: u32,
     /// Leases that its process may still be given.
@@ -190,8 +180,6 @@ impl Worker {
             dead: Vec::new(),
             interrupted: Vec::new(),
             overdue: None,
-            awaited: None,
-            deferred: VecDeque::new(),
             start_failures: 0,
             tasks_left: 0,
             leave_ns: None,
@@ -229,6 +217,11 @@ impl Worker {
     /// Frames with unsettled leases.
     pub(crate) fn frames_open(&self) -> usize {
         self.frames.iter().filter(|unsettled| **unsettled > 0).count()
+    }
+
+    /// Leases that are not settled.
+    pub(crate) fn unsettled(&self) -> u64 {
+        self.frames.iter().map(|unsettled| u64::from(*unsettled)).sum()
     }
 
     /// Opens a frame of `leases` leases and returns its number.
@@ -332,8 +325,6 @@ impl Worker {
         self.interrupted.clear();
         self.overdue = None;
         self.author = None;
-        self.awaited = None;
-        self.deferred.clear();
         let farewell = std::mem::take(&mut self.farewell);
         let end = &farewell.as_bytes()[farewell.len().saturating_sub(STDERR_TAIL_BYTES)..];
         let is_written = end.is_empty() || self.stderr.make_contiguous().windows(end.len()).any(|part| part == end);

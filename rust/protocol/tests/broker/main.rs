@@ -2,6 +2,7 @@
 
 mod cancel;
 mod deaths;
+mod found;
 mod limits;
 mod observer;
 mod output;

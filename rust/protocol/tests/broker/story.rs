@@ -313,6 +313,12 @@ impl Story {
 
     /// Submits a graph whose tasks all call the function that run `first` brought.
     pub(crate) fn submit_as(&mut self, run: u32, first: u32, deps: &[&[u32]], keep: &[u32]) {
+        self.submit_from(run, first, deps, keep, &[]);
+    }
+
+    /// The same, with predecessors in other runs.
+    pub(crate) fn submit_from(&mut self, run: u32, first: u32, deps: &[&[u32]], keep: &[u32], external: &[(u32, u32)]) {
+        let (external_run, external_index): (Vec<u32>, Vec<u32>) = external.iter().copied().unzip();
         let counts: Vec<u32> = deps.iter().map(|list| list.len() as u32).collect();
         let flat: Vec<u32> = deps.iter().flat_map(|list| list.iter().copied()).collect();
         let (functions, lens) = (vec![0; deps.len()], vec![0; deps.len()]);
@@ -323,6 +329,8 @@ impl Story {
             task_function: (&functions).into(),
             dep_counts: (&counts).into(),
             deps: (&flat).into(),
+            external_run: (&external_run).into(),
+            external_index: (&external_index).into(),
             args: Blobs { lens: (&lens).into(), bytes: &[] },
             keep: keep.into(),
             ..Submit::default()
