@@ -9,6 +9,7 @@ from typing_extensions import Buffer, disjoint_base
 
 from headrace._kernel import Kernel as Kernel
 from headrace._kernel import Offer as Offer
+from headrace._output import Output as Output
 from headrace._worker import Worker as Worker
 from headrace.graph import Graph as _PythonGraph
 from headrace.options import Policy as _Policy
@@ -335,6 +336,9 @@ class ClientCore:
 
         Besides, give the bytes that were dropped since its start because nobody took them.
         """
+
+    def log(self, run: int, index: int) -> tuple[bytes, int] | None:
+        """Give the end of what a task has written, and how many bytes came before; None in a local session."""
 
     def leave(self) -> None:
         """Tell the broker that the session ends, and wait for nothing."""

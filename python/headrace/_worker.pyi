@@ -5,6 +5,7 @@ from os import PathLike
 from typing import Any, TypeVar, final
 
 from headrace._core import Block, ClientCore
+from headrace._output import Output
 
 _T = TypeVar("_T")
 
@@ -28,6 +29,10 @@ class Worker:
     @property
     def number(self) -> int:
         """The worker's number."""
+
+    @property
+    def output(self) -> Output:
+        """What its tasks print."""
 
     def run(
         self,

@@ -106,6 +106,12 @@ class Future(ExternalRef, concurrent.futures.Future[T], Generic[T]):
         self.done()
         return ended(self.key, lambda: self._exception)
 
+    def logs(self) -> str:
+        """Give what the call has written so far, as `Run.logs` does. It is kept until the future is collected."""
+        from headrace.logs import read_log
+
+        return read_log(self._client._core, self.run, self.index, self.key)
+
     def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
         """Call `fn(self)` once the call has ended: on the client's dispatcher thread, or at once if it has."""
         if not self.done():

@@ -98,7 +98,14 @@ def boot_record(preload: Sequence[str], setup: Callable[[], object] | None) -> b
         from headrace.pickling import dump_function
 
         blob = dump_function(setup, "setup")
-    return pickle.dumps({"sys_path": list(sys.path), "preload": list(preload), "setup": blob})
+    record = {"sys_path": list(sys.path), "preload": list(preload), "setup": blob, "authkey": family_key()}
+    return pickle.dumps(record)
+
+
+def family_key() -> bytes | None:
+    """Give the key by which `multiprocessing` knows its own, if that is in use: proxies of its managers ask for it."""
+    multiprocessing = sys.modules.get("multiprocessing.process")
+    return bytes(multiprocessing.current_process().authkey) if multiprocessing else None
 
 
 def check_preparation(preload: Sequence[str], setup: Callable[[], object] | None) -> None:

@@ -188,6 +188,31 @@ class Run(RunCore):
         found = self._client._engine.why(self.number, index, stacks)
         return ended(key, lambda: self._ending(index)) if found is None else found._replace(key=key)
 
+    def logs(self, node: Node[Any] | str) -> str:
+        """Give what a task has written so far to standard output and error, while it runs or however it ended.
+
+        All that Python code of the task writes is here, of all its attempts, complete once its end is known. What
+        native code and child processes write counts as that of the task that executes when it comes.
+
+        Args:
+            node: the task, or its key; it need not be kept.
+
+        Returns:
+            The last 64 KiB, both streams as they came; a first line says how much came before. A client keeps 64 MiB of
+            all tasks together, of which whole logs go first, the oldest. They are kept until `release`.
+
+        Raises:
+            GraphError: the run has no such task.
+            ResultReleased: the run was released.
+            UsageError: tasks run in this process (modes "threads" and "sync") and write to its own streams.
+
+        Cost: a copy of the log.
+        """
+        from headrace.logs import read_log
+
+        index = self._index(node)
+        return read_log(self._client._core, self.number, index, self.graph._key(index))
+
     def rerun_local(self, node: Node[T] | str, *, pdb: bool = False) -> T:
         """Run one task again in this process, with the inputs that it had: to debug it, or to see it fail here.
 

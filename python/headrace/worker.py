@@ -16,6 +16,7 @@ import sys
 from headrace import _core
 from headrace.current import Current, set_process_source
 from headrace.memory import set_worker
+from headrace.streams import open_streams
 
 TYPE_CHECKING = False  # without the import of typing; see headrace/__init__.py
 if TYPE_CHECKING:
@@ -67,14 +68,11 @@ def work(arguments: Sequence[str]) -> int:
 
 
 def prepare_process(stacks_fd: int) -> None:
-    """Give tasks an empty `__main__`, streams that leave line by line, and a traceback when they crash the process.
+    """Give tasks an empty `__main__`, and a traceback when they crash the process.
 
     On a signal of the broker the process writes the stacks of all its threads to `stacks_fd`, whatever it hangs in.
     """
     sys.modules["__main__"] = type(sys)("__main__")
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     import faulthandler
 
     if sys.stderr is not None:
@@ -103,6 +101,7 @@ def prepare_for_tasks(worker: _core.Worker) -> None:
         key, attempt, failures = running
         return Current(key, attempt, failures, worker.number, worker.is_cancelled, client)
 
+    open_streams(worker.output)
     _signal.signal(_signal.SIGINT, interrupt)
     set_process_source(current_task)
 
@@ -126,6 +125,10 @@ def read_boot_record(fd: int) -> dict[str, Any]:
 def boot(record: dict[str, Any]) -> None:
     """Become what the client is: its path, then the modules and the setup that it asked for."""
     sys.path[:] = record["sys_path"]
+    if record.get("authkey"):
+        from multiprocessing.process import current_process
+
+        current_process().authkey = record["authkey"]
     for name in record["preload"]:
         __import__(name)
     if record["setup"] is not None:

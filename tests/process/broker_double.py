@@ -35,6 +35,32 @@ CLOSED, VERSION_MISMATCH, PROTOCOL_ERROR, SHUTDOWN, WORKERS_FAILED = range(5)
 
 NOTHING = 2**64 - 1
 
+#: What stands before each piece that a task writes: magic, length of the text, task, attempt, number of the write.
+MARK = struct.Struct("<6sHIII")
+MAGIC = b"\xffhr\x00\xfe\x01"
+
+
+class Piece(NamedTuple):
+    task: int | None
+    attempt: int | None
+    text: str
+
+
+def written(fd):
+    """What a process wrote to a file, and for which attempts."""
+    data = os.pread(fd, 1 << 20, 0)
+    pieces = []
+    while data:
+        if data.startswith(MAGIC):
+            _, length, task, attempt, _ = MARK.unpack_from(data)
+            end = MARK.size + length
+            pieces.append(Piece(task, attempt, data[MARK.size : end].decode()))
+        else:
+            end = data.find(MAGIC) if MAGIC in data else len(data)
+            pieces.append(Piece(None, None, data[:end].decode()))
+        data = data[end:]
+    return pieces
+
 
 class Dep(NamedTuple):
     """Stands in arguments for the value of the k-th predecessor."""
@@ -90,7 +116,7 @@ class Process:
         os.ftruncate(self.page_fd, 4096)
         fcntl.fcntl(self.page_fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
         self.page = mmap.mmap(self.page_fd, 4096)
-        self.page[0:8] = struct.pack("<Q", 0x6865_6164_0000_0002)
+        self.page[0:8] = struct.pack("<Q", 0x6865_6164_0000_0003)
         self._set_word(64, NOTHING)
         self._set_word(88, NOTHING)
         self._set_word(128, NOTHING)
@@ -141,10 +167,10 @@ class Process:
         return self.exit_code
 
     def stdout(self):
-        return os.pread(self.stdout_fd, 1 << 20, 0).decode()
+        return "".join(piece.text for piece in written(self.stdout_fd))
 
     def stderr(self):
-        return os.pread(self.stderr_fd, 1 << 20, 0).decode()
+        return "".join(piece.text for piece in written(self.stderr_fd))
 
     def close(self):
         if self.exit_code is None:

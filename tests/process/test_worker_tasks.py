@@ -18,9 +18,11 @@ from broker_double import (
     VALUE,
     Broker,
     Dep,
+    Piece,
     Task,
     failure,
     u32s,
+    written,
 )
 from sample_tasks import (
     Holder,
@@ -181,6 +183,15 @@ def test_tasks_find_an_empty_main_and_the_clients_path(broker):
 def test_what_tasks_print_leaves_line_by_line(broker):
     broker.run(print, "one")
     assert broker.process.stdout() == "one\n"
+
+
+def test_each_piece_that_a_task_writes_names_its_attempt(broker):
+    broker.lease(Task(print, ("two words",), slot=5), Task(inc, (1,), slot=6), Task(print, ("x" * 5_000,), slot=7))
+    entries = {entry.task: entry.attempt for entry in broker.entries(3)}
+    pieces = written(broker.process.stdout_fd)
+    # A piece and its mark are what a pipe takes at once: 4,096 bytes.
+    expected = [(5, "two words\n"), (7, "x" * 4_076), (7, "x" * 924 + "\n")]
+    assert pieces == [Piece(task, entries[task], text) for task, text in expected]
 
 
 # -- failures ----------------------------------------------------------------------------------------------------------

@@ -22,13 +22,14 @@ CRATES_BELOW = {
     "protocol": {"kernel", "wire"},
     "runtime": {"protocol", "sys", "kernel", "wire"},
     "bridge": {"runtime", "protocol", "sys", "kernel", "wire"},
+    "sim": {"protocol", "kernel", "wire"},
 }
 #: Foreign crates that only one room may hold.
 ONLY_IN = {"pyo3": {"bridge"}, "libloading": {"sys"}}
 #: Crates that never see a socket, a clock, a thread or a file.
 PURE = ("kernel", "wire", "protocol")
 OUTSIDE_WORLD = re.compile(r"\bstd::(time::(Instant|SystemTime)|net|thread|fs|process|os|env)\b")
-SAFE = ("kernel", "wire", "protocol", "runtime")
+SAFE = ("kernel", "wire", "protocol", "runtime", "sim")
 NOT_IMPORTED = {"zmq", "cloudpickle", "concurrent.futures", "numpy", "click", "rich"}
 
 

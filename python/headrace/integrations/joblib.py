@@ -7,10 +7,8 @@ import os
 import sys
 import threading
 from functools import partial
-from multiprocessing import current_process
 from typing import TYPE_CHECKING, Any
 
-import cloudpickle
 from joblib import register_parallel_backend
 from joblib._parallel_backends import AutoBatchingMixin, FallbackToBackend, ParallelBackendBase, SequentialBackend
 from joblib.parallel import BatchedCalls
@@ -148,17 +146,10 @@ def shared_client(workers: int, mode: Mode, env: dict[str, str], first: tuple[An
                 atexit.register(close_shared)
             else:
                 _current[1].close(wait=False)
-            setup = partial(prepare, bytes(current_process().authkey), cloudpickle.dumps(first))
+            initializer, initargs = first
+            setup = None if initializer is None else partial(initializer, *initargs)
             _current = wanted, headrace.Client(workers=workers, mode=mode, env=env, setup=setup)
         return _current[1]
-
-
-def prepare(authkey: bytes, first: bytes) -> None:
-    """Make a worker one that takes proxies of the caller's `multiprocessing` managers, and call an initializer."""
-    current_process().authkey = authkey
-    initializer, initargs = cloudpickle.loads(first)
-    if initializer is not None:
-        initializer(*initargs)
 
 
 def close_shared() -> None:

@@ -352,6 +352,19 @@ impl ClientCore {
         (lines, dropped)
     }
 
+    /// The end of what a task has written, and how many bytes came before; None in a local session.
+    fn log<'py>(&self, py: Python<'py>, run: u32, index: u32) -> PyResult<Option<(Bound<'py, PyBytes>, u64)>> {
+        if self.is_local {
+            return Ok(None);
+        }
+        self.session.drain(py)?;
+        let found = self.session.lock().tables.log(run, index);
+        match found {
+            Some(log) => Ok(Some((PyBytes::new(py, Vec::from(log.tail).as_slice()), log.bytes_dropped))),
+            None => Err(error(py, "ResultReleased", &format!("run {run} was released, and the logs of its tasks"))),
+        }
+    }
+
     /// Waits, at the end of the interpreter and after `close`, until no other thread is in native code for this session.
     fn wait_alone(&self, py: Python<'_>) {
         if !self.session.is_forked() {
@@ -376,7 +389,7 @@ impl ClientCore {
 
     /// Has waits call `helper()`, which runs a task here and now and says whether there was one, or `None` if none may run here.
     fn set_helper(&self, helper: Py<PyAny>) {
-        self.session.set_helper(helper);
+        let _ = self.session.helper.set(helper);
     }
 
     /// Opens a row for a single call, which goes by its own key or by `name-index`; the answer is its index and its key.

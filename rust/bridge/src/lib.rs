@@ -14,6 +14,7 @@ mod memory;
 mod node;
 mod nodes;
 mod offer;
+mod output;
 mod segment;
 mod toposort;
 mod worker;
@@ -43,6 +44,8 @@ mod _core {
     use crate::nodes::Nodes;
     #[pymodule_export]
     use crate::offer::Offer;
+    #[pymodule_export]
+    use crate::output::Output;
     #[pymodule_export]
     use crate::segment::Segment;
     #[pymodule_export]

@@ -26,6 +26,7 @@ use crate::codec::make_writable;
 use crate::garbage;
 use crate::inline_limit::inline_bytes_max_of_results;
 use crate::memory::{Block, Memory, Seat};
+use crate::output::Output;
 use bench::{Bench, Tools};
 
 pub(crate) use host::{Broken, Host, Waiting};
@@ -41,6 +42,9 @@ pub(crate) struct Worker {
     /// The worker's number.
     #[pyo3(get)]
     number: u32,
+    /// What its tasks print.
+    #[pyo3(get)]
+    output: Py<Output>,
     forked: AtomicBool,
     /// There once tasks are run.
     tools: OnceLock<Arc<Tools>>,
@@ -53,7 +57,9 @@ impl Worker {
     /// Takes the inherited descriptors and connects to the broker in the background. From here on the end of the broker
     /// ends this process.
     #[new]
+    #[expect(clippy::too_many_arguments, reason = "one call, at the start of a process, by position")]
     fn new(
+        py: Python<'_>,
         status_fd: RawFd,
         control_fd: RawFd,
         endpoint: &str,
@@ -62,7 +68,7 @@ impl Worker {
         libzmq: PathBuf,
         python: String,
     ) -> PyResult<Self> {
-        let page = StatusPage::attach(take_inherited(status_fd)?)?;
+        let page = Arc::new(StatusPage::attach(take_inherited(status_fd)?)?);
         let control = take_inherited(control_fd)?;
         let library = Library::open(&[libzmq]).map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
         let context = Context::new(&library).map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
@@ -73,11 +79,12 @@ impl Worker {
             .map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let identity = Identity { version, python, worker: number, incarnation, pid: std::process::id() };
+        let output = Py::new(py, Output::new(Arc::clone(&page)))?;
         let tasks = WorkerLoop::new(dealer, &identity, control, page)?;
         let seat = WorkerSeat(tasks.clone());
         let memory = Arc::new(Memory::new(seat, Arc::clone(tasks.segments()), inline_bytes_max_of_results()?));
         let forked = AtomicBool::new(false);
-        Ok(Worker { tasks, memory, number, forked, tools: OnceLock::new(), nested: Mutex::default() })
+        Ok(Worker { tasks, memory, number, output, forked, tools: OnceLock::new(), nested: Mutex::default() })
     }
 
     /// Says HELLO and runs tasks until the session ends.
@@ -114,6 +121,7 @@ impl Worker {
                 Next::Run => {
                     let ending = bench.execute(py, &start)?;
                     self.stop_if_forked();
+                    self.output.get().finish_task(py);
                     self.tasks.next(Some(ending), &mut start)
                 }
                 Next::Collect(urgency) => {
@@ -150,7 +158,8 @@ impl Worker {
         let (Some(parent), Some(tools)) = (self.tasks.running_attempt(), self.tools.get()) else { return Ok(None) };
         let mut nested = self.nested.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner);
         if nested.is_none() {
-            let host = Host::new(self.tasks.clone(), Arc::clone(&self.memory), Arc::clone(tools));
+            let host =
+                Host::new(self.tasks.clone(), Arc::clone(&self.memory), Arc::clone(tools), self.output.clone_ref(py));
             *nested = Some(Nested::open(host)?);
         }
         Ok(nested.as_ref().map(|nested| nested.client(parent)))
@@ -189,12 +198,14 @@ impl Worker {
     /// To be called before a fork: what Python sees of shared memory now, a child may see for ever.
     fn prepare_fork(&self) {
         self.memory.note_fork();
+        self.output.get().prepare_fork();
     }
 
     /// To be called in a forked child: it may finish what it was forked for, but never run a task.
     fn note_fork(&self) {
         // Relaxed: the child has this thread alone, which reads it later.
         self.forked.store(true, Ordering::Relaxed);
+        self.output.get().note_fork();
     }
 }
 

@@ -29,6 +29,16 @@ pub trait Oracle {
 
     /// Who should run a ready task with these predecessors. It is not asked about tasks without any.
     fn preference(&mut self, predecessors: &[TaskIndex], task: TaskIndex) -> Preference;
+
+    /// Whether there are tasks that could start and that the worker must not get, because it cannot have their inputs yet.
+    fn guards(&self) -> bool {
+        false
+    }
+
+    /// Whether a task with these predecessors is such a task.
+    fn bars(&mut self, _predecessors: &[TaskIndex]) -> bool {
+        false
+    }
 }
 
 /// Who should run a task.
@@ -74,13 +84,17 @@ impl Kernel {
     ) {
         let Some(leases) = self.board.leases(worker) else { return };
         let first = out.len();
-        let mut seeds = Seeds::new(self, request);
+        let is_guarded = oracle.guards();
+        let mut seeds = Seeds::new(self, request, is_guarded);
         let mut seeds_left = request.seeds_max;
         let mut cost = 0_u64;
         // Tasks that became followers by this batch, the next one last: a stack, hence depth first.
         let mut fresh = std::mem::take(&mut self.scratch);
         for _ in 0..request.tasks_max {
-            let follower = self.next_follower(worker, request.classes, &mut fresh);
+            let follower = match is_guarded {
+                false => self.next_follower(worker, request.classes, &mut fresh),
+                true => self.next_unbarred_follower(worker, request.classes, &mut fresh, oracle),
+            };
             let task = match follower {
                 Some(task) => task,
                 None if seeds_left == 0 => break,
@@ -127,6 +141,24 @@ impl Kernel {
         Some(task)
     }
 
+    #[cold]
+    fn next_unbarred_follower(
+        &mut self,
+        worker: WorkerId,
+        classes: &[ClassId],
+        fresh: &mut Vec<TaskIndex>,
+        oracle: &mut impl Oracle,
+    ) -> Option<TaskIndex> {
+        // What was fresh stands at the front of its queue then.
+        fresh.drain(..).for_each(|task| self.board.follow(task, worker.at(), End::Front));
+        let Kernel { graph, board, .. } = self;
+        let mut may_run = |task: &TaskIndex| !oracle.bars(graph.predecessors(&board.tasks[task.at()]));
+        let followers = |class: &ClassId| board.followers(worker, *class).take(LOOK_AHEAD);
+        let task = classes.iter().flat_map(followers).find(|task| may_run(task))?;
+        board.leave(task);
+        Some(task)
+    }
+
     /// Leases a task that is in no queue any more.
     #[inline]
     pub(crate) fn grant(
@@ -142,7 +174,9 @@ impl Kernel {
         let tasks = &mut board.tasks[..];
         let entry = &mut tasks[task.at()];
         entry.leased = 0;
-        entry.attempt.0 += 1;
+        if !crate::seeded!("attempt used again") || entry.attempt.0 == 0 {
+            entry.attempt.0 += 1;
+        }
         let attempt = entry.attempt;
         *operations += 1 + entry.span.degree();
         for &producer in graph.predecessors(&tasks[task.at()]) {
@@ -166,9 +200,18 @@ impl Kernel {
 struct Seeds {
     sources: Vec<Source>,
     only_preferred: bool,
-    roots: bool,
+    rules: Rules,
     /// The queue that gave the last seed, if it has more.
     best: Option<u32>,
+}
+
+/// Which ready tasks are left where they are.
+#[derive(Clone, Copy)]
+struct Rules {
+    /// Whether those without predecessors may be taken.
+    roots: bool,
+    /// Whether the oracle bars some.
+    is_guarded: bool,
 }
 
 /// The queues of one class, during one search.
@@ -181,21 +224,27 @@ struct Source {
 }
 
 impl Seeds {
-    fn new(kernel: &Kernel, request: &LeaseRequest<'_>) -> Self {
+    fn new(kernel: &Kernel, request: &LeaseRequest<'_>, is_guarded: bool) -> Self {
         let places = request.classes.iter().filter_map(|&class| kernel.board.ready.place(class));
         let sources = places.map(|place| Source { place, left: LOOK_AHEAD, below: None }).collect();
-        Seeds { sources, only_preferred: request.only_preferred, roots: request.roots, best: None }
+        Seeds {
+            sources,
+            only_preferred: request.only_preferred,
+            rules: Rules { roots: request.roots, is_guarded },
+            best: None,
+        }
     }
 
     /// Takes the next ready task out of its queue.
     fn next(&mut self, kernel: &mut Kernel, oracle: &mut impl Oracle) -> Option<TaskIndex> {
         let task = match self.best {
-            Some(queue) => Self::look(kernel, oracle, queue, &mut LOOK_AHEAD.clone(), self.roots).1,
+            Some(queue) => Self::look(kernel, oracle, queue, &mut LOOK_AHEAD.clone(), self.rules).1,
             None => self.find(kernel, oracle),
         }?;
         let queue = kernel.board.tasks[task.at()].list;
         kernel.board.leave(task);
-        let more = !self.only_preferred && self.roots && kernel.board.lists.get(queue).len > 0;
+        let may_have_more = !self.only_preferred && self.rules.roots && !self.rules.is_guarded;
+        let more = may_have_more && kernel.board.lists.get(queue).len > 0;
         self.best = more.then_some(queue);
         Some(task)
     }
@@ -217,7 +266,7 @@ impl Seeds {
                 self.sources.clear(); // Nothing was taken, so nothing more will be found.
                 return None;
             };
-            match Self::look(kernel, oracle, queue, &mut source.left, self.roots) {
+            match Self::look(kernel, oracle, queue, &mut source.left, self.rules) {
                 (Some(task), _) => return Some(task),
                 (None, Some(first)) if !self.only_preferred => return Some(first),
                 _ => source.below = Some(priority),
@@ -232,7 +281,7 @@ impl Seeds {
         oracle: &mut impl Oracle,
         queue: u32,
         left: &mut usize,
-        roots: bool,
+        rules: Rules,
     ) -> (Option<TaskIndex>, Option<TaskIndex>) {
         let mut first = None;
         for task in kernel.board.lists.iter(&kernel.board.tasks, queue) {
@@ -241,7 +290,11 @@ impl Seeds {
             }
             *left -= 1;
             let predecessors = kernel.graph.predecessors(&kernel.board.tasks[task.at()]);
-            if predecessors.is_empty() && !roots {
+            let is_left = match predecessors.is_empty() {
+                true => !rules.roots,
+                false => rules.is_guarded && oracle.bars(predecessors),
+            };
+            if is_left {
                 continue;
             }
             if predecessors.is_empty() || oracle.preference(predecessors, task) != Preference::Other {

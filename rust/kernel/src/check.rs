@@ -132,8 +132,10 @@ impl Kernel {
         if state.is_pending() {
             return ensure(!dead && !secured && !released, || format!("K5: {task:?} is {state:?} and has ended"));
         }
+        let loose = || self.life.loose.contains(&task) || self.ended.iter().any(|ended| ended.task == task);
         if state == TaskState::Done {
-            let wanted = entry.held() || (released && entry.lineage > 0);
+            // The result of a checkpoint dies when it is looked at after its last consumer.
+            let wanted = entry.held() || (released && (entry.lineage > 0 || loose()));
             ensure(dead || wanted, || format!("K5: the result of {task:?} lives for nobody"))?;
             ensure(!dead || entry.pending == 0, || format!("K5: the result of {task:?} died before its consumers"))?;
             ensure(!released || secured || dead, || {
@@ -142,7 +144,6 @@ impl Kernel {
         } else {
             ensure(!dead && !secured, || format!("K5: {task:?} is {state:?} and has a result"))?;
         }
-        let loose = || self.life.loose.contains(&task) || self.ended.iter().any(|ended| ended.task == task);
         let needless = match state {
             TaskState::Done => (dead || secured) && entry.lineage == 0,
             _ => true,

@@ -27,6 +27,7 @@ mod kernel;
 mod lifetime;
 mod lists;
 mod ready;
+pub mod seeded;
 mod slots;
 mod state;
 mod watch;

@@ -174,6 +174,13 @@ impl Board {
         (head != NONE).then_some(TaskIndex(head))
     }
 
+    /// The followers of a worker in a class, in order.
+    pub(crate) fn followers(&self, worker: WorkerId, class: ClassId) -> impl Iterator<Item = TaskIndex> + '_ {
+        let worker = self.workers.get(worker.at()).and_then(Option::as_ref);
+        let list = worker.and_then(|worker| worker.followers.iter().find(|entry| entry.0 == class));
+        list.into_iter().flat_map(|entry| self.lists.iter(&self.tasks, entry.1))
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         self.tasks.capacity() * size_of::<Task>() + self.lists.bytes() + self.ready.bytes()
     }

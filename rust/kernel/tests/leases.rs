@@ -4,7 +4,8 @@
 mod story;
 
 use headrace_kernel::{
-    ClassId, Classes, EXTERNAL, LeaseRequest, Priorities, Returned, Stale, TaskIndex, TaskState, WorkerId,
+    ClassId, Classes, EXTERNAL, LeaseRequest, Oracle, Preference, Priorities, Returned, Stale, TaskIndex, TaskState,
+    WorkerId,
 };
 use story::{ANNA, BERT, CHAIN, DIAMOND, Elsewhere, Story, everything};
 
@@ -46,6 +47,43 @@ fn k2_sums_tell_workers_apart_that_average_out() {
     story.complete(WorkerId(3), &tasks[2..3]);
     // Workers 0 and 2 have the mean 1 = Anna: by the sum alone the last task would follow her.
     assert_eq!(story.lease(ANNA, 1), []);
+}
+
+/// Bars every task with predecessors.
+struct Barred;
+
+impl Oracle for Barred {
+    fn cost(&mut self, _: TaskIndex) -> u64 {
+        1
+    }
+
+    fn preference(&mut self, _: &[TaskIndex], _: TaskIndex) -> Preference {
+        unreachable!("nobody is asked about what is barred")
+    }
+
+    fn guards(&self) -> bool {
+        true
+    }
+
+    fn bars(&mut self, predecessors: &[TaskIndex]) -> bool {
+        assert!(!predecessors.is_empty());
+        true
+    }
+}
+
+#[test]
+fn k2_barred_tasks_stay_where_they_are() {
+    let mut story = Story::new();
+    let first = story.submit(&[&[], &[0]], &[]);
+    story.lease(ANNA, 1);
+    story.complete(ANNA, &first[..1]);
+    let second = story.submit(&[&[], &[0], &[]], &[]);
+    let mut batch = Vec::new();
+    story.kernel.lease(BERT, &everything(&[ClassId(0)]), &mut Barred, &mut batch);
+    story.check();
+    let tasks: Vec<_> = batch.iter().map(|lease| lease.task).collect();
+    assert_eq!(tasks, [second[0], second[2]], "neither the ready one nor the follower");
+    assert_eq!(story.lease(BERT, 9), [second[1], first[1]]);
 }
 
 #[test]

@@ -55,6 +55,26 @@ fn k5_holds_are_counted() {
 }
 
 #[test]
+fn k5_what_outlives_its_ancestors_dies_row_by_row() {
+    let mut story = Story::new();
+    let kept = story.submit(&[&[], &[]], &[0, 1]);
+    story.lease(ANNA, 2);
+    story.completes(ANNA, &kept, true);
+    assert_eq!(story.freed(), [], "their ancestors went, had they any");
+    let late = story.submit_on(&kept, &[&[EXTERNAL], &[EXTERNAL | 1]], &[]);
+    story.lease(ANNA, 2);
+    story.completes(ANNA, &late, true);
+    kept.iter().for_each(|&task| story.kernel.unhold(task));
+    story.kernel.drain_dead(|_| {});
+    // One dies, and with that the call is over: the other waits for the next one.
+    while story.kernel.drain_freed(|_| {}) {
+        story.check();
+        story.kernel.drain_dead(|_| {});
+    }
+    assert_eq!(story.states(&kept), [TaskState::Free; 2]);
+}
+
+#[test]
 fn k5_a_late_consumer_keeps_a_result() {
     let mut story = Story::new();
     let old = story.submit(&[&[]], &[0])[0];

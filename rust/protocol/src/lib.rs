@@ -5,6 +5,7 @@ pub mod broker;
 pub mod chunks;
 pub mod client;
 pub mod limits;
+pub mod link;
 pub mod store;
 pub mod why;
 pub mod worker;

@@ -393,7 +393,7 @@ fn dropped_notice(bytes: usize) -> Vec<u8> {
          results; let them write to files instead\n"
     );
     let mut frame = Vec::new();
-    Message::Log(Log { worker: NO_WORKER, stream: 2, text: text.as_bytes() }).encode(&mut frame);
+    Message::Log(Log { worker: NO_WORKER, stream: 2, text: text.as_bytes(), ..Log::default() }).encode(&mut frame);
     frame
 }
 

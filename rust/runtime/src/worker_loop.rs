@@ -155,9 +155,8 @@ impl<L: Link + 'static> WorkerLoop<L> {
     ///
     /// # Errors
     /// When the system has no thread or descriptor to give.
-    pub fn new(link: L, identity: &Identity, control: OwnedFd, page: StatusPage) -> io::Result<Self> {
+    pub fn new(link: L, identity: &Identity, control: OwnedFd, page: Arc<StatusPage>) -> io::Result<Self> {
         let socket_fd = link.fd();
-        let page = Arc::new(page);
         let segments = Arc::<Segments>::default();
         let desk = Desk {
             link: Some(link),

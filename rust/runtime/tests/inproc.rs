@@ -271,7 +271,7 @@ fn lines_that_nobody_takes_are_dropped_and_the_loss_is_told_in_one_line() {
     let (client, mut broker) = pair().unwrap();
     let mut line = Vec::new();
     let text = [b'x'; 64 << 10];
-    Message::Log(Log { worker: 1, stream: 1, text: &text }).encode(&mut line);
+    Message::Log(Log { worker: 1, stream: 1, text: &text, ..Log::default() }).encode(&mut line);
     broker.send(b"a result".to_vec(), Wake::All).unwrap();
     for _ in 0..100 {
         broker.send_log(line.clone()).unwrap();

@@ -93,7 +93,7 @@ impl Cluster {
         let identity =
             Identity { version: "0".into(), python: "3".into(), worker: 0, incarnation: 0, pid: std::process::id() };
         let page = StatusPage::create().unwrap();
-        let worker = WorkerLoop::new(link, &identity, OwnedFd::from(workers_control), page).unwrap();
+        let worker = WorkerLoop::new(link, &identity, OwnedFd::from(workers_control), Arc::new(page)).unwrap();
         worker.open();
         let main = thread::spawn(move || {
             let mut start = Start::default();

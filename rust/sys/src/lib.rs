@@ -15,6 +15,7 @@ pub mod poll;
 pub mod segment;
 pub mod signals;
 pub mod spawn;
+pub mod standard;
 pub mod status_page;
 pub mod threads;
 pub mod timerfd;

@@ -10,6 +10,7 @@
 //! | 72 | beats | worker's main thread | warden; broker |
 //! | 80 | frames received | worker, under the lock of its socket | broker |
 //! | 88 | overdue (task, attempt) | warden | worker's signal handler |
+//! | 96 | pieces written to standard output and error | worker, any thread, and its forked children | broker |
 //! | 128 | cancel (task, attempt) | broker | worker's signal handler and warden |
 //!
 //! What the two sides write lies in different cache lines.
@@ -24,7 +25,7 @@ use crate::memfd::{self, SharedWords};
 pub const PAGE_BYTES: u64 = 4096;
 
 /// Number of the layout above; a worker of another layout refuses the page.
-const LAYOUT: u64 = 0x6865_6164_0000_0002;
+const LAYOUT: u64 = 0x6865_6164_0000_0003;
 
 const WORDS: usize = PAGE_BYTES as usize / 8;
 const LAYOUT_WORD: usize = 0;
@@ -32,6 +33,7 @@ const EXECUTING_WORD: usize = 64 / 8;
 const BEATS_WORD: usize = 72 / 8;
 const FRAMES_WORD: usize = 80 / 8;
 const OVERDUE_WORD: usize = 88 / 8;
+const WRITES_WORD: usize = 96 / 8;
 const CANCEL_WORD: usize = 128 / 8;
 
 /// No task: a slot number that no kernel reaches.
@@ -128,6 +130,19 @@ impl StatusPage {
     #[must_use]
     pub fn frames(&self) -> u64 {
         self.word(FRAMES_WORD).load(Ordering::Relaxed)
+    }
+
+    /// Worker: one more piece stands in a pipe.
+    pub fn note_write(&self) {
+        // Release pairs with the Acquire in `writes`: who sees the count finds the piece in the pipe.
+        self.word(WRITES_WORD).fetch_add(1, Ordering::Release);
+    }
+
+    /// The number of pieces written so far.
+    #[inline]
+    #[must_use]
+    pub fn writes(&self) -> u64 {
+        self.word(WRITES_WORD).load(Ordering::Acquire) // pairs with `note_write`
     }
 
     /// Warden: this attempt runs for longer than it may, and shall be interrupted if it is the one that executes when the

@@ -122,7 +122,7 @@ body!(State<'a> {
     store_limit, store_owned, store_peak, store_mapped, store_inline, store_spilled, largest, largest_bytes, retries,
     timeouts, oom_deaths, blamed_deaths, workers_retired, things, thing_tags, thing_amounts
 });
-body!(Log<'a> { worker, stream, text });
+body!(Log<'a> { worker, stream, text } later { run, index, attempt, before });
 body!(Lease<'a> {
     frame, dead, function_ids, function_names, functions, value_task, values, task, attempt, function, flags, index,
     dep_counts, deps, args, key_position, keys

@@ -10,6 +10,7 @@ mod codec;
 mod columns;
 mod death;
 mod error;
+mod mark;
 mod memory;
 mod message;
 mod msgpack;
@@ -22,6 +23,7 @@ mod why;
 
 pub use columns::{Blobs, BlobsBuf, U32s};
 pub use error::DecodeError;
+pub use mark::{MARK_BYTES, MARKED_BYTES_MAX, Mark, MarkReader, PIECE_BYTES_MAX};
 pub use message::*;
 pub use numbers::UnknownNumber;
 pub use value::{

@@ -273,15 +273,24 @@ pub struct Cancel<'a> {
     pub spare_leased: bool,
 }
 
-/// Lines that tasks wrote (broker to client).
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// A piece of what a worker wrote (broker to client).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Log<'a> {
     /// The worker that wrote them, or [`NO_WORKER`].
     pub worker: u32,
     /// 1 for standard output, 2 for standard error.
     pub stream: u8,
-    /// Whole lines, each with its end of line.
+    /// The bytes. headrace's own come in whole lines; others may begin and end anywhere. No bytes: the process has ended, and
+    /// its last line with it.
     pub text: &'a [u8],
+    /// Run of the task that wrote it, by the number of the client that gets this.
+    pub run: u32,
+    /// Index of the task within its run.
+    pub index: u32,
+    /// Its attempt, from 1 on; 0 if the piece is of no task of this client.
+    pub attempt: u32,
+    /// Bytes that the attempt wrote before these, to both streams.
+    pub before: u64,
 }
 
 /// Value of [`Log::worker`] for lines of headrace itself.

@@ -64,7 +64,7 @@ pub(crate) struct Session {
     /// Asked now and then by whoever waits without end in a local session: it raises where nothing can go on.
     stall_check: OnceLock<Py<PyAny>>,
     /// Runs a task on a thread that waits within one.
-    helper: OnceLock<Py<PyAny>>,
+    pub(super) helper: OnceLock<Py<PyAny>>,
 }
 
 /// Where news come from.
@@ -127,11 +127,6 @@ impl Session {
     /// Has waits without end ask `check(run, index)` now and then; the index is `None` where a whole run is waited for.
     pub(crate) fn set_stall_check(&self, check: Py<PyAny>) {
         let _ = self.stall_check.set(check);
-    }
-
-    /// Has waits call `help()`, which runs a task here and says whether there was one, or `None` if none ever may here.
-    pub(crate) fn set_helper(&self, help: Py<PyAny>) {
-        let _ = self.helper.set(help);
     }
 
     /// Whether this is a forked child, where locks may be held by threads that do not exist.
@@ -398,7 +393,10 @@ impl Session {
                         return Some((Some(lines), dropped));
                     }
                     if end.wait(interest, received, None) == Waited::Closed {
-                        return Some((None, dropped));
+                        let mut state = self.lock();
+                        state.tables.finish_log();
+                        let lines: Vec<LogLines> = std::iter::from_fn(|| state.tables.poll_log()).collect();
+                        return Some(((!lines.is_empty()).then_some(lines), dropped));
                     }
                 }
             });

@@ -2,7 +2,7 @@
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use headrace_protocol::client::{CALLS, Client, Farewell, LogLines, Reply, Session as Standing};
+use headrace_protocol::client::{CALLS, Client, Farewell, LogLines, Reply, Session as Standing, TaskLog};
 use headrace_protocol::store::Blocks;
 use headrace_wire::Outcome;
 use pyo3::prelude::*;
@@ -283,6 +283,18 @@ impl Tables {
     /// The next lines that a task wrote.
     pub(crate) fn poll_log(&mut self) -> Option<LogLines> {
         self.machine()?.poll_log()
+    }
+
+    /// Nothing more will come: the lines that have no end get one.
+    pub(crate) fn finish_log(&mut self) {
+        if let Some(machine) = self.machine() {
+            machine.finish_log();
+        }
+    }
+
+    /// What a task has written; `None` if its run was released.
+    pub(crate) fn log(&mut self, run: u32, index: u32) -> Option<TaskLog> {
+        self.knows(run).then(|| self.machine()?.task_log(run, index).cloned()).map(Option::unwrap_or_default)
     }
 
     /// Bytes of such lines that were dropped because nobody took them.

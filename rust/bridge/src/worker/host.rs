@@ -15,12 +15,14 @@ use pyo3::prelude::*;
 use super::bench::{Bench, Tools};
 use crate::garbage;
 use crate::memory::Memory;
+use crate::output::Output;
 
 /// See the module.
 pub(crate) struct Host {
     tasks: WorkerLoop<Dealer>,
     memory: Arc<Memory>,
     tools: Arc<Tools>,
+    output: Py<Output>,
     /// The thread that runs tasks.
     main: ThreadId,
     waits: Mutex<Waits>,
@@ -45,9 +47,9 @@ pub(crate) enum Broken {
 
 impl Host {
     /// To be made by a task, on the main thread or any other.
-    pub(super) fn new(tasks: WorkerLoop<Dealer>, memory: Arc<Memory>, tools: Arc<Tools>) -> Self {
+    pub(super) fn new(tasks: WorkerLoop<Dealer>, memory: Arc<Memory>, tools: Arc<Tools>, output: Py<Output>) -> Self {
         let main = tools.main;
-        Self { tasks, memory, tools, main, waits: Mutex::default() }
+        Self { tasks, memory, tools, output, main, waits: Mutex::default() }
     }
 
     pub(crate) fn memory(&self) -> &Arc<Memory> {
@@ -124,7 +126,10 @@ impl Host {
         }
         let mut bench = Bench::new(self.tasks.clone(), Arc::clone(&self.memory), Arc::clone(&self.tools));
         match bench.execute(py, &start) {
-            Ok(ending) => self.tasks.finish_nested(ending),
+            Ok(ending) => {
+                self.output.get().finish_task(py);
+                self.tasks.finish_nested(ending);
+            }
             Err(error) => {
                 // Not even the failure could be recorded, which ends a worker.
                 error.print(py);

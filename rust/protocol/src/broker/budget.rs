@@ -52,6 +52,8 @@ pub(super) struct Wanted {
     /// Whether the owners of segments were asked for its sake; and when others were pressed to look for garbage.
     asked: bool,
     pressed_ns: Option<u64>,
+    /// When the owners were asked last.
+    asked_ns: u64,
     /// When it came, or something last made room.
     since_ns: u64,
     /// When to look again even if nothing happens.
@@ -83,6 +85,7 @@ impl Broker {
             peer,
             bytes,
             asked: false,
+            asked_ns: 0,
             pressed_ns: None,
             since_ns: now_ns,
             due_ns: now_ns,
@@ -127,6 +130,7 @@ impl Broker {
                 if !asked || self.has_dead_to_tell() {
                     let wanted = &mut self.store.wants[0];
                     (wanted.asked, wanted.since_ns) = (true, if asked { now_ns } else { since_ns });
+                    wanted.asked_ns = now_ns;
                     self.ask_for_segments(WANTED);
                     continue;
                 }
@@ -192,7 +196,9 @@ impl Broker {
         if in_time(DYING_PATIENCE_NS)
             && self.store.segments.range(..FILE_SEGMENTS).any(|(_, segment)| is_fresh(segment))
         {
-            self.store.wants[0].asked = false;
+            let wanted = &mut self.store.wants[0];
+            // Not with every answer: it may be the same for a second.
+            wanted.asked &= now_ns < wanted.asked_ns + LOOK_NS;
             return true;
         }
         dying > 0 || (self.others_work() && in_time(BUSY_PATIENCE_NS))

@@ -4,6 +4,7 @@
 
 use super::payload::{Part, Payload};
 use super::policy::DEFAULT_POLICY;
+use headrace_kernel::seeded;
 use smallvec::SmallVec;
 
 /// Marks an absent position.
@@ -79,6 +80,15 @@ pub(crate) struct Value {
     pub(crate) payload: Option<Payload>,
     /// Workers that have it.
     pub(crate) holders: SmallVec<[u32; 4]>,
+    /// Its only holder was asked for it and has not answered.
+    asked: bool,
+}
+
+impl Value {
+    /// Whether its only holder was asked for it and has not answered.
+    pub(crate) fn is_asked_for(&self) -> bool {
+        self.asked
+    }
 }
 
 #[derive(Debug)]
@@ -98,6 +108,8 @@ pub(crate) struct Ledger {
     /// Bytes of arguments and of results.
     args_bytes: u64,
     results_bytes: u64,
+    /// Results that their only holders were asked for.
+    asked: usize,
     /// Payloads that went and cite blocks of shared memory.
     dropped: Vec<Payload>,
 }
@@ -183,7 +195,8 @@ impl Ledger {
     pub(crate) fn set_value(&mut self, slot: u32, value: Option<Part<'_>>, holder: Option<u32>) {
         self.drop_value(slot);
         self.results_bytes += value.map_or(0, |value| value.bytes().len() as u64);
-        let value = Value { payload: value.map(Payload::keeping), holders: holder.into_iter().collect() };
+        let payload = value.map(Payload::keeping);
+        let value = Value { payload, holders: holder.into_iter().collect(), asked: false };
         let position = match self.free_values.pop() {
             Some(position) => {
                 self.values[position as usize] = value;
@@ -204,8 +217,30 @@ impl Ledger {
             && value.payload.is_none()
         {
             value.payload = Some(Payload::keeping(part));
+            let was_asked = std::mem::take(&mut value.asked);
             self.results_bytes += bytes;
+            self.asked -= usize::from(was_asked);
         }
+    }
+
+    /// The worker that has to be asked for the result of `slot`, because nobody else has it; once.
+    pub(crate) fn ask_for(&mut self, slot: u32) -> Option<u32> {
+        let value = self.value_mut(slot).filter(|value| value.payload.is_none() && !value.asked)?;
+        let holder = *value.holders.first()?;
+        value.asked = true;
+        self.asked += 1;
+        Some(holder)
+    }
+
+    /// Whether there are results that somebody was asked for.
+    #[inline]
+    pub(crate) fn awaits_values(&self) -> bool {
+        self.asked > 0
+    }
+
+    /// Whether a result lies with other workers than this one, and nowhere else.
+    pub(crate) fn is_out_of_reach(&self, slot: u32, worker: u32) -> bool {
+        self.value(slot).is_some_and(|value| value.payload.is_none() && !value.holders.contains(&worker))
     }
 
     /// Forgets the result of `slot` and tells who else has it.
@@ -216,6 +251,7 @@ impl Ledger {
         }
         let value = std::mem::take(&mut self.values[position as usize]);
         self.free_values.push(position);
+        self.asked -= usize::from(value.asked);
         if let Some(payload) = value.payload {
             self.results_bytes -= payload.len() as u64;
             if payload.cites() {
@@ -242,7 +278,10 @@ impl Ledger {
             let value = &mut self.values[task.value as usize];
             let before = value.holders.len();
             value.holders.retain(|holder| *holder != worker);
-            if value.holders.len() < before && value.holders.is_empty() && value.payload.is_none() {
+            if value.holders.len() < before
+                && value.holders.is_empty()
+                && (value.payload.is_none() || seeded!("retry of a done task"))
+            {
                 lost.push(position as u32);
             }
         }

@@ -16,6 +16,7 @@
 mod action;
 mod budget;
 mod cancel;
+mod check;
 mod classes;
 mod deaths;
 mod dispatch;
@@ -23,6 +24,7 @@ mod functions;
 mod ledger;
 mod nested;
 mod observers;
+mod output;
 mod overruns;
 mod payload;
 mod peers;
@@ -354,6 +356,15 @@ impl Broker {
     /// The next thing to do.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
+    }
+
+    /// The worker that a peer is.
+    #[inline]
+    pub fn worker_of(&self, peer: PeerId) -> Option<u32> {
+        match self.peers.get(&peer) {
+            Some(Peer::Worker(worker)) => Some(*worker),
+            _ => None,
+        }
     }
 
     /// When [`Broker::handle_timeout`] and [`Broker::finish_turn`] want to be called even if nothing happens.

@@ -41,9 +41,10 @@ impl Broker {
         let is_limited = || self.policies.get(self.ledger.slot(task).policy).timeout_ms > 0;
         if self.ledger.knows(task) && self.is_leased(number, task, attempt) && is_limited() {
             let kill_ns = now_ns + self.config.grace_ns;
+            let author = self.author_of(task, attempt);
             let worker = &mut self.workers[number as usize];
             worker.overdue = Some((task, attempt));
-            worker.interrupted.push(Interrupted { task, attempt, retry_ns: u64::MAX, kill_ns });
+            worker.interrupted.push(Interrupted { task, attempt, author, retry_ns: u64::MAX, kill_ns });
             // What it waits for may run on top of it.
             self.nests.end(task);
         }

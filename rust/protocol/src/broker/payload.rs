@@ -1,6 +1,5 @@
 //! Bytes that the broker holds: a few in place, more as a slice of the frame that brought them.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 /// A frame as it arrived, owned by whoever still needs a part of it.
@@ -13,35 +12,11 @@ pub(crate) struct Part<'a> {
     bytes: &'a [u8],
 }
 
-/// The same, set aside for a while. It keeps the whole frame alive.
-#[derive(Clone)]
-pub(crate) struct PartAside {
-    frame: Frame,
-    place: Range<usize>,
-}
-
-impl std::fmt::Debug for PartAside {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "PartAside({} bytes)", self.place.len())
-    }
-}
-
-impl PartAside {
-    pub(crate) fn part(&self) -> Part<'_> {
-        Part { frame: &self.frame, bytes: &(*self.frame).as_ref()[self.place.clone()] }
-    }
-}
-
 impl<'a> Part<'a> {
     /// `bytes` lie within `frame`.
     #[inline]
     pub(crate) fn of(frame: &'a Frame, bytes: &'a [u8]) -> Self {
         Part { frame, bytes }
-    }
-
-    pub(crate) fn aside(self) -> PartAside {
-        let start = if self.bytes.is_empty() { 0 } else { start_in((**self.frame).as_ref(), self.bytes) };
-        PartAside { frame: self.frame.clone(), place: start..start + self.bytes.len() }
     }
 
     #[inline]

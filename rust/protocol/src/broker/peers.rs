@@ -153,13 +153,29 @@ impl Broker {
         }
     }
 
-    /// A client is gone: nobody will read its results, so its tasks are cancelled and nothing of it is kept.
+    /// A peer is gone, or cannot be reached any more. Nobody will read a client's results, so its tasks are cancelled and
+    /// nothing of it is kept. A worker's death brings its tasks back.
     pub fn handle_disconnect(&mut self, peer: PeerId, now_ns: u64) {
         self.admit_rest(now_ns);
-        if let Some(Peer::Client(session)) = self.peers.remove(&peer) {
-            self.end_session(peer, session, now_ns);
-            self.actions.push_back(Action::Forget { peer });
+        match self.peers.get(&peer) {
+            Some(&Peer::Worker(worker)) => {
+                self.workers[worker as usize].given_up = true;
+                self.actions.push_back(Action::Kill { worker });
+            }
+            Some(_) => {
+                if let Some(Peer::Client(session)) = self.peers.remove(&peer) {
+                    self.end_session(peer, session, now_ns);
+                }
+                self.actions.push_back(Action::Forget { peer });
+            }
+            None => {}
         }
+    }
+
+    /// The process of a client is gone, whether it had left before or not, and with it what it saw of shared memory.
+    pub fn handle_client_exit(&mut self, peer: PeerId, now_ns: u64) {
+        self.handle_disconnect(peer, now_ns);
+        self.lose_store_peer(peer, now_ns);
     }
 
     pub(super) fn end_session(&mut self, peer: PeerId, session: Session, now_ns: u64) {
@@ -169,6 +185,8 @@ impl Broker {
             let tasks = self.live_slots(position);
             self.kernel.cancel(&tasks);
             self.settle_cascades(now_ns);
+            let held = self.runs[position as usize].as_mut().map(|run| std::mem::take(&mut run.held));
+            held.into_iter().flatten().for_each(|task| self.kernel.unhold(task));
             for task in tasks {
                 let slot = self.ledger.slot_mut(task.0);
                 let holds = std::mem::take(&mut slot.refs) + u32::from(std::mem::take(&mut slot.kept));

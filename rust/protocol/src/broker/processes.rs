@@ -3,7 +3,8 @@
 use super::deaths::{Ended, Exit};
 use super::workers::{INTERRUPT_RETRY_NS, Life, START_FAILURES_MAX, Worker};
 use super::{Action, Broker, HEARTBEAT_NS, PeerId, worker_id};
-use headrace_wire::{DeathCause, Heartbeat, Log, Message};
+use headrace_kernel::seeded;
+use headrace_wire::{DeathCause, Heartbeat, Message};
 
 impl Broker {
     /// A worker's process ended. `executing` is the (slot, attempt) on its status page: what user code it was in.
@@ -31,15 +32,11 @@ impl Broker {
             Exit::OutOfMemory(_) => DeathCause::OutOfMemory,
             _ => DeathCause::Crashed,
         };
-        let deferred = std::mem::take(&mut process.deferred);
         let stderr = process.end_process(now_ns);
         let is_spare = worker >= self.config.workers;
         match is_retired {
             true => self.statistics.workers_retired += u64::from(!is_spare),
             false => self.count_death(exit),
-        }
-        for entry in deferred.iter().filter(|entry| entry.carries_value()) {
-            self.store.uncite(entry.value.part().bytes());
         }
         let peer = match life {
             Life::Ready(peer) | Life::Condemned(peer) => Some(peer),
@@ -54,7 +51,11 @@ impl Broker {
         }
         if let Some(peer) = peer {
             let was_overdue = self.end_overdue(worker, overdue, now_ns);
-            if let Some(executing) = executing.filter(|_| !was_overdue) {
+            // The word of how an overdue attempt ended may be lost, and another one be the cause.
+            if let Some(executing) = executing.filter(|executing| {
+                let is_other = overdue != Some(*executing) && !seeded!("no blame behind an overdue one");
+                !was_overdue || is_other
+            }) {
                 self.blame(executing, &Ended { worker, pid, exit, cause, stderr: &stderr }, now_ns);
             }
             self.take_back(worker);
@@ -114,25 +115,7 @@ impl Broker {
             self.give_up(&text, now_ns);
         } else if failures == START_FAILURES_MAX {
             let text = format!("headrace: the other workers go on, but {text}\n");
-            self.handle_output(number, 2, text.as_bytes());
-        }
-    }
-
-    /// Whole lines that a worker wrote; `stream` is 1 or 2.
-    pub fn handle_output(&mut self, worker: u32, stream: u8, text: &[u8]) {
-        if stream == 2 {
-            self.workers[worker as usize].keep_stderr(text);
-        }
-        let clients: Vec<PeerId> = self
-            .peers
-            .iter()
-            .filter(|(_, peer)| matches!(peer, super::peers::Peer::Client(_)))
-            .map(|(peer, _)| *peer)
-            .collect();
-        for peer in clients {
-            let mut frame = Vec::new();
-            Message::Log(Log { worker, stream, text }).encode(&mut frame);
-            self.actions.push_back(Action::Log { peer, frame });
+            self.handle_output(number, 2, text.as_bytes(), None);
         }
     }
 
@@ -224,7 +207,7 @@ impl Broker {
             "headrace: worker {number} (process {pid}) is stopped or has lost its connection: it has not answered \
              {questions} questions in a row, so it is killed\n"
         );
-        self.handle_output(number, 2, text.as_bytes());
+        self.handle_output(number, 2, text.as_bytes(), None);
         self.actions.push_back(Action::Kill { worker: number });
     }
 }

@@ -6,7 +6,9 @@ use super::payload::Part;
 use super::runs::{CALLS, Slots};
 use super::store::CITES_NOTHING;
 use super::{Broker, Frame, PeerId, worker_id};
-use headrace_kernel::{Chunk, ClassId, Classes, LeaseRequest, Leased, Oracle, Preference, Priorities, TaskIndex};
+use headrace_kernel::{
+    Chunk, ClassId, Classes, LeaseRequest, Leased, Oracle, Preference, Priorities, TaskIndex, seeded,
+};
 use headrace_wire::Put;
 
 /// Class of results that clients make.
@@ -66,6 +68,9 @@ impl Broker {
         };
         let mut slots = Vec::with_capacity(1);
         self.kernel.submit(&chunk, &mut slots).expect("a lone task is a graph");
+        if !seeded!("what was put is made again") {
+            self.kernel.keep_for_consumers(slots[0]);
+        }
         self.end_at_once(slots[0]);
         slots[0]
     }

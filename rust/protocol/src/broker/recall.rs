@@ -7,7 +7,7 @@
 use super::classes::HandOver;
 use super::workers::Worker;
 use super::{Broker, worker_id};
-use headrace_kernel::{TaskIndex, TaskState};
+use headrace_kernel::{TaskIndex, TaskState, seeded};
 use headrace_wire::{ANY_WORKER, Message, Recall};
 use rustc_hash::FxHashSet;
 
@@ -105,6 +105,9 @@ impl Broker {
             self.ledger.slot_mut(*task).recalled = true;
         }
         let fetch = self.held_inputs(donor, wanted);
+        for input in &fetch {
+            self.ledger.ask_for(*input);
+        }
         let (tasks, attempts): (Vec<u32>, Vec<u32>) = wanted.iter().copied().unzip();
         self.statistics.recalls += 1;
         let recall = Recall { task: (&tasks).into(), attempt: (&attempts).into(), fetch: (&fetch).into() };
@@ -130,10 +133,18 @@ impl Broker {
         fetch
     }
 
-    /// Asks a worker for the values of held results.
-    pub(super) fn fetch(&mut self, worker: u32, wanted: &[u32]) {
-        if let (Some(peer), false) = (self.workers[worker as usize].peer(), wanted.is_empty()) {
-            self.send(peer, &Message::Recall(Recall { fetch: wanted.into(), ..Recall::default() }));
+    /// Asks the only holders of results for them. Who needs one waits meanwhile, unless the holder itself runs it.
+    pub(super) fn fetch(&mut self, tasks: &[u32]) {
+        let mut wanted: Vec<(u32, u32)> = Vec::new();
+        for &task in tasks {
+            wanted.extend(self.ledger.ask_for(task).map(|holder| (holder, task)));
+        }
+        wanted.sort_by_key(|(holder, _)| *holder);
+        for of_one in wanted.chunk_by(|a, b| a.0 == b.0) {
+            if let Some(peer) = self.workers[of_one[0].0 as usize].peer() {
+                let fetch: Vec<u32> = of_one.iter().map(|(_, task)| *task).collect();
+                self.send(peer, &Message::Recall(Recall { fetch: (&fetch).into(), ..Recall::default() }));
+            }
         }
     }
 
@@ -145,30 +156,22 @@ impl Broker {
     }
 
     /// A task may go to any worker next, because its lease came back or it has to run again. An input that is still being
-    /// made must be reported after all. An input that only a worker has, and that was not fetched with a recall, is made
-    /// again, and what that needs likewise; this happens when leases come back for a reason that nobody could foresee,
-    /// such as the death of another worker.
+    /// made must be reported after all, and one that only a worker has is fetched from there.
     pub(super) fn regain_inputs(&mut self, task: u32) {
-        self.regain_inputs_but(task, &[]);
-    }
-
-    /// The same, where some results, in order of their numbers, are on their way; nobody may be given the task before.
-    pub(super) fn regain_inputs_but(&mut self, task: u32, coming: &[u32]) {
         let mut again = vec![TaskIndex(task)];
         let mut seen: FxHashSet<TaskIndex> = again.iter().copied().collect();
         while let Some(task) = again.pop() {
             let inputs: Vec<TaskIndex> = self.kernel.predecessors(task).to_vec();
             for input in inputs {
-                let held = self.ledger.value(input.0).is_some_and(|value| value.payload.is_none())
-                    && coming.binary_search(&input.0).is_err();
                 match self.kernel.state(input) {
                     TaskState::Leased => self.ledger.slot_mut(input.0).wanted = true,
-                    TaskState::Done if held => {
+                    TaskState::Done
+                        if seeded!("input out of reach made again")
+                            && self.ledger.value(input.0).is_some_and(|value| value.payload.is_none()) =>
+                    {
                         self.lose_result(input.0);
-                        if seen.insert(input) {
-                            again.push(input);
-                        }
                     }
+                    TaskState::Done => self.fetch(&[input.0]),
                     // A predecessor of a task that once ran was done: it runs again, too.
                     TaskState::Waiting | TaskState::Ready if self.ledger.slot(input.0).done && seen.insert(input) => {
                         again.push(input);

@@ -5,7 +5,7 @@ use super::payload::Part;
 use super::store::CITES_NOTHING;
 use super::workers::{Entry, INTERRUPT_RETRY_NS, Interrupted};
 use super::{Action, Broker, Frame, worker_id};
-use headrace_kernel::{Attempt, HowEnded, Returned, TaskIndex};
+use headrace_kernel::{Attempt, HowEnded, Returned, TaskIndex, seeded};
 use headrace_wire::{CancelReason, Message, Outcome, Report, Revoke, Verdict};
 
 /// Bytes of results that a run may gather for its client before they are sent within a turn.
@@ -34,7 +34,7 @@ impl Broker {
             if matches!(verdict, Verdict::Done | Verdict::Value) && !self.store.arrive(peer, blob) {
                 return self.refuse(peer, CITES_NOTHING, now_ns);
             }
-            self.take_entry(number, Entry { task, attempt, verdict, value: Part::of(frame, blob) }, now_ns);
+            self.apply(number, Entry { task, attempt, verdict, value: Part::of(frame, blob) }, now_ns);
         }
         let worker = &mut self.workers[number as usize];
         worker.progress_ns = now_ns;
@@ -42,57 +42,38 @@ impl Broker {
         self.settle_cascades(now_ns);
     }
 
-    /// Applies an entry, or keeps it until the value that the worker was asked for is here.
-    fn take_entry(&mut self, number: u32, mut entry: Entry<Part<'_>>, now_ns: u64) {
-        if !self.ledger.knows(entry.task) {
-            self.statistics.stale_reports += 1;
-            if entry.carries_value() {
-                self.store.uncite(entry.value.bytes());
-            }
-            return;
-        }
-        let worker = &mut self.workers[number as usize];
-        if worker.awaited.is_none() {
-            return self.apply(number, entry, now_ns);
-        }
-        let is_answer = matches!(entry.verdict, Verdict::Value | Verdict::Lost);
-        let Some((_, attempt)) = worker.awaited.take_if(|(task, _)| is_answer && *task == entry.task) else {
-            worker.deferred.push_back(entry.with(entry.value.aside()));
-            return;
-        };
-        let deferred = std::mem::take(&mut worker.deferred);
-        let is_here = entry.verdict == Verdict::Value && entry.attempt == attempt;
-        if entry.carries_value() && !is_here {
-            self.store.uncite(entry.value.bytes());
-        }
-        entry.verdict = if is_here { Verdict::Done } else { Verdict::Returned };
-        entry.attempt = attempt;
-        self.apply(number, entry, now_ns);
-        for entry in deferred {
-            self.take_entry(number, entry.with(entry.value.part()), now_ns);
-        }
-    }
-
     /// Applies an entry. The citations of its value are the ledger's from then on, or nobody's.
-    fn apply(&mut self, number: u32, entry: Entry<Part<'_>>, now_ns: u64) {
+    fn apply(&mut self, number: u32, entry: Entry<'_>, now_ns: u64) {
         let cited = (entry.carries_value() && entry.value.cites()).then_some(entry.value);
-        self.apply_entry(number, entry, now_ns);
+        match self.ledger.knows(entry.task) {
+            true => self.apply_entry(number, entry, now_ns),
+            false => self.statistics.stale_reports += 1,
+        }
         if let Some(value) = cited {
             self.store.uncite(value.bytes());
         }
     }
 
-    fn apply_entry(&mut self, number: u32, entry: Entry<Part<'_>>, now_ns: u64) {
-        let Entry { task, attempt, verdict, value } = entry;
+    fn apply_entry(&mut self, number: u32, entry: Entry<'_>, now_ns: u64) {
+        let Entry { task, attempt, mut verdict, value } = entry;
         self.workers[number as usize].note_over(task, attempt);
         let (worker, index, stamp) = (worker_id(number), TaskIndex(task), Attempt(attempt));
-        let held = self.ledger.slot(task).held_by_worker;
-        let refusal = if verdict == Verdict::Done { self.refuse_inline(value.bytes(), now_ns) } else { None };
+        let slot = *self.ledger.slot(task);
+        let (held, wanted) = (slot.held_by_worker, slot.wanted);
+        if matches!(verdict, Verdict::Done | Verdict::DoneHeld) && wanted && !held && !slot.reported {
+            // Nobody wanted the value, so the worker has kept nothing. Now somebody does, and it has to be made again.
+            verdict = Verdict::Returned;
+        }
+        if verdict == Verdict::Done
+            && let Some(text) = self.refuse_inline(value.bytes(), now_ns)
+            && self.is_leased(number, task, attempt)
+        {
+            return self.fail_refused(number, task, attempt, &text, now_ns);
+        }
         let accepted = match verdict {
             Verdict::Failed if self.retry(number, task, attempt, now_ns) => return,
             Verdict::Became => return self.become_graph(number, task, attempt, now_ns),
             Verdict::TimedOut if self.retry(number, task, attempt, now_ns) => return self.count_timeout(task),
-            Verdict::Done if refusal.is_some() => self.kernel.fail(worker, index, stamp),
             Verdict::Value => {
                 if self.ledger.value(task).is_some_and(|held| held.payload.is_none() && held.holders.contains(&number))
                 {
@@ -113,16 +94,12 @@ impl Broker {
                 }
                 return;
             }
-            Verdict::DoneHeld if self.ledger.slot(task).reported && self.is_leased(number, task, attempt) => {
+            Verdict::DoneHeld if slot.reported && self.is_leased(number, task, attempt) => {
                 // Nobody else has it: whoever needs it would wait for ever.
                 if let Some(peer) = self.workers[number as usize].peer() {
                     self.refuse(peer, "a value that was to be reported did not come", now_ns);
                 }
                 return;
-            }
-            Verdict::DoneHeld if self.ledger.slot(task).wanted && self.kernel.attempt(index) == stamp => {
-                self.workers[number as usize].awaited = Some((task, attempt));
-                return self.fetch(number, &[task]);
             }
             Verdict::Done => self.kernel.complete(worker, index, stamp, true),
             Verdict::DoneHeld => self.kernel.complete(worker, index, stamp, !held),
@@ -135,13 +112,12 @@ impl Broker {
             return self.disown(number, task);
         }
         self.unlease(number, task);
-        if let Some(text) = refusal {
-            self.disown(number, task);
-            return self.note_failed(task, Outcome::Refused, text.as_bytes(), now_ns);
-        }
         match verdict {
             Verdict::Done | Verdict::DoneHeld | Verdict::Value | Verdict::Lost => {
-                self.apply_done(number, task, verdict, value, now_ns)
+                self.apply_done(number, task, verdict, value, now_ns);
+                if wanted {
+                    self.fetch(&[task]);
+                }
             }
             Verdict::Failed | Verdict::FailedForGood => {
                 self.note_failed(task, Outcome::Failed, value.bytes(), now_ns);
@@ -179,6 +155,9 @@ impl Broker {
         if slot.kept && run.replaces.is_none() {
             store.hand_over(run.peer, run.seat, value.bytes(), actions);
             run.outbox.push(slot.index, Outcome::Done, value.bytes());
+            if seeded!("kept result told twice") && slot.index % 8 == 7 {
+                run.outbox.push(slot.index, Outcome::Done, value.bytes());
+            }
         }
         run.counts.done += 1;
         run.finished_by[number as usize] += 1;
@@ -196,8 +175,24 @@ impl Broker {
         self.note_ended(slot.run, now_ns);
     }
 
+    /// A task fails because there is no room for its result. Its worker takes it for done, and may run what stands behind it.
+    fn fail_refused(&mut self, number: u32, task: u32, attempt: u32, text: &str, now_ns: u64) {
+        let worker = worker_id(number);
+        let leases: Vec<(TaskIndex, Attempt)> = self.kernel.leases_of(worker).collect();
+        self.kernel.fail(worker, TaskIndex(task), Attempt(attempt)).expect("it was seen to be leased");
+        self.unlease(number, task);
+        self.disown(number, task);
+        for (behind, attempt) in leases.into_iter().filter(|(behind, _)| behind.0 != task) {
+            if !self.is_leased(number, behind.0, attempt.0) && !seeded!("refusal unheard") {
+                self.stop_attempt(number, behind.0, attempt.0, now_ns);
+            }
+        }
+        self.note_failed(task, Outcome::Refused, text.as_bytes(), now_ns);
+    }
+
     /// A task failed: its client is told whether it is kept or not (B3), because others may be skipped for it.
     pub(super) fn note_failed(&mut self, task: u32, outcome: Outcome, blob: &[u8], now_ns: u64) {
+        self.undo_done(task);
         let slot = *self.ledger.slot(task);
         let run = self.run_mut(slot.run);
         run.counts.failed += 1;
@@ -305,17 +300,12 @@ impl Broker {
             if returned.is_empty() {
                 return;
             }
-            self.take_leases(returned, &[]);
-        }
-    }
-
-    /// Follows up these leases, where some results are on their way.
-    pub(super) fn take_leases(&mut self, returned: Vec<Returned>, coming: &[u32]) {
-        for lease in returned {
-            self.unlease(lease.worker.0, lease.task.0);
-            self.workers[lease.worker.0 as usize].tasks_left += 1;
-            self.drop_lease(lease.worker.0, lease.task.0, lease.attempt.0);
-            self.regain_inputs_but(lease.task.0, coming);
+            for lease in returned {
+                self.unlease(lease.worker.0, lease.task.0);
+                self.workers[lease.worker.0 as usize].tasks_left += 1;
+                self.drop_lease(lease.worker.0, lease.task.0, lease.attempt.0);
+                self.regain_inputs(lease.task.0);
+            }
         }
     }
 
@@ -365,12 +355,13 @@ impl Broker {
     /// it says that the attempt is over.
     fn stop_attempt(&mut self, number: u32, task: u32, attempt: u32, now_ns: u64) {
         let (retry_ns, kill_ns) = (now_ns + INTERRUPT_RETRY_NS, now_ns + self.config.grace_ns);
+        let author = self.author_of(task, attempt);
         let worker = &mut self.workers[number as usize];
         // One that is overdue has been interrupted: once more would hit its clean-up.
-        if worker.peer().is_none() || worker.overdue == Some((task, attempt)) {
+        if worker.peer().is_none() || worker.overdue == Some((task, attempt)) || seeded!("cancel unheard") {
             return;
         }
-        worker.interrupted.push(Interrupted { task, attempt, retry_ns, kill_ns });
+        worker.interrupted.push(Interrupted { task, attempt, author, retry_ns, kill_ns });
         self.drop_lease(number, task, attempt);
         self.actions.push_back(Action::Interrupt { worker: number, task, attempt });
     }

@@ -36,7 +36,7 @@ impl Broker {
     /// Has a worker without work leave, after all that only it has.
     pub(super) fn dismiss(&mut self, number: u32, peer: PeerId, text: &str) {
         let fetch = self.ledger.only_with(number);
-        self.fetch(number, &fetch);
+        self.fetch(&fetch);
         self.send(peer, &Message::GiveBack(GiveBack::default()));
         self.send(peer, &Message::Goodbye(Goodbye { reason: GoodbyeReason::Closed as u8, text }));
     }
@@ -101,7 +101,7 @@ fn concerns(action: &Action, number: u32) -> bool {
     }
 }
 
-/// Whether nothing that a worker was given is open, and nothing that it was asked for on the way.
+/// Whether nothing that a worker was given is open.
 fn is_through(worker: &Worker) -> bool {
-    worker.frames_open() == 0 && worker.awaited.is_none() && worker.interrupted.is_empty()
+    worker.frames_open() == 0 && worker.interrupted.is_empty()
 }

@@ -2,15 +2,13 @@
 //!
 //! Failures are counted here, and nothing else is: a crash, a recall or a lost worker costs no retry (K4).
 //!
-//! A task that must not be leased yet is *parked*: it has [`PARKED_CLASS`], which no worker may take. It is because its pause
-//! has not ended, or because an input is with the worker of the failed attempt alone. The worker still has it, and is asked
-//! for it; making it again, as for leases that come back for a reason that nobody could foresee, would run tasks twice.
+//! A task that must not be leased before its pause has ended is *parked*: it has [`PARKED_CLASS`], which no worker may take.
 
 use super::nested::BECAME_CLASS;
 use super::policy::{DEFAULT_POLICY, Policy};
 use super::timers::{Name, Timer};
 use super::{Broker, worker_id};
-use headrace_kernel::{Attempt, ClassId, Kernel, Returned, TaskIndex, TaskState};
+use headrace_kernel::{Attempt, ClassId, Kernel, TaskIndex};
 use rustc_hash::FxHashMap;
 
 /// Class of parked tasks.
@@ -21,14 +19,14 @@ pub(crate) fn is_parked(class: ClassId) -> bool {
     class == PARKED_CLASS || class == BECAME_CLASS
 }
 
-/// Who failed, and who waits for inputs of its next attempt.
+/// Who failed, and who may go on.
 #[derive(Debug)]
 pub(crate) struct Retries {
     seed: u64,
     /// Failures of live tasks, by slot.
     failures: FxHashMap<u32, u32>,
-    /// Parked tasks whose pause has ended, if they had one, and which may not have all inputs here.
-    fetching: Vec<Parked>,
+    /// Parked tasks whose pause has ended.
+    rested: Vec<Parked>,
 }
 
 /// A task that nobody may lease yet.
@@ -37,8 +35,6 @@ pub(crate) struct Parked {
     pub(crate) task: Name,
     /// The class that it had.
     class: u32,
-    /// Inputs of it, and of tasks behind it, that only a worker had.
-    inputs: Vec<Name>,
 }
 
 impl Parked {
@@ -50,7 +46,7 @@ impl Parked {
 
 impl Retries {
     pub(crate) fn new(seed: u64) -> Self {
-        Retries { seed, failures: FxHashMap::default(), fetching: Vec::new() }
+        Retries { seed, failures: FxHashMap::default(), rested: Vec::new() }
     }
 
     /// How many attempts of a task have failed.
@@ -77,7 +73,7 @@ impl Retries {
     }
 
     pub(crate) fn end_pause(&mut self, parked: Parked) {
-        self.fetching.push(parked);
+        self.rested.push(parked);
     }
 
     /// The pause before the next attempt. Up to a quarter is added or taken away, so that what failed together does not come
@@ -99,18 +95,13 @@ impl Broker {
             return false;
         }
         let Some(pause_ns) = self.count_failure(task) else { return false };
-        let inputs = self.held_inputs(number, &[(task, attempt)]);
-        if pause_ns > 0 || !inputs.is_empty() {
-            self.park(task, &inputs, now_ns + pause_ns);
+        if pause_ns > 0 {
+            self.park(task, now_ns + pause_ns);
         }
         let given_back = self.kernel.give_back(worker_id(number), TaskIndex(task), Attempt(attempt));
         given_back.expect("it was seen to be leased");
         self.unlease(number, task);
-        self.fetch(number, &inputs);
-        let mut behind: Vec<Returned> = Vec::new();
-        self.kernel.drain_returned(|lease| behind.push(lease));
-        self.regain_inputs_but(task, &inputs);
-        self.take_leases(behind, &inputs);
+        self.regain_inputs(task);
         self.settle_returned();
         true
     }
@@ -119,7 +110,7 @@ impl Broker {
     pub(super) fn retry_after_death(&mut self, task: u32, now_ns: u64) -> bool {
         let Some(pause_ns) = self.count_failure(task) else { return false };
         if pause_ns > 0 {
-            self.park(task, &[], now_ns + pause_ns);
+            self.park(task, now_ns + pause_ns);
         }
         true
     }
@@ -133,35 +124,19 @@ impl Broker {
         Some(pause_ns)
     }
 
-    fn park(&mut self, task: u32, inputs: &[u32], until_ns: u64) {
+    fn park(&mut self, task: u32, until_ns: u64) {
         let class = self.kernel.set_class(TaskIndex(task), PARKED_CLASS).0;
-        let inputs = inputs.iter().map(|input| Name::of(*input, &self.kernel)).collect();
-        let parked = Parked { task: Name::of(task, &self.kernel), class, inputs };
-        self.set_timer(until_ns, Timer::Pause(parked));
+        self.set_timer(until_ns, Timer::Pause(Parked { task: Name::of(task, &self.kernel), class }));
     }
 
-    /// Lets those tasks go that have no pause any more, and whose inputs are here or are made again.
+    /// Lets those tasks go that have no pause any more.
     pub(super) fn unpark(&mut self, now_ns: u64) {
-        if self.retries.fetching.is_empty() {
-            return;
-        }
-        let Broker { kernel, ledger, retries, .. } = self;
-        let is_away = |kernel: &Kernel, input: &Name| {
-            input.find(kernel).is_some_and(|input| {
-                kernel.state(input) == TaskState::Done
-                    && ledger.value(input.0).is_some_and(|value| value.payload.is_none())
-            })
-        };
-        let mut due = Vec::new();
-        retries.fetching.retain(|parked| {
-            let waits = parked.inputs.iter().any(|input| is_away(kernel, input));
-            due.extend(parked.task.find(kernel).filter(|_| !waits).map(|task| (task, parked.class)));
-            waits
-        });
         // The first comes to the very front.
-        for (task, class) in due.into_iter().rev() {
-            self.kernel.set_class(task, ClassId(class));
-            self.begin_wait(task, now_ns);
+        for Parked { task, class } in std::mem::take(&mut self.retries.rested).into_iter().rev() {
+            if let Some(task) = task.find(&self.kernel) {
+                self.kernel.set_class(task, ClassId(class));
+                self.begin_wait(task, now_ns);
+            }
         }
     }
 }

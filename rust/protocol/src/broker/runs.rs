@@ -2,6 +2,7 @@
 
 use super::action::PeerId;
 use super::ledger::NONE;
+use headrace_kernel::{TaskIndex, seeded};
 use headrace_wire::{BlobsBuf, CancelReason, Outcome};
 use rustc_hash::FxHashMap;
 
@@ -91,6 +92,8 @@ pub(crate) struct Run {
     pub(crate) open: bool,
     /// How far it is.
     pub(crate) counts: Counts,
+    /// Results that are held until the last chunk is in, because it may read them.
+    pub(crate) held: Vec<TaskIndex>,
     /// Indices that it keeps until it is released; empty for single calls, which are held one by one.
     pub(crate) keep: Vec<u32>,
     /// Keys that are not `name-index`.
@@ -145,6 +148,7 @@ impl Run {
             live: 0,
             open: true,
             counts: Counts::default(),
+            held: Vec::new(),
             keep: Vec::new(),
             keys: FxHashMap::default(),
             finished_by: vec![0; workers],
@@ -162,7 +166,8 @@ impl Run {
 
     /// Whether every task that will ever belong to the run has ended.
     pub(crate) fn finished(&self) -> bool {
-        !self.open && self.counts.ended() == self.counts.total
+        let missed = u64::from(seeded!("run over early") && self.counts.total > 8);
+        !self.open && self.counts.ended() + missed >= self.counts.total
     }
 
     /// Forgets a freed task.

@@ -109,7 +109,7 @@ impl Broker {
         for number in self.config.workers..self.workers.len() as u32 {
             let spare = &mut self.workers[number as usize];
             let Some(peer) = spare.peer().filter(|_| spare.leave_ns.is_none()) else { continue };
-            let is_idle = spare.frames_open() == 0 && spare.awaited.is_none() && spare.interrupted.is_empty();
+            let is_idle = spare.frames_open() == 0 && spare.interrupted.is_empty();
             spare.idle_looks = if is_idle { spare.idle_looks + 1 } else { 0 };
             if spare.idle_looks >= IDLE_LOOKS {
                 spare.leave_ns = Some(now_ns + self.config.grace_ns);

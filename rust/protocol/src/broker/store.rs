@@ -8,6 +8,7 @@ use super::budget::Wanted;
 use super::spill::Disk;
 use super::{Action, Broker, PeerId};
 use crate::store::Arena;
+use headrace_kernel::seeded;
 use headrace_wire::{BLOCK_ALIGN, Citation, FILE_SEGMENTS, Message, Release, Released, citations, cites};
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
@@ -204,7 +205,7 @@ impl Store {
         for cited in citations(value) {
             let id = (cited.segment, cited.offset);
             if let Some(block) = self.blocks.get_mut(&id).filter(|block| block.live > 0) {
-                block.live -= 1;
+                block.live -= if seeded!("freed while cited") { block.live.min(2) } else { 1 };
                 if block.live == 0 {
                     self.loose.push(id);
                     if id.0 < FILE_SEGMENTS {
@@ -342,7 +343,7 @@ impl Broker {
                 block.asked_ns = now_ns;
                 told.entry(holder.peer).or_default().push((id.0, id.1, 0));
             }
-            if block.holders.is_empty()
+            if (block.holders.is_empty() || seeded!("freed while seen"))
                 && let Some((owner, seen)) = self.store.forget(id)
             {
                 told.entry(owner).or_default().push((id.0, id.1, seen));
@@ -364,8 +365,8 @@ impl Broker {
         self.drop_orphans();
     }
 
-    /// A client has left. Its process may go on showing what it sees, and nobody will hear when it stops: so it stays a holder,
-    /// and what lies there is never used again (S1).
+    /// A client has left. Its process may go on showing what it sees, so it stays a holder, and what lies there is not used
+    /// again before somebody hears of the process's end (S1).
     pub(super) fn part_from_store_peer(&mut self, peer: PeerId) {
         self.store.wants.retain(|wanted| wanted.peer != peer);
         self.store.asked.retain(|asked| *asked != peer);

@@ -6,7 +6,7 @@ use super::policy::{DEFAULT_POLICY, PolicyError};
 use super::runs::{CALLS, Run, Slots};
 use super::{Broker, Frame, Payload, PeerId};
 use crate::limits::Asker;
-use headrace_kernel::{Chunk, ClassId, Classes, Priorities, TaskIndex, TaskState};
+use headrace_kernel::{Chunk, ClassId, Classes, Priorities, TaskIndex, TaskState, seeded};
 use headrace_wire::{ANY_WORKER, EXTERNAL, Outcome, SUBMIT_MORE, Submit};
 
 /// Arguments of one task, or the pickle of one function, in bytes. Both travel to a worker in one frame, beside others, and
@@ -79,10 +79,12 @@ impl Broker {
         }
         let run = self.run_mut(position);
         run.open = run.number == CALLS || submit.flags & SUBMIT_MORE != 0;
+        let held = if run.open { Vec::new() } else { std::mem::take(&mut run.held) };
         if run.finished() {
             run.ended_ns = Some(now_ns);
             self.note_news(position);
         }
+        held.into_iter().for_each(|task| self.kernel.unhold(task));
         self.cancel_stopped(position, now_ns);
     }
 
@@ -167,6 +169,10 @@ impl Broker {
         let run = self.runs[position as usize].as_mut().expect("the run was just opened");
         if run.number != CALLS {
             run.keep.extend(submit.keep.iter());
+            if submit.flags & SUBMIT_MORE != 0 && !seeded!("chunks not held") {
+                slots.iter().for_each(|task| self.kernel.hold(*task));
+                run.held.append(&mut slots);
+            }
         }
         Ok(())
     }

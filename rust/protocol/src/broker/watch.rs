@@ -84,7 +84,8 @@ impl Broker {
         let clients: Vec<PeerId> = clients.map(|(peer, _)| *peer).collect();
         for peer in clients {
             let mut frame = Vec::new();
-            Message::Log(Log { worker: NO_WORKER, stream: 2, text: text.as_bytes() }).encode(&mut frame);
+            Message::Log(Log { worker: NO_WORKER, stream: 2, text: text.as_bytes(), ..Log::default() })
+                .encode(&mut frame);
             self.actions.push_back(Action::Log { peer, frame });
         }
     }

@@ -2,7 +2,8 @@
 
 use super::action::PeerId;
 use super::nested::Wait;
-use super::payload::PartAside;
+use super::output::Author;
+use super::payload::Part;
 use super::peers::Session;
 use headrace_wire::Verdict;
 use std::collections::VecDeque;
@@ -86,6 +87,7 @@ impl Successor {
 pub(crate) struct Interrupted {
     pub(crate) task: u32,
     pub(crate) attempt: u32,
+    pub(crate) author: Author,
     /// When the interrupt is tried again: the attempt may have been about to start when the first one came.
     pub(crate) retry_ns: u64,
     /// When the process is killed if the attempt has not stopped.
@@ -93,23 +95,17 @@ pub(crate) struct Interrupted {
 }
 
 /// One entry of a report.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Entry<V> {
+pub(crate) struct Entry<'a> {
     pub(crate) task: u32,
     pub(crate) attempt: u32,
     pub(crate) verdict: Verdict,
-    pub(crate) value: V,
+    pub(crate) value: Part<'a>,
 }
 
-impl<V> Entry<V> {
+impl Entry<'_> {
     /// Whether `value` is a result, rather than the record of a failure.
     pub(crate) fn carries_value(&self) -> bool {
         matches!(self.verdict, Verdict::Done | Verdict::Value)
-    }
-
-    /// The same with the value as something else.
-    pub(crate) fn with<W>(&self, value: W) -> Entry<W> {
-        Entry { task: self.task, attempt: self.attempt, verdict: self.verdict, value }
     }
 }
 
@@ -143,10 +139,6 @@ pub(crate) struct Worker {
     pub(crate) interrupted: Vec<Interrupted>,
     /// An attempt that runs for longer than it may.
     pub(crate) overdue: Option<(u32, u32)>,
-    /// A finished attempt whose value is on the way, because a consumer went elsewhere after the lease said that none
-    /// would. What the worker reported after it waits, so that the kernel sees endings in order (K2).
-    pub(crate) awaited: Option<(u32, u32)>,
-    pub(crate) deferred: VecDeque<Entry<PartAside>>,
     /// Its processes in a row that died before they were given a task.
     pub(crate) start_failures: u32,
     /// Leases that its process may still be given.
@@ -162,6 +154,8 @@ pub(crate) struct Worker {
     pub(crate) unanswered: u32,
     /// Questions that stay unanswered before it counts as lost.
     pub(crate) patience: u32,
+    /// Who wrote what it wrote last.
+    pub(crate) author: Option<Author>,
     /// Last bytes of its standard error.
     stderr: VecDeque<u8>,
     /// What it said as it left; mostly it has written the same to standard error.
@@ -198,8 +192,6 @@ impl Worker {
             dead: Vec::new(),
             interrupted: Vec::new(),
             overdue: None,
-            awaited: None,
-            deferred: VecDeque::new(),
             start_failures: 0,
             tasks_left: 0,
             leave_ns: None,
@@ -208,6 +200,7 @@ impl Worker {
             given_up: false,
             unanswered: 0,
             patience: UNANSWERED_MAX,
+            author: None,
             stderr: VecDeque::new(),
             farewell: String::new(),
             waits: Vec::new(),
@@ -246,6 +239,11 @@ impl Worker {
     /// Frames with unsettled leases.
     pub(crate) fn frames_open(&self) -> usize {
         self.frames.iter().filter(|unsettled| **unsettled > 0).count()
+    }
+
+    /// Leases that are not settled.
+    pub(crate) fn unsettled(&self) -> u64 {
+        self.frames.iter().map(|unsettled| u64::from(*unsettled)).sum()
     }
 
     /// Opens a frame of `leases` leases and returns its number.
@@ -348,8 +346,7 @@ impl Worker {
         self.dead.clear();
         self.interrupted.clear();
         self.overdue = None;
-        self.awaited = None;
-        self.deferred.clear();
+        self.author = None;
         self.waits.clear();
         (self.barred, self.idle_looks) = (false, 0);
         let farewell = std::mem::take(&mut self.farewell);

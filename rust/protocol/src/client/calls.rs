@@ -106,6 +106,10 @@ impl Calls {
         self.rows.get(&index).is_some_and(|row| !matches!(row, Row::Pending))
     }
 
+    pub(super) fn is_open(&self, index: u32) -> bool {
+        self.rows.contains_key(&index)
+    }
+
     pub(super) fn peek(&self, index: u32) -> Option<Ending> {
         self.rows.get(&index)?.ending().cloned()
     }

@@ -20,6 +20,7 @@ mod log;
 mod questions;
 mod run;
 mod session;
+mod task_logs;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +30,7 @@ pub use log::LogLines;
 pub use questions::Reply;
 pub use run::Progress;
 pub use session::{Farewell, Session, Side};
+pub use task_logs::TaskLog;
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -46,6 +48,7 @@ use holds::Holds;
 use log::LogQueue;
 use questions::Questions;
 use run::Run;
+use task_logs::TaskLogs;
 
 /// The run of single calls; it is always open.
 pub const CALLS: u32 = 0;
@@ -71,6 +74,7 @@ pub struct Client {
     is_guest: bool,
     questions: Questions,
     log: LogQueue,
+    task_logs: TaskLogs,
     out: VecDeque<Vec<u8>>,
     statistics: Statistics,
 }
@@ -120,6 +124,7 @@ impl Client {
             is_guest,
             questions: Questions::default(),
             log: LogQueue::default(),
+            task_logs: TaskLogs::default(),
             out: VecDeque::new(),
             statistics: Statistics::default(),
         }
@@ -271,6 +276,7 @@ impl Client {
     pub fn forget_call(&mut self, index: u32) {
         if let Some(bytes) = self.calls.forget(index) {
             self.holds.remove(CALLS, index);
+            self.task_logs.forget(CALLS, index);
             self.flush_holds_if_due(bytes.unwrap_or(UNKNOWN_BYTES));
         }
     }
@@ -279,6 +285,7 @@ impl Client {
     pub fn release(&mut self, run: u32) {
         if self.runs.remove(&run).is_some() {
             self.holds.release(run);
+            self.task_logs.release(run);
             self.flush_holds();
         }
     }
@@ -309,12 +316,6 @@ impl Client {
     /// The next pages of an own segment to punch, before the frames that follow are sent.
     pub fn poll_punch(&mut self) -> Option<(u32, Range<u64>)> {
         self.blocks.poll_punch()
-    }
-
-    /// The next lines that a task wrote.
-    #[must_use]
-    pub fn poll_log(&mut self) -> Option<LogLines> {
-        self.log.pop()
     }
 
     /// The next call that has ended and is not forgotten, in order of arrival; each is named once.
@@ -397,7 +398,7 @@ impl Client {
             (_, Message::Results(results)) => self.apply_results(&frame, &results)?,
             (_, Message::State(state)) => self.questions.answer(state.number, &frame),
             (_, Message::Because(because)) => self.questions.answer(because.number, &frame),
-            (_, Message::Log(log)) => self.log.push(&log),
+            (_, Message::Log(log)) => self.hear(&log),
             (_, Message::Release(release)) => {
                 self.blocks.handle_release_frame(&release);
                 self.tell_released();

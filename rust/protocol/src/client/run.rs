@@ -1,5 +1,6 @@
 //! The table of one run: dense columns over its tasks, and the frames that they point into.
 
+use headrace_kernel::seeded;
 use headrace_wire::{BlobsBuf, Message, Moved, Outcome, Results};
 
 use super::ending::{Ending, offset_in};
@@ -130,6 +131,9 @@ impl Run {
 
     /// Enters other encodings of results that nobody has taken yet.
     pub(super) fn handle_moved(&mut self, frame: &SharedFrame, moved: &Moved<'_>) {
+        if seeded!("move not heard") {
+            return;
+        }
         let name = self.frames.len() as u32 + 1;
         self.frames.push(HeldFrame { frame: Some(SharedFrame::clone(frame)), endings: 0, bytes: 0 });
         let mut offset = offset_in(frame, moved.values.bytes) as u32;

@@ -26,7 +26,7 @@ fn welcome() -> Welcome<'static> {
 }
 
 /// A client whose session is open and whose HELLO has left.
-fn open_client() -> Client {
+pub(super) fn open_client() -> Client {
     let mut client = Client::new(&hello());
     client.handle_frame(encoded(&Message::Welcome(welcome()))).unwrap();
     assert!(client.poll_frame().is_some());
@@ -407,14 +407,17 @@ fn answers_find_their_questions() {
     assert!(client.take_reply(second).is_none());
 }
 
+pub(super) fn hear(client: &mut Client, log: Log<'_>) {
+    client.handle_frame(encoded(&Message::Log(log))).unwrap();
+}
+
 #[test]
 fn log_lines_wait_in_order_and_the_oldest_go_first() {
     let mut client = open_client();
-    let mut lines =
-        |text: &[u8]| client.handle_frame(encoded(&Message::Log(Log { worker: 1, stream: 2, text }))).unwrap();
+    let mut lines = |text: &[u8]| hear(&mut client, Log { worker: 1, stream: 2, text, ..Log::default() });
     lines(b"old\n");
-    lines(&vec![b'a'; 3 << 20]);
-    lines(&vec![b'b'; 1 << 20]);
+    lines(&[&vec![b'a'; 3 << 20][..], b"\n"].concat());
+    lines(&[&vec![b'b'; (1 << 20) - 2][..], b"\n"].concat());
     assert_eq!(client.statistics().log_bytes_dropped, 4);
     assert_eq!(client.poll_log().unwrap().text[0], b'a');
     let LogLines { worker, stream, text } = client.poll_log().unwrap();

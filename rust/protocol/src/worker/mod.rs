@@ -31,6 +31,7 @@ mod value;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use headrace_kernel::seeded;
 use headrace_wire::{
     DecodeError, Goodbye, GoodbyeReason, Heartbeat, Hello, LEASE_HOLD, LEASE_REPORT, Lease, Message, Overdue,
     PROTOCOL_VERSION, Recall, Revoke, Role, U32s, Verdict, Welcome, cites,
@@ -268,7 +269,7 @@ impl Worker {
             }
             Ending::Value(value) => {
                 let held = lease.flags & LEASE_HOLD != 0;
-                if held {
+                if held && !(seeded!("held value dropped") && lease.task % 8 == 7) {
                     self.values.insert(lease.task, lease.attempt, value, &mut self.blocks);
                 } else {
                     // What an earlier attempt may have left, of which the broker knows nothing.

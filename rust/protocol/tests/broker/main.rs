@@ -2,9 +2,11 @@
 
 mod cancel;
 mod deaths;
+mod found;
 mod limits;
 mod nested;
 mod observer;
+mod output;
 mod retire;
 mod retry;
 mod spill;
@@ -476,7 +478,7 @@ fn workers_that_cannot_start_make_the_broker_give_up() {
     for _ in 0..2 {
         story.pass_ns(1_000_000_000);
         assert!(story.turn().iter().any(|said| matches!(said, Said::Spawn { .. })));
-        story.broker.handle_output(0, 2, b"ImportError: no module named nonsense\n");
+        story.broker.handle_output(0, 2, b"ImportError: no module named nonsense\n", None);
         story.exit(0, Exit::Code(3), None);
     }
     let said = story.turn();

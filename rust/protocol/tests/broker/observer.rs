@@ -133,7 +133,7 @@ fn a_role_that_is_not_known_is_refused_in_words() {
 #[test]
 fn an_observer_hears_no_lines_and_is_no_client() {
     let mut story = observed(1);
-    story.broker.handle_output(0, 1, b"hello\n");
+    story.broker.handle_output(0, 1, b"hello\n", None);
     assert_eq!(story.turn(), [Said::Log { text: b"hello\n".to_vec() }], "one line, for the client");
     story.broker.handle_disconnect(OBSERVER, 0);
     for _ in 0..2 {

@@ -3,7 +3,7 @@
 use headrace_protocol::broker::{Action, Broker, Config, Exit, Frame, PeerId, SegmentNews, SpillPart};
 use headrace_protocol::limits::Offer;
 use headrace_wire::{
-    ANY_WORKER, Blobs, BlobsBuf, Cancel, Hello, Hold, Message, Outcome, Overdue, PROTOCOL_VERSION, Policy, Report,
+    ANY_WORKER, Blobs, BlobsBuf, Cancel, Hello, Hold, Log, Message, Outcome, Overdue, PROTOCOL_VERSION, Policy, Report,
     Results, Role, Submit, Verdict,
 };
 use std::collections::VecDeque;
@@ -88,6 +88,14 @@ pub(crate) enum Said {
         peer: PeerId,
     },
     Log {
+        text: Vec<u8>,
+    },
+    TaskLog {
+        peer: PeerId,
+        run: u32,
+        index: u32,
+        attempt: u32,
+        before: u64,
         text: Vec<u8>,
     },
     Segment {
@@ -311,6 +319,12 @@ impl Story {
 
     /// Submits a graph whose tasks all call the function that run `first` brought.
     pub(crate) fn submit_as(&mut self, run: u32, first: u32, deps: &[&[u32]], keep: &[u32]) {
+        self.submit_from(run, first, deps, keep, &[]);
+    }
+
+    /// The same, with predecessors in other runs.
+    pub(crate) fn submit_from(&mut self, run: u32, first: u32, deps: &[&[u32]], keep: &[u32], external: &[(u32, u32)]) {
+        let (external_run, external_index): (Vec<u32>, Vec<u32>) = external.iter().copied().unzip();
         let counts: Vec<u32> = deps.iter().map(|list| list.len() as u32).collect();
         let flat: Vec<u32> = deps.iter().flat_map(|list| list.iter().copied()).collect();
         let (functions, lens) = (vec![0; deps.len()], vec![0; deps.len()]);
@@ -321,6 +335,8 @@ impl Story {
             task_function: (&functions).into(),
             dep_counts: (&counts).into(),
             deps: (&flat).into(),
+            external_run: (&external_run).into(),
+            external_index: (&external_index).into(),
             args: Blobs { lens: (&lens).into(), bytes: &[] },
             keep: keep.into(),
             ..Submit::default()
@@ -573,7 +589,10 @@ impl Story {
                 text: because.text.into(),
                 stacks: because.stacks.into(),
             },
-            Message::Log(log) => Said::Log { text: log.text.to_vec() },
+            Message::Log(Log { attempt: 0, text, .. }) => Said::Log { text: text.to_vec() },
+            Message::Log(Log { run, index, attempt, before, text, .. }) => {
+                Said::TaskLog { peer, run, index, attempt, before, text: text.to_vec() }
+            }
             Message::State(state) => {
                 self.state = Some(Counts {
                     number: state.number,

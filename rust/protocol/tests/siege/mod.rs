@@ -178,11 +178,7 @@ impl Siege {
         let worker = script.below(PLACES as usize) as u32;
         match script.below(6) {
             0 | 1 => {
-                let executing = match script.below(3) {
-                    0 => None,
-                    1 => Some((script.number(), script.number())),
-                    _ => self.leases.first().map(|(_, task, attempt)| (*task, *attempt)),
-                };
+                let executing = self.any_attempt(script);
                 self.end_process(worker, script.below(2), executing);
             }
             2 => {
@@ -193,10 +189,20 @@ impl Siege {
             }
             3 => {
                 let stream = 1 + script.byte() % 2;
-                self.broker.handle_output(worker, stream, script.take(20));
+                let by = self.any_attempt(script);
+                self.broker.handle_output(worker, stream, script.take(20), by);
             }
             4 => self.fail_segment = true,
             _ => self.broker.handle_sign_of_life(worker),
+        }
+    }
+
+    /// No attempt, one that may not be, or one that is leased.
+    fn any_attempt(&self, script: &mut Script<'_>) -> Option<(u32, u32)> {
+        match script.below(3) {
+            0 => None,
+            1 => Some((script.number(), script.number())),
+            _ => self.leases.first().map(|(_, task, attempt)| (*task, *attempt)),
         }
     }
 

@@ -1,8 +1,8 @@
 //! The worker processes of a broker: their pages, pipes and ends.
 
 use super::BrokerConfig;
-use super::lines::Lines;
 use super::oom::OomWatch;
+use super::output::Output;
 use super::stacks::Stacks;
 use crate::segments;
 use headrace_protocol::broker::{Exit, SegmentNews};
@@ -19,16 +19,18 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Bytes read from a worker's pipe at a time.
-const PIPE_BYTES: usize = 64 << 10;
 /// How long a process may go on that has closed its end of the control socket, and what is told of one that does.
 pub(super) const LOST_PATIENCE: Duration = Duration::from_millis(200);
 const LOST: &[u8] =
     b"headrace: this worker has closed its connection to the broker, or became another program, and is killed\n";
-/// Pieces of that size read from a pipe in one turn, so that a flood does not hold up the work of others.
-const PIECES_A_TURN: usize = 4;
-/// The same once the process has ended: what a full pipe holds. Another process may have the pipe and go on writing.
-const PIECES_AT_END: usize = 16;
+/// Times that a worker's pipes are read in one turn, so that a flood does not hold up the work of others.
+const READS_A_TURN: usize = 4;
+/// The same once the process has ended. Another process may have the pipe and go on writing.
+const READS_AT_END: usize = 16;
+
+/// What takes (worker, stream, text) and the (slot, attempt) that wrote it.
+pub(super) trait Hear: FnMut(u32, u8, &[u8], Option<(u32, u32)>) {}
+impl<F: FnMut(u32, u8, &[u8], Option<(u32, u32)>)> Hear for F {}
 
 /// How to start a worker, and the ones that run.
 #[derive(Debug)]
@@ -58,21 +60,13 @@ struct Process {
     stacks: Stacks,
     /// Frames that it had received when it was last looked at.
     frames: u64,
-    pipes: [Pipe; 2],
+    output: Output,
     /// The attempt that was last sent SIGINT; a second one would hit its clean-up.
     interrupted: Option<(u32, u32)>,
     /// When it closed its end of the control socket. Mostly its end follows at once.
     lost: Option<Instant>,
     /// Whether we have sent it SIGKILL.
     killed: bool,
-}
-
-/// Standard output or error of a process; `None` once it has ended.
-#[derive(Debug)]
-struct Pipe {
-    stream: u8,
-    end: Option<OwnedFd>,
-    lines: Lines,
 }
 
 /// A process that ended.
@@ -116,7 +110,6 @@ impl Children {
         let env: Vec<_> = self.env.iter().filter(is_common).chain(own).cloned().collect();
         let spawn = Spawn { program: &self.program, args: &args, env: &env, inherit: &inherit };
         let child = spawn.start()?;
-        let pipe = |stream, end| Pipe { stream, end: Some(end), lines: Lines::default() };
         self.running[worker as usize].push(Process {
             incarnation,
             process: child.process,
@@ -125,7 +118,7 @@ impl Children {
             page,
             stacks,
             frames: 0,
-            pipes: [pipe(1, child.stdout), pipe(2, child.stderr)],
+            output: Output::new(child.stdout, child.stderr),
             interrupted: None,
             lost: None,
             killed: false,
@@ -140,40 +133,44 @@ impl Children {
             if process.lost.is_none() {
                 fds.push(PollFd::input(process.control.as_raw_fd()));
             }
-            for end in process.pipes.iter().filter_map(|pipe| pipe.end.as_ref()) {
-                fds.push(PollFd::input(end.as_raw_fd()));
+            process.output.poll_fds(fds);
+        }
+    }
+
+    /// Reads what the processes wrote.
+    pub(super) fn read_output(&mut self, mut hear: impl Hear) {
+        for (worker, processes) in (0u32..).zip(&mut self.running) {
+            for process in processes {
+                process.read_output(READS_A_TURN, |stream, text, by| hear(worker, stream, text, by));
             }
         }
     }
 
-    /// Reads what the processes wrote and hands over whole lines.
-    pub(super) fn read_pipes(&mut self, mut line: impl FnMut(u32, u8, &[u8])) {
-        for (worker, processes) in self.running.iter_mut().enumerate() {
-            for process in processes {
-                process.read_pipes(PIECES_A_TURN, |stream, text| line(worker as u32, stream, text));
-            }
+    /// Reads what a worker's tasks wrote before they sent the frame that has been received.
+    #[inline]
+    pub(super) fn catch_up(&mut self, worker: u32, mut hear: impl Hear) {
+        if let Some(process) = self.at_work(worker)
+            && process.output.is_behind(&process.page)
+        {
+            process.read_output(READS_A_TURN, |stream, text, by| hear(worker, stream, text, by));
         }
     }
 
     /// The processes that have ended since the last call; what user code left behind in their groups ends with them. What they
     /// wrote is handed over first.
-    pub(super) fn reap(&mut self, mut line: impl FnMut(u32, u8, &[u8])) -> Vec<Ended> {
+    pub(super) fn reap(&mut self, mut hear: impl Hear) -> Vec<Ended> {
         let mut ended = Vec::new();
         for (worker, processes) in (0u32..).zip(&mut self.running) {
             processes.retain_mut(|process| {
                 let Ok(Some(status)) = process.process.try_wait_with_group() else {
                     if process.outlives_its_connection() {
-                        line(worker, 2, LOST);
+                        hear(worker, 2, LOST, None);
                         process.kill();
                     }
                     return true;
                 };
-                process.read_pipes(PIECES_AT_END, |stream, text| line(worker, stream, text));
-                for pipe in &mut process.pipes {
-                    if let Some(text) = pipe.lines.finish() {
-                        line(worker, pipe.stream, &text);
-                    }
-                }
+                process.read_output(READS_AT_END, |stream, text, by| hear(worker, stream, text, by));
+                process.output.finish(&process.page, |stream, text, by| hear(worker, stream, text, by));
                 let exit = process.exit(status, &mut self.oom);
                 let (incarnation, executing) = (process.incarnation, process.page.executing());
                 ended.push(Ended { worker, incarnation, exit, executing });
@@ -317,22 +314,7 @@ impl Process {
         }
     }
 
-    fn read_pipes(&mut self, pieces_max: usize, mut line: impl FnMut(u8, &[u8])) {
-        let mut piece = [0; PIPE_BYTES];
-        for pipe in &mut self.pipes {
-            for _ in 0..pieces_max {
-                let Some(end) = &pipe.end else { break };
-                match rustix::io::read(end, &mut piece) {
-                    Ok(0) => pipe.end = None,
-                    Ok(len) => {
-                        if let Some(text) = pipe.lines.push(&piece[..len]) {
-                            line(pipe.stream, &text);
-                        }
-                    }
-                    // Nothing there for now.
-                    Err(_) => break,
-                }
-            }
-        }
+    fn read_output(&mut self, times_max: usize, hear: impl FnMut(u8, &[u8], Option<(u32, u32)>)) {
+        self.output.read(&self.page, times_max, hear);
     }
 }

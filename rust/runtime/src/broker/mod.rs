@@ -4,8 +4,8 @@
 //! at the start (libzmq, the run directory, the socket) is done in the caller's thread and returned as an error.
 
 mod children;
-mod lines;
 mod oom;
+mod output;
 mod spiller;
 mod stacks;
 mod turn;

@@ -137,14 +137,18 @@ impl Loop {
                 peer
             });
             let frame: Frame = Arc::new(frame);
-            self.machine.handle_frame(peer, &frame, now_ns);
+            let Loop { machine, children, .. } = self;
+            if let Some(worker) = machine.worker_of(peer) {
+                children.catch_up(worker, |worker, stream, text, by| machine.handle_output(worker, stream, text, by));
+            }
+            machine.handle_frame(peer, &frame, now_ns);
         }
     }
 
     fn drain_children(&mut self, now_ns: u64) {
         let Loop { machine, children, .. } = self;
-        children.read_pipes(|worker, stream, text| machine.handle_output(worker, stream, text));
-        let ended = children.reap(|worker, stream, text| machine.handle_output(worker, stream, text));
+        children.read_output(|worker, stream, text, by| machine.handle_output(worker, stream, text, by));
+        let ended = children.reap(|worker, stream, text, by| machine.handle_output(worker, stream, text, by));
         if ended.is_empty() {
             return;
         }

@@ -23,11 +23,11 @@ pub(crate) fn message() -> BoxedStrategy<Message<'static>> {
         }),
         any::<(u32, u64)>().prop_map(|(run, number)| Message::Query(Query { run, number })),
         state().prop_map(Message::State),
-        (any::<u32>(), 1..=2_u8, bytes(0..300)).prop_map(|(worker, stream, text)| Message::Log(Log {
-            worker,
-            stream,
-            text
-        })),
+        (any::<(u32, u32, u32, u32, u64)>(), 1..=2_u8, bytes(0..300)).prop_map(
+            |((worker, run, index, attempt, before), stream, text)| {
+                Message::Log(Log { worker, stream, text, run, index, attempt, before })
+            }
+        ),
         lease().prop_map(Message::Lease),
         report().prop_map(Message::Report),
         (0..9_usize)

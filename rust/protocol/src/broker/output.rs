@@ -1,0 +1,66 @@
+//! What workers write: told to every client, and to the one that owns the task, whose it is.
+
+use super::{Action, Broker, PeerId};
+use headrace_wire::{Log, Message};
+
+/// An attempt that writes, or may. It is remembered beyond its lease: one that was cancelled has last words too.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Author {
+    task: u32,
+    attempt: u32,
+    peer: PeerId,
+    run: u32,
+    index: u32,
+    /// What it has written so far.
+    bytes: u64,
+}
+
+impl Broker {
+    /// What a worker wrote, or nothing once its process has ended within a line; `stream` is 1 or 2, and `by` the (slot, attempt) that wrote it, if one did. Before the report of an
+    /// attempt is handled, what the attempt wrote must have been.
+    pub fn handle_output(&mut self, worker: u32, stream: u8, text: &[u8], by: Option<(u32, u32)>) {
+        if stream == 2 {
+            self.workers[worker as usize].keep_stderr(text);
+        }
+        let author = by.and_then(|(task, attempt)| self.find_author(worker, task, attempt));
+        let author = author.map(|author| {
+            let before = *author;
+            author.bytes += text.len() as u64;
+            before
+        });
+        let clients: Vec<PeerId> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| matches!(peer, super::peers::Peer::Client(_)))
+            .map(|(peer, _)| *peer)
+            .collect();
+        for peer in clients {
+            let mut log = Log { worker, stream, text, ..Log::default() };
+            if let Some(Author { run, index, attempt, bytes, .. }) = author.filter(|author| author.peer == peer) {
+                log = Log { run, index, attempt, before: bytes, ..log };
+            }
+            let mut frame = Vec::new();
+            Message::Log(log).encode(&mut frame);
+            self.actions.push_back(Action::Log { peer, frame });
+        }
+    }
+
+    /// Who an attempt is whose lease is alive.
+    pub(super) fn author_of(&self, task: u32, attempt: u32) -> Author {
+        let slot = self.ledger.slot(task);
+        let run = self.run(slot.run);
+        Author { task, attempt, peer: run.peer, run: run.number, index: slot.index, bytes: 0 }
+    }
+
+    fn find_author(&mut self, number: u32, task: u32, attempt: u32) -> Option<&mut Author> {
+        let worker = &self.workers[number as usize];
+        let is_it = |author: &Author| (author.task, author.attempt) == (task, attempt);
+        if !worker.author.as_ref().is_some_and(is_it) {
+            let stopped = worker.interrupted.iter().map(|asked| asked.author).find(is_it);
+            let is_leased = || self.ledger.knows(task) && self.is_leased(number, task, attempt);
+            let author = stopped.or_else(|| is_leased().then(|| self.author_of(task, attempt)))?;
+            self.workers[number as usize].author = Some(author);
+        }
+        self.workers[number as usize].author.as_mut()
+    }
+}
