@@ -256,6 +256,7 @@ impl Broker {
     pub(super) fn settle_cancelled(&mut self, asked: &[TaskIndex], reason: CancelReason, now_ns: u64) {
         let mut ended = Vec::new();
         self.kernel.drain_ended(|task| ended.push(task));
+        let mut skipped: Vec<(u32, u32, u32)> = Vec::new();
         for end in ended {
             let task = end.task.0;
             match end.leased_to {
@@ -274,6 +275,7 @@ impl Broker {
                     let run = self.run_mut(slot.run);
                     run.counts.skipped += 1;
                     run.outbox.push(slot.index, Outcome::Skipped, &blob);
+                    skipped.extend(end.leased_to.map(|(worker, attempt)| (worker.0, task, attempt.0)));
                 }
                 HowEnded::Cancelled => {
                     let run = self.run_mut(slot.run);
@@ -288,6 +290,7 @@ impl Broker {
             }
             self.note_ended(slot.run, now_ns);
         }
+        self.drop_skipped(skipped);
         self.settle_returned();
         self.settle_dead_and_freed();
     }
@@ -340,6 +343,18 @@ impl Broker {
         if std::mem::take(&mut self.ledger.slot_mut(task).done) {
             let run = self.ledger.slot(task).run;
             self.run_mut(run).counts.done -= 1;
+        }
+    }
+
+    /// Tells workers not to start leases whose inputs will never come: what other tasks in their slots make must not be taken
+    /// for them (W3).
+    fn drop_skipped(&mut self, mut skipped: Vec<(u32, u32, u32)>) {
+        skipped.sort_by_key(|lease| lease.0);
+        for leases in skipped.chunk_by(|a, b| a.0 == b.0) {
+            if let Some(peer) = self.workers[leases[0].0 as usize].peer() {
+                let (task, attempt): (Vec<u32>, Vec<u32>) = leases.iter().map(|lease| (lease.1, lease.2)).unzip();
+                self.send(peer, &Message::Revoke(Revoke { task: (&task).into(), attempt: (&attempt).into() }));
+            }
         }
     }
 

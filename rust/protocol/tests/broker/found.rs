@@ -221,3 +221,15 @@ fn what_runs_behind_a_result_that_was_refused_is_stopped() {
     story.report(worker, &[(got[1], DONE, b"in vain")]);
     assert_eq!(story.leases().len(), 1);
 }
+
+#[test]
+fn a_lease_that_is_skipped_goes_before_another_task_has_its_slot() {
+    let mut story = measured(1);
+    story.submit_as(2, 1, &[&[], &[0], &[1]], &[]);
+    let (worker, got) = story.leases().remove(0);
+    assert_eq!(got.len(), 3);
+    // The worker may not have looked at the others yet, and would take the next value in the slot of the first for their input.
+    story.report(worker, &[(got[0], Verdict::Failed, b"boom")]);
+    let said = story.turn();
+    assert_eq!(said[0], Said::Revoke { worker, tasks: vec![got[1].task, got[2].task] }, "{said:?}");
+}

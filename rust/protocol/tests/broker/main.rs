@@ -45,7 +45,7 @@ fn run_all(story: &mut Story) -> Vec<(u32, Outcome, Vec<u8>)> {
                     }
                 }
                 Said::Ended { endings, .. } => heard.extend(endings),
-                Said::Forget { .. } => {}
+                Said::Forget { .. } | Said::Revoke { .. } => {}
                 other => panic!("unexpected: {other:?}"),
             }
         }

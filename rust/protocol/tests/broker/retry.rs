@@ -47,7 +47,8 @@ fn a_failed_attempt_is_followed_by_another_one_and_only_the_last_is_told() {
     story.report(0, &[(got, FAILED, b"at last")]);
     let root = [1u32.to_le_bytes(), 0u32.to_le_bytes()].concat();
     let endings = vec![(0, Outcome::Failed, b"at last".to_vec()), (1, Outcome::Skipped, root)];
-    assert_eq!(story.turn(), [Said::Ended { run: 1, finished: true, endings }]);
+    let revoked = Said::Revoke { worker: 0, tasks: vec![1] };
+    assert_eq!(story.turn(), [revoked, Said::Ended { run: 1, finished: true, endings }]);
     assert_eq!(story.broker.statistics().retries, 2);
 }
 
