@@ -11,7 +11,7 @@ if sys.platform != "linux":
     )
 
 from headrace._core import Node, Nodes, __version__
-from headrace.current import current  # now, since the module of that name would take the function's place later
+from headrace.current import current, current_client  # now, or the module of that name would take a function's place
 from headrace.graph import Graph
 from headrace.task import Task, task
 
@@ -103,7 +103,7 @@ _LAZY = {
     ),
 }
 
-__all__ = ["Graph", "Node", "Nodes", "Task", "__version__", "current", "task", *_LAZY]
+__all__ = ["Graph", "Node", "Nodes", "Task", "__version__", "current", "current_client", "task", *_LAZY]
 
 
 if not TYPE_CHECKING:  # type checkers shall know the names, and no others

@@ -261,6 +261,7 @@ class ClientCore:
     def embedded(
         *,
         workers: int,
+        spares: int,
         offer: Offer,
         worker_environments: list[list[tuple[str, str]]],
         program: str,
@@ -296,6 +297,9 @@ class ClientCore:
 
     def call(self, function: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, str]:
         """Submit a single call; give its index among the calls, and its key."""
+
+    def replace(self, graph: Graph, result: int) -> None:
+        """Submit a graph in the place of the task that has this client; a task's result will be its own."""
 
     def put(self, value: object) -> tuple[int, str]:
         """Put a value where tasks can take it; give its index among the calls, and its key."""
@@ -347,6 +351,9 @@ class ClientCore:
 
     def set_stall_check(self, check: Callable[[int | None, int | None], None]) -> None:
         """Have waits without end ask now and then whether anything can go on."""
+
+    def set_helper(self, helper: Callable[[], bool | None]) -> None:
+        """Have waits run tasks on the waiting thread, which says whether there was one; None if none may run there."""
 
     def open_call(self, name: str, key: str | None = None) -> tuple[int, str]:
         """Open a row for a single call of a local session; give its index and its key."""

@@ -1,10 +1,10 @@
-"""The part of `headrace._core` that runs tasks; it is no module of its own at run time."""
+"""The part of `headrace._core` that runs tasks in a worker process; it is no module of its own at run time."""
 
 from collections.abc import Callable
 from os import PathLike
-from typing import TypeVar, final
+from typing import Any, TypeVar, final
 
-from headrace._core import Block
+from headrace._core import Block, ClientCore
 from headrace._output import Output
 
 _T = TypeVar("_T")
@@ -40,16 +40,26 @@ class Worker:
         record_error: Callable[[_Attempt, BaseException], tuple[bytes, bool]],
         record_result: Callable[[_Attempt, BaseException, object], tuple[bytes, bool]],
         record_size: Callable[[_Attempt, int], tuple[bytes, bool]],
+        submit_in_place: Callable[[Any], None],
     ) -> str | None:
         """Say HELLO and run tasks until the session ends; give None, or why it did not end as it should.
 
         The callables give a function from its bytes, and the record of a failure and whether it is worth a retry. They
         take the attempt and the exception that the task raised; the exception that says why its result cannot be
-        encoded, and the result; or the size of the result.
+        encoded, and the result; or the size of the result. The last one submits a graph that a task has returned.
         """
 
     def refuse(self, text: str) -> None:
         """End the session before it began; GOODBYE carries `text`."""
+
+    def nested_client(self) -> ClientCore | None:
+        """Give the running task a client; None if there is no task."""
+
+    def running(self) -> tuple[int, int] | None:
+        """Give slot and attempt of the task that runs."""
+
+    def has_attempt(self, attempt: tuple[int, int]) -> bool:
+        """Say whether an attempt, by its slot and number, has not ended."""
 
     def current(self) -> tuple[str, int, int] | None:
         """Give key and attempt of the task that runs, and how many attempts failed before."""

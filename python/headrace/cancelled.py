@@ -13,8 +13,8 @@ class CancelledError(HeadraceError, concurrent.futures.CancelledError):
     Attributes:
         key: the task.
         reason: "user" (somebody asked for it), "parent-cancelled" (a task that it needs was cancelled), "deadline" (its
-            run passed its deadline), "run-failed" (another task of its run failed), "client-closed" or
-            "broker-shutdown".
+            run passed its deadline), "run-failed" (another task of its run failed), "submitter-ended"
+            (the task that submitted it has ended), "client-closed" or "broker-shutdown".
     """
 
     def __init__(self, text: str = "", *, key: str | None = None, reason: str = "user") -> None:

@@ -45,6 +45,8 @@ class Engine(Protocol):
     """What runs the tasks of a client: the embedded broker, or this process itself."""
 
     core: ClientCore
+    #: Gives the client, for tasks that run in its process.
+    owner: Callable[[], Client | None]
     #: A thread of its own that is back from native code when `stop` returns.
     thread: threading.Thread | None
 
@@ -89,6 +91,8 @@ class Client:
     Args:
         address: of a remote broker; not there yet.
         workers: how many; by default as many as cores are available to this process.
+        extra_workers: how many worker processes more there may be at a time, in place of workers whose tasks wait for
+            tasks that they have submitted; by default as many as cores. Processes only.
         mode: "processes"; "threads" runs tasks on threads of this process and shares objects instead of copying;
             "sync" runs them within `submit` and `call`, for a debugger.
         preload: names of modules that each worker imports before its first task.
@@ -123,6 +127,7 @@ class Client:
         address: str | None = None,
         *,
         workers: int | None = None,
+        extra_workers: int | None = None,
         mode: Mode = "processes",
         preload: Sequence[str] = (),
         setup: Callable[[], object] | None = None,
@@ -143,8 +148,12 @@ class Client:
         self._mode = mode
         lives = checked_lives(crash_limit, oom_limit, max_tasks_per_worker, grace_s)
         spill = (spill_dir, spill_limit)
-        self._engine = _start(mode, self._workers, preload, setup, env, store_limit, spill, lives, resources, limits)
+        spares = _checked_extra(extra_workers, self._workers, mode)
+        self._engine = _start(
+            mode, self._workers, spares, preload, setup, env, store_limit, spill, lives, resources, limits
+        )
         self._core = self._engine.core
+        self._engine.owner = weakref.ref(self)
         self._closing = threading.Lock()
         self._open = True
         self._dispatching: Dispatcher | None = None
@@ -405,9 +414,22 @@ def _checked_workers(workers: int | None) -> int:
 WORKERS_MAX = 4_096
 
 
+def _checked_extra(extra: int | None, workers: int, mode: Mode) -> int:
+    if extra is not None and mode != "processes":
+        raise UsageError("extra_workers is for worker processes; this mode runs tasks in this process")
+    if extra is None:
+        return min(len(os.sched_getaffinity(0)), WORKERS_MAX - workers)
+    if not isinstance(extra, int) or isinstance(extra, bool) or not 0 <= extra <= WORKERS_MAX - workers:
+        raise UsageError(
+            f"extra_workers takes a number from 0 on, at most {WORKERS_MAX:,} together with workers, not {extra!r}"
+        )
+    return extra
+
+
 def _start(
     mode: Mode,
     workers: int,
+    spares: int,
     preload: Sequence[str],
     setup: Callable[[], object] | None,
     env: Mapping[str, str] | None,
@@ -419,14 +441,15 @@ def _start(
 ) -> Engine:
     from headrace.resources import offered
 
-    offer, environments = offered(resources, limits, workers=workers, processes=mode == "processes", env=env)
+    processes = mode == "processes"
+    offer, environments = offered(resources, limits, workers=workers, spares=spares, processes=processes, env=env)
     if mode == "processes":
         from headrace.embedded import Embedded
         from headrace.limits import checked_bytes, default_store_limit, spill_place
 
         store_limit = default_store_limit() if store_limit is None else checked_bytes("store_limit", store_limit)
         place = spill_place(*spill)
-        return Embedded(workers, preload, setup, env, store_limit, place, lives, offer, environments)
+        return Embedded(workers, spares, preload, setup, env, store_limit, place, lives, offer, environments)
     if mode in ("threads", "sync"):
         from headrace.local import Local
 

@@ -1,4 +1,4 @@
-"""What a task may know of itself: `hr.current()`."""
+"""What a task may know of itself, and the client to submit with: `hr.current()`, `hr.current_client()`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import _thread
 TYPE_CHECKING = False  # without the import of typing; see headrace/__init__.py
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from headrace.client import Client
 
 
 class Current:
@@ -19,14 +21,23 @@ class Current:
         worker: number of the worker that runs it.
     """
 
-    __slots__ = ("_is_cancelled", "attempt", "failures", "key", "worker")
+    __slots__ = ("_client", "_is_cancelled", "attempt", "failures", "key", "worker")
 
-    def __init__(self, key: str, attempt: int, failures: int, worker: int, is_cancelled: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        key: str,
+        attempt: int,
+        failures: int,
+        worker: int,
+        is_cancelled: Callable[[], bool],
+        client: Callable[[], Client],
+    ) -> None:
         self.key = key
         self.attempt = attempt
         self.failures = failures
         self.worker = worker
         self._is_cancelled = is_cancelled
+        self._client = client
 
     @property
     def cancelled(self) -> bool:
@@ -53,11 +64,33 @@ def current() -> Current:
     Cost:
         About a microsecond.
     """
+    return _running("headrace.current() tells of the task that calls it")
+
+
+def current_client() -> Client:
+    """Give the client with which the task that calls may submit tasks of its own, and wait for them.
+
+    What a task submits ends with it: what has not ended then is cancelled. While it waits, other tasks may run in its
+    place, and, if there are no workers left, within the wait.
+
+    Returns:
+        In a worker process a client for this attempt, which ends with it. On threads and in "sync" the client itself.
+
+    Raises:
+        UsageError: no task runs here.
+
+    Cost:
+        The first time in a process a few milliseconds; then a few microseconds.
+    """
+    return _running("headrace.current_client() gives a task the client to submit with")._client()
+
+
+def _running(purpose: str) -> Current:
     task: Current | None = getattr(_of_thread, "task", None) or _of_process()
     if task is None:
         from headrace.errors import UsageError
 
-        raise UsageError("headrace.current() tells of the task that calls it; no task runs here")
+        raise UsageError(f"{purpose}; no task runs here")
     return task
 
 

@@ -25,42 +25,13 @@ if TYPE_CHECKING:
 RESULT_BYTES_MAX = 256 << 20
 
 
-class Embedded:
-    """Starts the broker and speaks with it."""
+class Brokered:
+    """Speaks with a broker."""
 
-    def __init__(
-        self,
-        workers: int,
-        preload: Sequence[str],
-        setup: Callable[[], object] | None,
-        env: Mapping[str, str] | None,
-        store_limit: int,
-        spill: tuple[str, int],
-        lives: Lives,
-        offer: Offer,
-        environments: list[list[tuple[str, str]]],
-    ) -> None:
-        launch = prepare(preload, setup, env)
-        self.core = ClientCore.embedded(
-            workers=workers,
-            offer=offer,
-            worker_environments=environments,
-            program=launch.program,
-            arguments=launch.arguments,
-            environment=launch.environment,
-            boot=launch.boot,
-            libzmq=launch.libzmq,
-            crash_limit=lives.crash_limit,
-            oom_limit=lives.oom_limit,
-            tasks_max=lives.tasks_max,
-            result_bytes_max=RESULT_BYTES_MAX,
-            store_limit=store_limit,
-            spill_dir=spill[0],
-            spill_limit=spill[1],
-            grace_s=lives.grace_s,
-        )
-        self._printer = Printer(self.core)
-        self.thread: threading.Thread | None = self._printer.thread
+    def __init__(self, core: ClientCore) -> None:
+        self.core = core
+        self.owner: Callable[[], Client | None] = lambda: None
+        self.thread: threading.Thread | None = None
 
     def submit(self, client: Client, graph: Graph, keep: Any, terms: Terms, anew: Graph | None) -> Run:
         """Start a run of a graph; of `anew` in its place, if that is given."""
@@ -122,6 +93,47 @@ class Embedded:
         runs, calls = self.core.unfinished()
         for run in [*runs, 0] if calls else runs:
             self.core.cancel(run, None, spare_leased)
+
+
+class Embedded(Brokered):
+    """Starts the broker and speaks with it."""
+
+    def __init__(
+        self,
+        workers: int,
+        spares: int,
+        preload: Sequence[str],
+        setup: Callable[[], object] | None,
+        env: Mapping[str, str] | None,
+        store_limit: int,
+        spill: tuple[str, int],
+        lives: Lives,
+        offer: Offer,
+        environments: list[list[tuple[str, str]]],
+    ) -> None:
+        launch = prepare(preload, setup, env)
+        core = ClientCore.embedded(
+            workers=workers,
+            spares=spares,
+            offer=offer,
+            worker_environments=environments,
+            program=launch.program,
+            arguments=launch.arguments,
+            environment=launch.environment,
+            boot=launch.boot,
+            libzmq=launch.libzmq,
+            crash_limit=lives.crash_limit,
+            oom_limit=lives.oom_limit,
+            tasks_max=lives.tasks_max,
+            result_bytes_max=RESULT_BYTES_MAX,
+            store_limit=store_limit,
+            spill_dir=spill[0],
+            spill_limit=spill[1],
+            grace_s=lives.grace_s,
+        )
+        super().__init__(core)
+        self._printer = Printer(core)
+        self.thread = self._printer.thread
 
     def stop(self) -> None:
         """End the session, the broker and the workers."""

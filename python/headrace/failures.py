@@ -30,7 +30,15 @@ if TYPE_CHECKING:
     from headrace.current import Current
 
 #: Reasons of cancellation by their number on the wire.
-CANCEL_REASONS = ("user", "parent-cancelled", "client-closed", "broker-shutdown", "deadline", "run-failed")
+CANCEL_REASONS = (
+    "user",
+    "parent-cancelled",
+    "client-closed",
+    "broker-shutdown",
+    "deadline",
+    "run-failed",
+    "submitter-ended",
+)
 
 _CANCEL_TEXTS = {
     "user": "was cancelled",
@@ -39,6 +47,7 @@ _CANCEL_TEXTS = {
     "broker-shutdown": "was cancelled because the broker shut down",
     "deadline": "was cancelled because its run passed its deadline",
     "run-failed": "was cancelled because another task of its run failed",
+    "submitter-ended": "was cancelled because the task that submitted it has ended",
 }
 
 #: Reasons of GOODBYE by their number on the wire.

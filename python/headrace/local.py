@@ -12,31 +12,30 @@ from contextlib import nullcontext
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
-from headrace._core import ClientCore, Kernel, Node, Nodes, Offer
+from headrace._core import ClientCore, Graph, Kernel, Node, Nodes, Offer
 from headrace.current import Current, running
 from headrace.errors import UsageError
 from headrace.failures import cancelled, failed, skipped
 from headrace.interrupts import Uninterrupted
 from headrace.launch import check_preparation
+from headrace.local_hooks import checking, helping, user_part
+from headrace.local_nested import DEPTH_MAX, HELPERS_MAX, Nesting
 from headrace.local_policies import Policies
 from headrace.local_stalls import Stalls
+from headrace.local_statistics import statistics
 from headrace.local_tasks import CALLS, Attempt, Batch, Call, CallBatch, Ending, GraphBatch
-from headrace.retrying import Retried, is_worth_a_retry
+from headrace.retrying import is_worth_a_retry
 from headrace.runs import Run
-from headrace.statistics import RunStatistics, Shared, WorkerStatistics
 from headrace.timers import Timers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from types import TracebackType
 
     from headrace.client import Client
-    from headrace.graph import Graph
+    from headrace.graph import Graph as PythonGraph
+    from headrace.statistics import RunStatistics
     from headrace.terms import Terms
     from headrace.why import Why
-
-#: How deep tasks of mode "sync" may submit from within each other.
-SYNC_DEPTH_MAX = 64
 
 #: Longest sleep of mode "sync": Ctrl-C that comes just before a sleep does not end that one.
 SLICE_S = 0.1
@@ -59,14 +58,16 @@ class Local:
         check_preparation(preload, setup)
         self.core = ClientCore.local(workers, offer)
         self.thread: threading.Thread | None = None
+        self.owner: Callable[[], Client | None] = lambda: None
         self._count = workers
-        self._kernel = Kernel(workers, offer, stand_ins=None if threads else SYNC_DEPTH_MAX)
+        stand_ins, helpers = (None, HELPERS_MAX) if threads else (DEPTH_MAX, 0)
+        self._kernel = Kernel(workers, offer, stand_ins=stand_ins, spares=helpers)
         # Reentrant, because a finalizer that stops the engine may run wherever memory is allocated.
         self._lock = threading.RLock()
-        self._section = Uninterrupted(self._lock)
+        self.section = Uninterrupted(self._lock)
         # What a failure's own methods raise is kept from the caller. Ctrl-C, which comes to where tasks of mode "sync"
         # run, must not be.
-        self._recording = nullcontext() if threads else self._section
+        self._recording = nullcontext() if threads else self.section
         self._work = threading.Condition(self._lock)
         self._calls = CallBatch(workers)
         self._batches: dict[int, Batch] = {CALLS: self._calls}
@@ -76,11 +77,14 @@ class Local:
         self._running: dict[int, Attempt] = {}
         self._timers = Timers(self._lock, threads)
         self._policies = Policies(self, self._kernel, self._timers)
+        self.nesting = Nesting(self, self._kernel, workers, threads)
         self._stalls = Stalls()
-        self.core.set_stall_check(_checking(weakref.ref(self)))
+        self.core.set_stall_check(checking(weakref.ref(self)))
+        if threads:
+            self.core.set_helper(helping(weakref.ref(self)))
         self._stopped = False
         # Worker numbers for mode "sync", one for each loop that runs tasks: a task that submits has one below it.
-        self._stand_ins = list(range(SYNC_DEPTH_MAX))
+        self._stand_ins = list(range(DEPTH_MAX))
         self._threads = [
             threading.Thread(target=self._serve, args=(number,), name=f"headrace-worker-{number}", daemon=True)
             for number in range(workers if threads else 0)
@@ -94,35 +98,36 @@ class Local:
 
     # -- commands ----------------------------------------------------------------------------------------------------
 
-    def submit(self, client: Client, graph: Graph, keep: Any, terms: Terms, anew: Graph | None) -> Run:
+    def submit(self, client: Client, graph: PythonGraph, keep: Any, terms: Terms, anew: PythonGraph | None) -> Run:
         """Start a run; in mode "sync", finish it."""
         if not isinstance(keep, NoneType | Node | Nodes | str | list | tuple):
             keep = list(keep)  # what it yields is the user's code, which Ctrl-C may end
-        with self._section:
+        with self.section:
             run = Run(client, self.core, graph, keep, terms, anew)
             try:
-                self._enter(run, anew or graph, terms)
+                self.enter(run, anew or graph, terms, self.nesting.depth())
             except BaseException:
                 self.core.finish(run.number)  # or the client would wait for it
                 raise
         self._work_here()
         return run
 
-    def _enter(self, run: Run, graph: Graph, terms: Terms) -> None:
+    def enter(self, run: Run, graph: PythonGraph, terms: Terms, depth: int) -> None:
+        """Give the tasks of a run to the kernel; so deep is what a task submits."""
         self._follow_holds()
-        batch = GraphBatch(run, graph, self._count, terms.stop_on_error)
+        batch = GraphBatch(run, graph, self._count, terms.stop_on_error, depth)
         inputs = [self._batches[number].slot(index) for number, index in self._kernel.externals(graph)]
-        slots = self._kernel.submit(graph, batch.total, inputs, list(batch.kept), terms.priority)
+        slots = self._kernel.submit(graph, batch.total, inputs, list(batch.kept), terms.priority, depth)
         batch.enter(slots)
         self._batches[batch.run] = batch
         self._where.update((slot, (batch, index)) for index, slot in enumerate(slots))
         self._policies.enter(batch)
         if terms.deadline_ms:
-            self._timers.after(terms.deadline_ms / 1_000, lambda: self._stop(batch.run, "deadline"))
+            self._timers.after(terms.deadline_ms / 1_000, lambda: self.stop_run(batch.run, "deadline"))
         self._settle_consequences()
         self._work.notify_all()
 
-    def _stop(self, run: int, reason: str) -> None:
+    def stop_run(self, run: int, reason: str) -> None:
         """Cancel what has not ended of a run."""
         batch = self._batches.get(run)
         if batch is not None and batch.counts.ended < batch.total:
@@ -130,14 +135,14 @@ class Local:
 
     def call(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, str]:
         """Start a call; in mode "sync", finish it."""
-        call = Call(self.core.session, fn, args, kwargs)
-        with self._section:
+        call = Call(self.core.session, fn, args, kwargs, self.nesting.depth())
+        with self.section:
             self._follow_holds()
             inputs = [self._batches[run].slot(index) for run, index in call.inputs]
             index, call.key = self.core.open_call(call.name, call.key)
             try:
                 policy = call.policy and call.policy[0]
-                slot = self._kernel.submit_one(inputs, call.name, call.worker, call.priority, policy)
+                slot = self._kernel.submit_one(inputs, call.name, call.worker, call.priority, policy, call.depth)
             except BaseException as error:
                 self.core.settle(CALLS, index, None, error)  # or the client would wait for it
                 raise
@@ -156,7 +161,7 @@ class Local:
     def cancel(self, run: int, indices: list[int] | None, spare_leased: bool = False) -> None:
         """Cancel tasks of a run with all that depends on them; None: all of them."""
         self.core.check_process()
-        with self._section:
+        with self.section:
             batch = self._batches.get(run)
             if batch is not None:
                 found = batch.slots() if indices is None else map(batch.find, indices)
@@ -175,41 +180,19 @@ class Local:
     def statistics(self, run: int) -> RunStatistics | None:
         """Give a snapshot of a run."""
         self.core.check_process()
-        with self._section:
+        with self.section:
             batch = self._batches.get(run)
             if batch is None:
                 return None
-            counts = batch.counts
-            open_tasks = batch.total - counts.ended - counts.leased
             unfinished = sum(other.counts.ended < other.total for other in self._batches.values())
-            # With one, which is the rule, the kernel's own count serves.
-            ready = self._kernel.open()[1] if unfinished <= 1 else self._kernel.count_ready(list(batch.slots()))
-            ready = min(ready, open_tasks)
-            workers = [WorkerStatistics(n, 0, counts.finished_by[n], counts.busy_s[n]) for n in range(self._count)]
-            end_s = counts.end_s or time.monotonic()
-            return RunStatistics(
-                open_tasks - ready,
-                ready,
-                counts.leased,
-                counts.done,
-                counts.failed,
-                counts.skipped,
-                counts.cancelled,
-                max(counts.first_s - counts.start_s, 1e-9) if counts.first_s else 0.0,
-                end_s - counts.start_s,
-                tuple(workers),
-                tasks_held=len(self._where),
-                retries=counts.retries,
-                timeouts=counts.timeouts,
-                shared=tuple(Shared(*thing) for thing in self._kernel.shared()),
-            )
+            return statistics(batch, self._kernel, self._count, unfinished, len(self._where))
 
     def why(self, run: int, index: int, stacks: bool) -> Why | None:
         """Tell where a task is, if the kernel knows it still."""
         from headrace.local_why import explain
 
         self.core.check_process()
-        with self._section:
+        with self.section:
             batch = self._batches.get(run)
             slot = None if batch is None else batch.find(index)
             if slot is None:
@@ -219,7 +202,7 @@ class Local:
                 slot,
                 key=lambda slot: self._where[slot][0].key(self._where[slot][1]),
                 running=self._running.values(),
-                workers=max(self._count, SYNC_DEPTH_MAX),
+                workers=self._count + HELPERS_MAX,
                 failures=self._policies.failures(slot),
                 pause_s=self._policies.pause_s(slot),
                 stacks=stacks,
@@ -229,7 +212,7 @@ class Local:
         """End the session: nothing starts any more. A running call goes on, as threads cannot be ended."""
         if self.core.forked:
             return  # the lock may be held by a thread that is not here
-        with self._section:
+        with self.section:
             self._stopped = True
             self._timers.stop()
             self._work.notify_all()
@@ -247,9 +230,9 @@ class Local:
             if lease is None:
                 return
             try:
-                self._run(lease)
+                self.run(lease)
             except BaseException as error:
-                self._end(lease, None, error, time.monotonic())
+                self.end(lease, None, error, time.monotonic())
             del lease  # or a sleeping worker would keep the inputs alive
 
     def _work_here(self) -> None:
@@ -258,29 +241,29 @@ class Local:
             return
         worker = None
         try:
-            with self._section:
+            with self.section:
                 if not self._stand_ins:
-                    raise UsageError(f"tasks submit from within each other more than {SYNC_DEPTH_MAX} deep")
+                    raise UsageError(f"tasks submit from within each other more than {DEPTH_MAX} deep")
                 worker = self._stand_ins.pop()
                 task, pause_s = self._next(worker)
             while task is not None or pause_s is not None:
                 interrupt = None
                 if task is None:
                     time.sleep(min(pause_s or 0, SLICE_S))
-                    with self._section:
+                    with self.section:
                         task, pause_s = self._next(worker)
                 else:
                     started_s = time.monotonic()
                     value, error, interrupt = self._attempt(task)
-                    with self._section:
-                        self._end(task, value, error, started_s)
+                    with self.section:
+                        self.end(task, value, error, started_s)
                         task, pause_s = self._next(worker)
                 if interrupt is not None:
                     raise interrupt
         except UsageError:
             raise
         except BaseException:  # Ctrl-C, or what a handler of another signal raises
-            with self._section:
+            with self.section:
                 self.cancel_all()
             raise
         finally:
@@ -295,7 +278,17 @@ class Local:
 
     def _lease(self, worker: int) -> Attempt | None:
         self._follow_holds()
-        lease = self._kernel.lease(worker)
+        return self._begin(self._kernel.lease(worker), worker)
+
+    def lease_deep(self, worker: int, within: Attempt) -> Attempt | None:
+        """Lease a task that may run within one that waits."""
+        self._follow_holds()
+        task = None if self._stopped else self._begin(self._kernel.lease_deep(worker, within.depth + 1), worker)
+        if task is not None:
+            task.seat, task.below = within.seat, within.below + 1
+        return task
+
+    def _begin(self, lease: tuple[int, int] | None, worker: int) -> Attempt | None:
         if lease is None:
             return None
         slot, attempt = lease
@@ -309,14 +302,18 @@ class Local:
         self._stalls.begin(started)
         return started
 
-    def _run(self, task: Attempt) -> None:
+    def run(self, task: Attempt) -> None:
+        """Run a task to its end."""
         started_s = time.monotonic()
         value, error, _ = self._attempt(task)
-        self._end(task, value, error, started_s)
+        self.end(task, value, error, started_s)
 
     def _attempt(self, task: Attempt) -> tuple[Any, BaseException | None, KeyboardInterrupt | None]:
         """Run a task; give its value, the exception to raise for it, and the interrupt that this was, maybe."""
-        current = Current(task.key, task.attempt, task.failures, self.number(task), lambda: task.is_unwanted)
+        current = Current(
+            task.key, task.attempt, task.failures, self.number(task), lambda: task.is_unwanted, self.nesting.client
+        )
+        before = self.nesting.enter(task)
         try:
             with running(current):
                 return task.execute(task.inputs), None, None
@@ -326,11 +323,14 @@ class Local:
                 if task.policy is not None:
                     task.is_final = not (self._threads or interrupt is None) or not is_worth_a_retry(task.fn, raised)
                 # Without the frames of this module, which would keep inputs and values alive.
-                error = failed(BaseException.with_traceback(raised, _user_part(raised)), current)
+                error = failed(BaseException.with_traceback(raised, user_part(raised)), current)
             return None, error, interrupt
+        finally:
+            self.nesting.leave(task, before)
 
-    def _end(self, task: Attempt, value: Any, error: BaseException | None, started_s: float) -> None:
-        with self._section:
+    def end(self, task: Attempt, value: Any, error: BaseException | None, started_s: float) -> None:
+        """Note that a task has ended, with a value or an exception."""
+        with self.section:
             counts, elapsed_s = task.batch.counts, time.monotonic() - started_s
             counts.busy_s[self.number(task)] += elapsed_s
             self._kernel.release(task.worker)
@@ -347,13 +347,14 @@ class Local:
                 self._settle_consequences()
                 self._work.notify_all()
                 return
+            if error is None and isinstance(value, Graph):
+                error = self.nesting.become(task, value)  # type: ignore[arg-type]  # users make no other
+                if error is None:
+                    return
             counts.finished_by[self.number(task)] += 1
             if error is None:
                 self._kernel.complete(task.worker, task.slot, task.attempt)
-                self._values[task.slot] = value
-                self._settle(task.batch, task.index, "done", value)
-                self._settle_consequences()
-                self._work.notify_all()
+                self.succeed(task.slot, task.batch, task.index, value)
             else:
                 self._kernel.fail(task.worker, task.slot, task.attempt)
                 self.fail(task.slot, error)
@@ -373,7 +374,11 @@ class Local:
 
     def number(self, task: Attempt) -> int:
         """Give the number of an attempt's worker, as people know it."""
-        return task.worker if self._threads else 0
+        return task.seat if self._threads else 0
+
+    def is_replaced(self, slot: int) -> bool:
+        """Say whether a task has become a graph."""
+        return self.nesting.is_replaced(slot)
 
     def place(self, slot: int) -> tuple[Batch, int] | None:
         """Give the run of a task and its index there, if the kernel knows it still."""
@@ -395,14 +400,27 @@ class Local:
         attempt.batch.counts.leased -= 1
         self.fail(attempt.slot, error)
 
+    def succeed(self, slot: int, batch: Batch, index: int, value: Any) -> None:
+        """Note that a task has a result, as the kernel knows."""
+        self._values[slot] = value
+        self._settle(batch, index, "done", value)
+        self._settle_consequences()
+        self._work.notify_all()
+
+    def outcome(self, run: int, index: int) -> tuple[Any, BaseException | None]:
+        """Give what a task that has ended has left, which its run keeps."""
+        slot = self._batches[run].slot(index)
+        return self._values.get(slot), self._errors.get(slot)
+
     def fail(self, slot: int, error: BaseException) -> None:
         """Note that a task has failed, as the kernel knows."""
         self._errors[slot] = error
         batch, index = self._where[slot]
+        self.nesting.note_failure(batch.run, error)
         self._settle(batch, index, "failed", error=error)
         self._settle_consequences()
         if batch.stops:
-            self._stop(batch.run, "run-failed")
+            self.stop_run(batch.run, "run-failed")
         self._work.notify_all()
 
     # -- endings -----------------------------------------------------------------------------------------------------
@@ -418,6 +436,7 @@ class Local:
         if batch.counts.ended == batch.total and batch.run != CALLS:
             batch.counts.end_s = time.monotonic()
             self.core.finish(batch.run)
+            self.nesting.note_end(batch.run)
 
     def _settle_consequences(self, asked: frozenset[int] = frozenset(), reason: str = "") -> None:
         """Follow what the kernel decided by itself; `asked` are the slots that were to be cancelled for this reason."""
@@ -427,6 +446,7 @@ class Local:
             batch, index = self._where[slot]
             key = batch.key(index)
             self._policies.drop(slot)
+            self.nesting.drop(slot)
             attempt = self._running.pop(slot, None)
             if attempt is not None:
                 attempt.cancelled = True
@@ -448,10 +468,11 @@ class Local:
             batch.forget(index)
             if batch.over:
                 del self._batches[batch.run]
+        self.nesting.settle()
 
     def follow_holds(self) -> None:
         """Let go of results now that were let go of; else that is done with the next task."""
-        with self._section:
+        with self.section:
             self._follow_holds()
 
     def _follow_holds(self) -> None:
@@ -470,28 +491,6 @@ class Local:
                     del self._batches[run]
         if changes:
             self._settle_consequences()
-
-
-def _checking(engine: weakref.ref[Local]) -> Callable[[int | None, int | None], None]:
-    """Give what waiting threads ask, without keeping the engine alive."""
-
-    def check(run: int | None, index: int | None) -> None:
-        local = engine()
-        if local is not None:
-            local.check_stall(run, index)
-
-    return check
-
-
-def _user_part(error: BaseException) -> TracebackType | None:
-    trace: TracebackType | None = vars(BaseException)["__traceback__"].__get__(error)  # whatever its class makes of it
-    while trace is not None and trace.tb_frame.f_globals.get("__name__") in (
-        __name__,
-        Call.__module__,
-        Retried.__module__,
-    ):
-        trace = trace.tb_next
-    return trace
 
 
 def _give(value: object) -> object:

@@ -150,10 +150,13 @@ class Policies:
 
     def _begin_wait(self, slot: int) -> None:
         place = self._engine.place(slot)
-        policy = None if place is None or slot in self._parked else place[0].policy(place[1])
+        policy = None if place is None or self._stands_still(slot) else place[0].policy(place[1])
         if policy is not None and policy[0][5] > 0:
             self._waits.end(slot)
             self._waits.begin(slot, policy[0][5] / 1_000)
+
+    def _stands_still(self, slot: int) -> bool:
+        return slot in self._parked or self._engine.is_replaced(slot)
 
     def _end_wait(self, slot: int) -> None:
         place = self._engine.place(slot)

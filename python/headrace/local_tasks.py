@@ -60,6 +60,9 @@ class Batch(Protocol):
     #: Whether it is to stop once a task has failed.
     stops: bool
 
+    def depth(self, index: int) -> int:
+        """Say how deep a task is: one more than the task that has submitted it; 0 for what no task has."""
+
     @property
     def total(self) -> int:
         """Tasks of the run so far."""
@@ -105,9 +108,10 @@ class Batch(Protocol):
 class GraphBatch:
     """The tasks of a graph."""
 
-    def __init__(self, run: Run, graph: Graph, workers: int, stops: bool) -> None:
+    def __init__(self, run: Run, graph: Graph, workers: int, stops: bool, depth: int) -> None:
         self.run = run.number
         self.stops = stops
+        self._depth = depth
         self.counts = Counts(workers)
         self.total = run._tasks
         self.kept = dict.fromkeys(run._keep)
@@ -117,6 +121,10 @@ class GraphBatch:
         self._slots: list[int | None] = []
         self._known = 0
         self._released = False
+
+    def depth(self, index: int) -> int:
+        """Say how deep a task is."""
+        return self._depth
 
     def enter(self, slots: list[int]) -> None:
         """Take note of the kernel's numbers of all tasks."""
@@ -193,6 +201,10 @@ class CallBatch:
         self.total = 0
         self._calls: dict[int, tuple[int, Call]] = {}
 
+    def depth(self, index: int) -> int:
+        """Say how deep a task is."""
+        return self._calls[index][1].depth
+
     def enter(self, index: int, slot: int, call: Call) -> None:
         """Take note of a new call."""
         self._calls[index] = slot, call
@@ -250,8 +262,8 @@ class Attempt:
     """One try of a task, with all that it takes: the engine may forget the task while it runs."""
 
     __slots__ = (
-        "attempt", "batch", "cancelled", "execute", "failures", "fn", "index", "inputs", "is_final", "key", "overdue",
-        "policy", "slot", "started_s", "thread", "worker",
+        "attempt", "batch", "below", "cancelled", "depth", "execute", "failures", "fn", "index", "inputs", "is_final",
+        "key", "overdue", "policy", "seat", "slot", "started_s", "thread", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -268,6 +280,10 @@ class Attempt:
         self.attempt = attempt
         self.failures = failures
         self.worker = worker
+        #: The worker as people know it, and how many attempts wait below this one on its thread.
+        self.seat = worker
+        self.below = 0
+        self.depth = batch.depth(index)
         self.inputs = inputs
         #: Whether it counts no more: it was cancelled, or has failed before it came to its end.
         self.cancelled = False
@@ -291,7 +307,10 @@ class Call:
     Futures and refs are found in lists, tuples and dicts at any depth, but not inside other objects.
     """
 
-    def __init__(self, session: int, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(
+        self, session: int, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], depth: int
+    ) -> None:
+        self.depth = depth
         self._fn, self.name, _, self.key, self.priority, self.worker, _, policy = describe(fn, "call", True)
         self.policy = None if policy is None else (policy, self._fn)
         self._args = args

@@ -26,7 +26,7 @@ def rerun_local(run: Run, node: object, pdb: bool) -> Any:
     values = inputs.of(index)
     inputs.check()
     fn, (args, kwargs) = run.graph._bind(index, values, _pack)
-    with running(Current(key, 0, 0, 0, lambda: False)):
+    with running(Current(key, 0, 0, 0, lambda: False, lambda: run._client)):
         if not pdb:
             return fn(*args, **kwargs)
         from pdb import runcall

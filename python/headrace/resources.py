@@ -32,6 +32,7 @@ def offered(
     limits: Mapping[str, int] | None,
     *,
     workers: int,
+    spares: int,
     processes: bool,
     env: Mapping[str, str] | None,
 ) -> Offered:
@@ -41,6 +42,7 @@ def offered(
         resources: amounts by name; memory is what this machine has, unless it is given.
         limits: by tag, how many workers may run tasks of that tag at once.
         workers: how many there are.
+        spares: how many more may stand in for them; these have no GPUs.
         processes: whether they are processes; else GPUs are counted like anything.
         env: environment variables for the workers, on top of this process's own.
 
@@ -54,7 +56,7 @@ def offered(
         names = gpu_names(amounts.pop(GPU), {**os.environ, **(env or {})}.get(GPU_VARIABLE))
         shares = [names[worker::workers] for worker in range(workers)]
         owned.append((GPU, [len(share) for share in shares]))
-        environments = [[(GPU_VARIABLE, ",".join(share))] for share in shares]
+        environments = [[(GPU_VARIABLE, ",".join(share))] for share in [*shares, *([[]] * spares)]]
     return Offered(Offer(list(amounts.items()), list(checked_limits(limits or {}).items()), owned), environments)
 
 

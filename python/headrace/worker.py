@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
+    from headrace.client import Client
+    from headrace.graph import Graph
+
 #: Exit code of a worker that could not become what the client is.
 EXIT_BOOT_FAILED = 3
 
@@ -57,7 +60,7 @@ def work(arguments: Sequence[str]) -> int:
         return EXIT_BOOT_FAILED
     # What was made until now lives as long as the process: no collection needs to look at it again.
     gc.freeze()
-    broken = worker.run(load_function, *recorders(worker.number))
+    broken = worker.run(load_function, *recorders(worker.number), submit_in_place)
     if broken is not None:
         print(f"headrace worker {number}: {broken}", file=sys.stderr)
         return EXIT_SESSION_BROKEN
@@ -86,12 +89,17 @@ def prepare_for_tasks(worker: _core.Worker) -> None:
         if worker.is_cancelled():
             raise KeyboardInterrupt
 
+    def client() -> Client:
+        from headrace.nested import client_of_task
+
+        return client_of_task(worker)
+
     def current_task() -> Current | None:
         running = worker.current()
         if running is None:
             return None
         key, attempt, failures = running
-        return Current(key, attempt, failures, worker.number, worker.is_cancelled)
+        return Current(key, attempt, failures, worker.number, worker.is_cancelled, client)
 
     open_streams(worker.output)
     _signal.signal(_signal.SIGINT, interrupt)
@@ -149,6 +157,13 @@ def load_function(blob: bytes) -> Callable[..., object]:
     from headrace import pickling
 
     return pickling.load_function(blob)
+
+
+def submit_in_place(graph: Graph) -> None:
+    """Submit a graph that a task has returned, to take its place."""
+    from headrace.nested import submit_in_place
+
+    submit_in_place(graph)
 
 
 if TYPE_CHECKING:

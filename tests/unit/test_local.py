@@ -338,13 +338,13 @@ def test_orders_to_leave_are_the_tasks_own(client, kind):
 
 def test_what_escapes_the_engine_itself_ends_the_attempt():
     with hr.Client(workers=1, mode="threads") as client:
-        run = client._engine._run
+        run = client._engine.run
 
         def stumble(task):
-            client._engine._run = run
+            client._engine.run = run
             raise LookupError(task.key)
 
-        client._engine._run = stumble
+        client._engine.run = stumble
         assert type(client.call(same, 1).exception(timeout=TIMEOUT_S)) is LookupError
         assert client.call(same, 2).result(timeout=TIMEOUT_S) == 2
 

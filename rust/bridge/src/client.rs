@@ -5,11 +5,14 @@ mod embedded;
 mod failures;
 mod functions;
 mod keep;
+mod link;
 mod live;
+mod nested;
 mod parts;
 mod reference;
 mod results;
 mod run;
+mod seat;
 mod session;
 mod submit;
 mod tables;
@@ -35,9 +38,10 @@ use answers::{StateParts, WhyParts, state_parts, why_parts};
 use embedded::Broker;
 use failures::error;
 use functions::Callees;
+use link::Link;
 use live::{HoldChange, LiveEnding};
 use session::{Deadline, Session};
-use submit::{Place, Submitting};
+use submit::{Kept, Place, Submitting};
 use tables::Tables;
 use watches::Event;
 
@@ -50,6 +54,7 @@ const WRAPPED_BYTES_MIN: usize = 512;
 type Left = (Option<Py<PyAny>>, Option<Py<PyAny>>);
 
 pub(crate) use embedded::end_brokers;
+pub(crate) use nested::Nested;
 pub(crate) use reference::ExternalRef;
 pub(crate) use run::RunCore;
 pub(crate) use session::forget_parent;
@@ -59,8 +64,11 @@ pub(crate) use session::forget_parent;
 pub(crate) struct ClientCore {
     pub(crate) session: Arc<Session>,
     workers: u32,
-    offer: Offer,
-    submitting: Mutex<Submitting>,
+    /// What there is for its tasks; a task that submits some does not know.
+    offer: Option<Offer>,
+    /// Slot and attempt of that task.
+    parent: (u32, u32),
+    submitting: Arc<Mutex<Submitting>>,
     callees: Callees,
     /// Short values that were put lie in frames as long as all together have no more bytes.
     put_bytes_max: usize,
@@ -77,13 +85,14 @@ impl ClientCore {
     /// Starts an embedded broker with its workers, and a session with it.
     #[staticmethod]
     #[pyo3(signature = (
-        *, workers, offer, worker_environments, program, arguments, environment, boot, libzmq, crash_limit, oom_limit,
+        *, workers, spares, offer, worker_environments, program, arguments, environment, boot, libzmq, crash_limit, oom_limit,
         tasks_max, result_bytes_max, store_limit, spill_dir, spill_limit, grace_s
     ))]
     #[expect(clippy::too_many_arguments, reason = "they are all keywords of one call")]
     fn embedded(
         py: Python<'_>,
         workers: u32,
+        spares: u32,
         offer: Offer,
         worker_environments: Vec<Vec<(OsString, OsString)>>,
         program: PathBuf,
@@ -115,6 +124,7 @@ impl ClientCore {
         let mut machine = Client::new(&hello);
         let config = BrokerConfig {
             workers,
+            spares,
             offer: (*offer).clone(),
             worker_env: worker_environments,
             program,
@@ -139,7 +149,7 @@ impl ClientCore {
         while let Some(frame) = machine.poll_frame() {
             let _ = end.send(frame);
         }
-        let session = Session::with_broker(Tables::of_broker(machine), end);
+        let session = Session::with_broker(Tables::of_broker(machine), Link::embedded(end));
         let segments = Arc::clone(handle.segments());
         let core = Self::new(session, workers, offer, store_limit / PUTS_A_BUDGET, Some(handle));
         core.session.open_memory(&segments);
@@ -188,6 +198,12 @@ impl ClientCore {
             args,
             Some(kwargs),
         )
+    }
+
+    /// Submits a graph in the place of the task that has this client; the result of one task of it will be its own.
+    fn replace(&self, py: Python<'_>, graph: &Bound<'_, Graph>, result: u32) -> PyResult<()> {
+        let kept = Kept { keep: &[result], terms: (0, 0, false), replaces: true };
+        submit::submit_graph(py, &self.session, &self.submitting, self.place(), graph.get(), kept).map(drop)
     }
 
     /// Puts a value where tasks can take it; the answer is its index among the calls, and its key.
@@ -269,14 +285,14 @@ impl ClientCore {
     /// Asks the broker for the state of a run; `None` if the session is over.
     fn query(&self, py: Python<'_>, run: u32) -> PyResult<Option<StateParts>> {
         self.session.check_process(py)?;
-        let reply = self.ask(py, run, |machine| machine.query(run))?;
+        let reply = self.ask(py, |machine| machine.query(run))?;
         Ok(reply.and_then(|reply| reply.state().map(|state| state_parts(&state))))
     }
 
     /// Asks the broker where a task is and what it waits for, and maybe for the stacks of its process: the place as its
     /// number on the wire, worker, pid, attempt, milliseconds since it runs, text, stacks. `None` if the session is over.
     fn why(&self, py: Python<'_>, run: u32, index: u32, stacks: bool) -> PyResult<Option<WhyParts>> {
-        let reply = self.ask(py, run, |machine| machine.why(run, index, stacks))?;
+        let reply = self.ask(py, |machine| machine.why(run, index, stacks))?;
         Ok(reply.and_then(|reply| reply.because().map(|because| why_parts(&because))))
     }
 
@@ -371,6 +387,11 @@ impl ClientCore {
         self.session.set_stall_check(check);
     }
 
+    /// Has waits call `helper()`, which runs a task here and now and says whether there was one, or `None` if none may run here.
+    fn set_helper(&self, helper: Py<PyAny>) {
+        let _ = self.session.helper.set(helper);
+    }
+
     /// Opens a row for a single call, which goes by its own key or by `name-index`; the answer is its index and its key.
     #[pyo3(signature = (name, key = None))]
     fn open_call(&self, py: Python<'_>, name: &str, key: Option<&str>) -> PyResult<(u32, String)> {
@@ -411,8 +432,9 @@ impl ClientCore {
             broker: broker.map(|handle| Broker::new(handle, &session)),
             session,
             workers,
-            offer,
-            submitting: Mutex::default(),
+            offer: Some(offer),
+            parent: (0, 0),
+            submitting: Arc::default(),
             callees: Callees::default(),
             put_bytes_max: usize::try_from(put_bytes_max).unwrap_or(usize::MAX),
             is_local,
@@ -430,12 +452,10 @@ impl ClientCore {
     }
 
     /// Asks the broker something and waits for the answer; `None` if the session is over.
-    fn ask(&self, py: Python<'_>, run: u32, question: impl FnOnce(&mut Client) -> u64) -> PyResult<Option<Reply>> {
+    fn ask(&self, py: Python<'_>, question: impl FnOnce(&mut Client) -> u64) -> PyResult<Option<Reply>> {
         self.session.check_process(py)?;
         let Some(number) = self.session.command(|tables| tables.machine().map(question)) else { return Ok(None) };
-        let answer = self
-            .session
-            .wait(py, Interest::RunEnd { run }, Deadline::after(None), |state| state.tables.poll_reply(number));
+        let answer = self.session.wait_for(py, None, Deadline::after(None), |state| state.tables.poll_reply(number));
         if answer.is_err() {
             self.session.command(|tables| tables.machine().map(|machine| machine.forget_question(number)));
         }
@@ -443,7 +463,7 @@ impl ClientCore {
     }
 
     fn place(&self) -> Place<'_> {
-        Place { workers: self.workers, offer: &self.offer }
+        Place { workers: self.workers, offer: self.offer.as_ref(), parent: self.parent }
     }
 
     /// Submits a graph; the answer is the number of its run and of its tasks.
@@ -456,6 +476,7 @@ impl ClientCore {
             let text = "a by-reference graph cannot leave its process; it is for Client(mode='threads') or 'sync'";
             return Err(error(py, "UsageError", text));
         }
-        submit::submit_graph(py, &self.session, &self.submitting, self.place(), graph, keep, terms)
+        let kept = Kept { keep, terms, replaces: false };
+        submit::submit_graph(py, &self.session, &self.submitting, self.place(), graph, kept)
     }
 }

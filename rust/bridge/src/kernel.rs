@@ -5,7 +5,7 @@ mod why;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use headrace_kernel::{Attempt, Chunk, ClassId, Classes, HowEnded, Priorities, TaskIndex, TaskState, WorkerId};
-use headrace_protocol::limits::ANY_CLASS;
+use headrace_protocol::limits::{ANY_CLASS, Demand};
 use headrace_wire::ANY_WORKER;
 use pyo3::prelude::*;
 
@@ -31,11 +31,11 @@ type Consequences = (Vec<(u32, Option<u32>)>, Vec<u32>, Vec<u32>);
 #[pymethods]
 impl Kernel {
     /// A kernel for this many workers, or for so many stand-ins, each of which runs the tasks of all of them; and what
-    /// these offer.
+    /// these offer. So many spare ones run tasks within others that wait.
     #[new]
-    #[pyo3(signature = (workers, offer, *, stand_ins = None))]
-    fn new(workers: u32, offer: Offer, stand_ins: Option<u32>) -> Self {
-        Self { engine: Mutex::new(Limited::new(workers, stand_ins, offer)) }
+    #[pyo3(signature = (workers, offer, *, stand_ins = None, spares = 0))]
+    fn new(workers: u32, offer: Offer, stand_ins: Option<u32>, spares: u32) -> Self {
+        Self { engine: Mutex::new(Limited::new(workers, stand_ins, spares, offer)) }
     }
 
     /// (run, index) of the results that a graph cites from outside, in its order.
@@ -49,7 +49,8 @@ impl Kernel {
 
     /// Adds the first `count` tasks of a graph and holds the kept ones. `externals` are the slots of the results that it
     /// cites from outside, in its order; the answer has the slots of its tasks.
-    #[pyo3(signature = (graph, count, externals, keep, priority = 0))]
+    #[pyo3(signature = (graph, count, externals, keep, priority = 0, depth = 0))]
+    #[expect(clippy::too_many_arguments, reason = "they are the parts of one graph's submission")]
     fn submit(
         &self,
         py: Python<'_>,
@@ -58,21 +59,25 @@ impl Kernel {
         externals: Vec<u32>,
         keep: Vec<u32>,
         priority: i32,
+        depth: u32,
     ) -> PyResult<Vec<u32>> {
         let external = tasks(&externals);
         let mut slots = Vec::new();
         let data = graph.lock();
         let mut engine = self.lock();
-        let run_priority = priority;
+        // What tasks submit goes before what they might wait behind.
+        let run_priority = priority.saturating_add(depth as i32);
         let (mut class, mut priority): (Vec<ClassId>, Vec<i32>) = Default::default();
-        if !data.columns.task_options.is_empty() {
+        if depth > 0 || !data.columns.task_options.is_empty() {
             let asks = |options: &Options| engine.asks(options.worker, &options.policy);
             // The client has checked that each can be run.
             let asks: Vec<_> = data.columns.options.iter().map(|options| asks(options).unwrap_or_default()).collect();
+            let plain = (ANY_WORKER, Demand::new());
             for index in 0..count {
                 let row = data.columns.task_options.get(index).copied().unwrap_or(0) as usize;
-                class.push(engine.enter_class(&asks[row]));
-                priority.push(data.columns.options[row].priority.saturating_add(run_priority));
+                class.push(engine.enter_class(asks.get(row).unwrap_or(&plain), depth));
+                let own = data.columns.options.get(row).map_or(0, |options| options.priority);
+                priority.push(own.saturating_add(run_priority));
             }
         }
         let (dep_counts, deps) = data.edges(count);
@@ -98,7 +103,8 @@ impl Kernel {
 
     /// Adds one task, held once, behind the tasks in `externals`, each named once; the answer is its slot. `name` is for the
     /// error if nobody can run it.
-    #[pyo3(signature = (externals, name, worker = None, priority = 0, policy = None))]
+    #[pyo3(signature = (externals, name, worker = None, priority = 0, policy = None, depth = 0))]
+    #[expect(clippy::too_many_arguments, reason = "they are the parts of one call")]
     fn submit_one(
         &self,
         py: Python<'_>,
@@ -107,18 +113,19 @@ impl Kernel {
         worker: Option<u32>,
         priority: i32,
         policy: Option<PolicyParts>,
+        depth: u32,
     ) -> PyResult<u32> {
         let policy = policy.map_or_else(Vec::new, encoded_policy);
         let mut engine = self.lock();
         let asks = engine.asks(worker.unwrap_or(ANY_WORKER), &policy);
-        let class = engine.enter_class(&asks.map_err(|text| no_suitable_worker(py, name, &text))?);
+        let class = engine.enter_class(&asks.map_err(|text| no_suitable_worker(py, name, &text))?, depth);
         let deps: Vec<u32> = (0..externals.len() as u32).map(|position| headrace_kernel::EXTERNAL | position).collect();
         let chunk = Chunk {
             dep_counts: &[externals.len() as u32],
             deps: &deps,
             external: &tasks(&externals),
             class: Classes::One(class),
-            priority: Priorities::One(priority),
+            priority: Priorities::One(priority.saturating_add(depth as i32)),
             keep: &[0],
         };
         let mut slots = Vec::new();
@@ -133,6 +140,16 @@ impl Kernel {
     /// Leases one task to a worker: (slot, attempt), or None if none is ready for it.
     fn lease(&self, worker: u32) -> Option<(u32, u32)> {
         self.lock().lease(worker).map(|lease| (lease.task.0, lease.attempt.0))
+    }
+
+    /// Leases one task to a worker that tasks have submitted which are at least so deep: (slot, attempt), or None.
+    fn lease_deep(&self, worker: u32, depth: u32) -> Option<(u32, u32)> {
+        self.lock().lease_deep(worker, depth).map(|lease| (lease.task.0, lease.attempt.0))
+    }
+
+    /// A parked task returned what its result is known to be.
+    fn end_parked(&self, slot: u32) {
+        self.lock().end_parked(TaskIndex(slot));
     }
 
     /// The worker has ended what it ran: it holds nothing any more.

@@ -5,6 +5,11 @@ use crate::kernel::Kernel;
 use crate::lists::End;
 
 impl Kernel {
+    /// The priority of a task.
+    pub fn priority_of(&self, task: TaskIndex) -> i32 {
+        self.board.tasks[task.at()].rank.priority
+    }
+
     /// Leases every ready task of a class to a worker and appends them to `out`: by priority, then in the order of their
     /// queue (K3). Unlike [`Kernel::lease`] it takes nothing that only follows, so it shows what is ready and no more.
     ///

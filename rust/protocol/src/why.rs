@@ -49,9 +49,14 @@ pub trait Facts {
         None
     }
 
-    /// What a worker waits for while it runs a task.
-    fn worker_wait(&self, _worker: u32) -> Option<String> {
+    /// What the task at a position in a worker's queue waits for while it runs.
+    fn worker_wait(&self, _worker: u32, _position: usize) -> Option<String> {
         None
+    }
+
+    /// How many tasks a worker has started that wait, with the one that runs on top of them.
+    fn waiting(&self, _worker: u32) -> usize {
+        0
     }
 }
 
@@ -97,7 +102,7 @@ impl<F: Facts> View<'_, F> {
             TaskState::Leased => {
                 let (number, before) = self.place(task).expect("a leased task is in a worker's queue");
                 worker = Some(number);
-                if before == 0 {
+                if before <= self.facts.waiting(number) {
                     since_ms = self.facts.running_ms(number);
                 }
                 self.leased(task, number, before)
@@ -120,9 +125,12 @@ impl<F: Facts> View<'_, F> {
 
     fn leased(&self, task: TaskIndex, worker: u32, before: usize) -> (TaskPlace, String) {
         let (name, process) = (self.facts.worker(worker), self.facts.process(worker));
-        let wait = self.facts.worker_wait(worker).map_or_else(String::new, |wait| format!(", and waits for {wait}"));
+        let below = self.facts.waiting(worker);
+        let position = if before <= below { before } else { 0 };
+        let wait =
+            self.facts.worker_wait(worker, position).map_or_else(String::new, |wait| format!(", and waits for {wait}"));
         let span = Span(self.facts.running_ms(worker));
-        let Some(first) = self.first_of(worker).filter(|_| before > 0) else {
+        let Some(first) = self.first_of(worker).filter(|_| before > below) else {
             let attempt = self.kernel.attempt(task).0;
             let words = format!("runs in {name}{process}, attempt {attempt}, for {span}{wait}");
             return (TaskPlace::Running, words);
@@ -154,7 +162,9 @@ impl<F: Facts> View<'_, F> {
             TaskState::Waiting => "waits".into(),
             TaskState::Ready => "ready".into(),
             TaskState::Leased => match self.place(task) {
-                Some((worker, 0)) => format!("runs in {}", self.facts.worker(worker)),
+                Some((worker, before)) if before <= self.facts.waiting(worker) => {
+                    format!("runs in {}", self.facts.worker(worker))
+                }
                 Some((worker, _)) => format!("with {}", self.facts.worker(worker)),
                 None => "leased".into(),
             },

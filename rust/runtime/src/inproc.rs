@@ -166,6 +166,11 @@ impl ClientEnd {
         self.shared.to_client().taken
     }
 
+    /// Whether any frame was pushed beyond the first `received`.
+    pub fn has_come(&self, received: u64) -> bool {
+        self.shared.to_client().pushed != received
+    }
+
     /// Sleeps until a frame arrives that meets `interest`, for at most `timeout` (`None`: for ever). Returns at once if
     /// any frame was pushed beyond the first `received`.
     pub fn wait(&self, interest: Interest, received: u64, timeout: Option<Duration>) -> Waited {

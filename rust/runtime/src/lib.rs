@@ -4,8 +4,10 @@
 pub mod broker;
 pub mod clock;
 pub mod inproc;
+mod nested;
 pub mod run_dir;
 pub mod segments;
 pub mod transport;
 mod warden;
 pub mod worker_loop;
+mod worker_memory;

@@ -38,7 +38,6 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use headrace_protocol::store::Blocks;
 use headrace_protocol::worker::{Closed, Ending, Identity, Running, Start, Worker};
 use headrace_sys::eventfd::EventFd;
 use headrace_sys::poll::{self, PollFd};
@@ -48,6 +47,7 @@ use headrace_sys::timerfd::TimerFd;
 use headrace_wire::GoodbyeReason;
 
 use crate::clock::now_ns;
+use crate::inproc::BrokerEnd;
 use crate::segments::Segments;
 use crate::transport::{Link, SendError, ZmqError};
 use crate::warden;
@@ -61,7 +61,7 @@ pub(crate) const RETRY: Duration = Duration::from_millis(1);
 pub enum Next {
     /// Run what was put into `start`.
     Run,
-    /// Look for garbage, as urgent as [`Blocks::garbage_due`] has it, and say so by [`WorkerLoop::note_collected`].
+    /// Look for garbage, as urgent as [`Blocks::garbage_due`](headrace_protocol::store::Blocks::garbage_due) has it, and say so by [`WorkerLoop::note_collected`].
     Collect(u8),
     /// Nothing to do: give the interpreter away and [`WorkerLoop::wait`].
     Idle,
@@ -101,7 +101,7 @@ pub(crate) enum Warden {
 
 /// What the warden is to be told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Rouse {
+pub(crate) enum Rouse {
     /// Nothing.
     Not,
     /// To look at the desk.
@@ -124,6 +124,8 @@ pub(crate) struct Desk<L> {
     pub(crate) warden: Warden,
     /// Times that the socket was served.
     pub(crate) turns: u64,
+    /// Where those sit who submit tasks in this process.
+    pub(crate) nested: Option<BrokerEnd>,
 }
 
 /// What the two threads share.
@@ -131,7 +133,7 @@ pub(crate) struct Shared<L> {
     desk: Mutex<Desk<L>>,
     pub(crate) bell: EventFd,
     /// Wakes the main thread where another one has served the socket while it slept.
-    nudge: EventFd,
+    pub(crate) nudge: EventFd,
     pub(crate) alarm: TimerFd,
     pub(crate) control: OwnedFd,
     pub(crate) segments: Arc<Segments>,
@@ -142,7 +144,7 @@ pub(crate) struct Shared<L> {
 /// The main thread's end. Clones name the same loop; [`WorkerLoop::next`] and [`WorkerLoop::wait`] are for one thread, the
 /// rest for any.
 pub struct WorkerLoop<L: Link + 'static> {
-    shared: Arc<Shared<L>>,
+    pub(crate) shared: Arc<Shared<L>>,
 }
 
 impl<L: Link + 'static> WorkerLoop<L> {
@@ -166,6 +168,7 @@ impl<L: Link + 'static> WorkerLoop<L> {
             main: Main::Idle,
             warden: Warden::Ticking,
             turns: 0,
+            nested: None,
         };
         let (bell, nudge, alarm) = (EventFd::new()?, EventFd::new()?, TimerFd::new()?);
         let shared =
@@ -260,46 +263,15 @@ impl<L: Link + 'static> WorkerLoop<L> {
         }
     }
 
-    /// The segments of shared memory that are mapped here.
-    #[must_use]
-    pub fn segments(&self) -> &Arc<Segments> {
-        &self.shared.segments
-    }
-
-    /// Blocks of shared memory as this process sees them.
-    pub fn with_blocks<T>(&self, look: impl FnOnce(&mut Blocks) -> T) -> T {
-        self.shared.desk().worker.with_blocks(look)
-    }
-
-    /// Asks for a segment with room for a block of so many bytes; the answer comes to [`WorkerLoop::segments`].
-    pub fn want(&self, bytes: u64) {
-        self.post(|worker| worker.want(bytes, now_ns()));
-    }
-
-    /// Garbage was looked for with this urgency, after [`Next::Collect`].
-    pub fn note_collected(&self, urgency: u8) {
-        self.post(|worker| worker.note_collected(urgency));
-    }
-
-    /// Says that a segment of others has not come.
-    pub fn lack(&self, segment: u32) {
-        self.post(|worker| worker.lack(segment));
-    }
-
-    /// Takes back the last wish, for so many bytes. The answer comes all the same.
-    pub fn withdraw(&self, bytes: u64) {
-        self.post(|worker| worker.withdraw(bytes));
-    }
-
-    /// Gives a segment back that is of no use here.
-    pub fn return_segment(&self, segment: u32) {
-        self.post(|worker| worker.return_segment(segment));
-    }
-
     /// Has the machine say something, at once, on any thread.
-    fn post(&self, say: impl FnOnce(&mut Worker)) {
+    pub(crate) fn post(&self, say: impl FnOnce(&mut Worker)) {
+        self.speak(|desk| say(&mut desk.worker));
+    }
+
+    /// The same with all that is at the desk.
+    pub(crate) fn speak(&self, say: impl FnOnce(&mut Desk<L>)) {
         let mut desk = self.shared.desk();
-        say(&mut desk.worker);
+        say(&mut desk);
         desk.turn();
         let took_input_of_sleeper = desk.main == Main::Idle;
         drop(desk);
@@ -354,7 +326,7 @@ impl<L> Shared<L> {
         self.desk.lock().expect("nobody panics at the desk")
     }
 
-    fn rouse_warden(&self, rouse: Rouse) {
+    pub(crate) fn rouse_warden(&self, rouse: Rouse) {
         match rouse {
             Rouse::Not => {}
             Rouse::Now => self.bell.signal(),
@@ -408,7 +380,7 @@ impl<L: Link> Desk<L> {
         self.broken.is_some() || self.link.is_none()
     }
 
-    fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.is_broken() || self.worker.closed().is_some()
     }
 
@@ -446,7 +418,7 @@ impl<L: Link> Desk<L> {
 
     /// The main thread has come: the warden goes back to ticking if it was watching, or if it is needed again. Whether
     /// the caller must rouse it, after it has left the desk.
-    fn rouse_warden(&mut self) -> Rouse {
+    pub(crate) fn rouse_warden(&mut self) -> Rouse {
         let rouse = match self.warden {
             Warden::Ticking => Rouse::Not,
             Warden::Watching => Rouse::Now,
@@ -479,6 +451,7 @@ impl<L: Link> Desk<L> {
             self.page.note_frame();
             self.worker.handle_frame(&frame);
             drop(frame);
+            self.hand_to_nested();
             while let Some((segment, range)) = self.worker.poll_punch() {
                 self.segments.punch(segment, range);
             }

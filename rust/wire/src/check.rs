@@ -46,6 +46,8 @@ no_rules!(
     Lack,
     Overrun,
     Overdue,
+    Waiting,
+    Standstill<'_>,
     Why<'_>,
     Because<'_>
 );

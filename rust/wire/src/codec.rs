@@ -108,7 +108,7 @@ body!(Submit<'a> {
     run, first, flags, function_ids, function_names, functions, function_map, task_function, dep_counts, deps,
     external_run, external_index, args, task_options, priority, worker, key_index, keys, keep
 } later {
-    policies, deadline_ms, run_priority
+    policies, deadline_ms, run_priority, parent, parent_attempt
 });
 body!(Results<'a> { run, finished, index, outcome, values, ended });
 body!(Hold<'a> { run, add, remove, release_run });
@@ -148,6 +148,8 @@ body!(Policy<'a> {
     retries, flags, backoff_ms, backoff_max_ms, timeout_ms, queue_timeout_ms, resources, amounts, tags
 });
 body!(Overrun { queued, worker, attempt, limit_ms } later { failures });
+body!(Waiting { task, attempt, waits, run, index, helps });
+body!(Standstill<'a> { task, attempt, text });
 body!(Overdue { task, attempt });
 body!(Why<'a> { number, run, index, key, stacks });
 body!(Because<'a> { number, state, worker, pid, attempt, since_ms, text, stacks });
@@ -241,6 +243,8 @@ messages! {
     Overdue = 33,
     Withdraw = 34,
     Lack = 35,
+    Waiting = 36,
+    Standstill = 37,
     Why = 40,
     Because = 41,
 }

@@ -14,6 +14,7 @@ mod mark;
 mod memory;
 mod message;
 mod msgpack;
+mod nested;
 mod numbers;
 mod policy;
 mod state;

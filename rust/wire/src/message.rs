@@ -7,6 +7,7 @@
 use crate::columns::{Blobs, U32s};
 pub use crate::death::*;
 pub use crate::memory::*;
+pub use crate::nested::*;
 pub use crate::policy::*;
 pub use crate::state::*;
 pub use crate::why::*;
@@ -62,6 +63,8 @@ pub enum CancelReason {
     Deadline = 4,
     /// Another task of its run failed, and the run was to stop then.
     RunFailed = 5,
+    /// The task that submitted it has ended.
+    SubmitterEnded = 6,
 }
 
 /// What a worker says of one lease, in [`Report`].
@@ -86,6 +89,8 @@ pub enum Verdict {
     FailedForGood = 7,
     /// It ran longer than its lease allows, and was interrupted.
     TimedOut = 8,
+    /// It returned a graph in its place, which was submitted before with [`SUBMIT_REPLACES`].
+    Became = 9,
 }
 
 /// The first message of a peer.
@@ -207,12 +212,19 @@ pub struct Submit<'a> {
     pub deadline_ms: u64,
     /// Added to the priority of each task.
     pub run_priority: i32,
+    /// Of what a task submits: the slot of that task.
+    pub parent: u32,
+    /// And its attempt; 0 for what comes from a client.
+    pub parent_attempt: u32,
 }
 
 /// Flag of [`Submit`]: more chunks of this run follow.
 pub const SUBMIT_MORE: u32 = 1;
 /// Flag of [`Submit`]: once a task of the run has failed, the others are cancelled.
 pub const SUBMIT_STOP_ON_ERROR: u32 = 2;
+/// Flag of [`Submit`]: the run takes the place of the task that submits it. It keeps one task, whose result will be that
+/// task's own, and nobody is told of it.
+pub const SUBMIT_REPLACES: u32 = 4;
 /// Bit of [`Submit::deps`] that marks an external predecessor.
 pub const EXTERNAL: u32 = 1 << 31;
 /// Value of [`Submit::worker`] for tasks that any worker may take.
@@ -307,7 +319,7 @@ pub struct Lease<'a> {
     pub attempt: U32s<'a>,
     /// Per lease: broker-wide number of the function.
     pub function: U32s<'a>,
-    /// Per lease: [`LEASE_REPORT`] and [`LEASE_HOLD`] bits.
+    /// Per lease: [`LEASE_REPORT`], [`LEASE_HOLD`] and [`LEASE_NESTED`] bits.
     pub flags: &'a [u8],
     /// Per lease: index of the task within its run, for people.
     pub index: U32s<'a>,
@@ -331,6 +343,8 @@ pub struct Lease<'a> {
 pub const LEASE_REPORT: u8 = 1;
 /// Flag of a lease: the worker holds the value for consumers until it is told that it is dead.
 pub const LEASE_HOLD: u8 = 2;
+/// Flag of a lease: the task of the worker that waits waits for this one, and may run it meanwhile.
+pub const LEASE_NESTED: u8 = 4;
 
 /// What became of leases (worker to broker).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -421,6 +435,8 @@ pub enum Message<'a> {
     Policy(Policy<'a>),
     Overrun(Overrun),
     Overdue(Overdue),
+    Waiting(Waiting),
+    Standstill(Standstill<'a>),
     Why(Why<'a>),
     Because(Because<'a>),
 }

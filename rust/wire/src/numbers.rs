@@ -29,6 +29,6 @@ macro_rules! numbered {
 
 numbered!(Role { Client, Worker, Observer });
 numbered!(Outcome { Done, Failed, Skipped, Cancelled, Died, Refused, TimedOut });
-numbered!(CancelReason { User, ParentCancelled, ClientClosed, BrokerShutdown, Deadline, RunFailed });
-numbered!(Verdict { Done, DoneHeld, Failed, Returned, Cancelled, Value, Lost, FailedForGood, TimedOut });
+numbered!(CancelReason { User, ParentCancelled, ClientClosed, BrokerShutdown, Deadline, RunFailed, SubmitterEnded });
+numbered!(Verdict { Done, DoneHeld, Failed, Returned, Cancelled, Value, Lost, FailedForGood, TimedOut, Became });
 numbered!(GoodbyeReason { Closed, VersionMismatch, ProtocolError, Shutdown, WorkersFailed });

@@ -4,27 +4,30 @@
 //! `state` is locked for moments, and Python never runs meanwhile: a finalizer could want the same lock. So whatever leaves
 //! the tables is dropped outside.
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use headrace_protocol::client::{CALLS, Client, Farewell, LogLines};
 use headrace_protocol::store::Blocks;
-use headrace_runtime::inproc::{ClientEnd, Interest, Waited};
+use headrace_runtime::inproc::{Interest, Waited};
 use headrace_runtime::segments::Segments;
 use headrace_wire::cites;
 use pyo3::prelude::*;
 use rustc_hash::FxHashMap;
 
 use super::failures::error;
+use super::link::Link;
+use super::seat::ClientSeat;
 use super::tables::{Ending, Tables};
 use super::watches::Watches;
 use crate::garbage;
 use crate::graph::Graph;
 use crate::inline_limit::INLINE_BYTES_MAX;
-use crate::memory::{Memory, Seat};
+use crate::memory::Memory;
+use crate::worker::Host;
 
 /// Longest sleep before Python gets a chance to handle signals that another thread's sleep has swallowed.
-const SLICE: Duration = Duration::from_millis(100);
+pub(super) const SLICE: Duration = Duration::from_millis(100);
 
 /// Sessions so far. Refs and futures carry the number, so that no other client takes them.
 static SESSIONS: AtomicU64 = AtomicU64::new(0);
@@ -57,15 +60,17 @@ pub(crate) struct Session {
     away: AtomicUsize,
     source: Source,
     /// Shared memory; none in a local session.
-    memory: OnceLock<Arc<Memory>>,
+    pub(super) memory: OnceLock<Arc<Memory>>,
     /// Asked now and then by whoever waits without end in a local session: it raises where nothing can go on.
     stall_check: OnceLock<Py<PyAny>>,
+    /// Runs a task on a thread that waits within one.
+    pub(super) helper: OnceLock<Py<PyAny>>,
 }
 
 /// Where news come from.
 enum Source {
     /// Frames of a broker.
-    Broker(ClientEnd),
+    Broker(Link),
     /// Calls of `settle`, from threads of this process.
     Local(Condvar),
 }
@@ -89,15 +94,15 @@ impl Deadline {
         Self(timeout.and_then(|timeout| Instant::now().checked_add(timeout)))
     }
 
-    fn left(self) -> Option<Duration> {
+    pub(super) fn left(self) -> Option<Duration> {
         self.0.map(|end| end.saturating_duration_since(Instant::now()))
     }
 }
 
 impl Session {
     /// A session with a broker.
-    pub(crate) fn with_broker(tables: Tables, end: ClientEnd) -> Self {
-        Self::new(tables, Source::Broker(end))
+    pub(crate) fn with_broker(tables: Tables, link: Link) -> Self {
+        Self::new(tables, Source::Broker(link))
     }
 
     /// A session with this process.
@@ -115,6 +120,7 @@ impl Session {
             source,
             memory: OnceLock::new(),
             stall_check: OnceLock::new(),
+            helper: OnceLock::new(),
         }
     }
 
@@ -158,10 +164,10 @@ impl Session {
     pub(crate) fn peek(&self, py: Python<'_>, run: u32, index: u32) -> Option<Ending> {
         let mut state = self.lock();
         let ending = state.tables.peek(py, run, index)?;
-        if let (Ending::Told(told), Some(machine)) = (&ending, state.tables.machine())
+        if let Ending::Told(told) = &ending
             && cites(told.bytes())
         {
-            machine.with_blocks(|blocks| blocks.hold_cited(told.bytes()));
+            self.with_blocks(&mut state.tables, |blocks| blocks.hold_cited(told.bytes()));
         }
         Some(ending)
     }
@@ -169,9 +175,21 @@ impl Session {
     /// A value that was peeked at is decoded.
     pub(crate) fn settle_peek(&self, bytes: &[u8]) {
         if cites(bytes) {
-            self.command(|tables| {
-                tables.machine().map(|machine| machine.with_blocks(|blocks| blocks.unhold_cited(bytes)))
-            });
+            self.command(|tables| self.with_blocks(tables, |blocks| blocks.unhold_cited(bytes)));
+        }
+    }
+
+    /// The worker's process over whose connection it speaks.
+    pub(super) fn host(&self) -> Option<&Host> {
+        if let Source::Broker(link) = &self.source { link.host() } else { None }
+    }
+
+    /// Looks at the blocks of this process, which are not the session's own where it is a guest.
+    fn with_blocks(&self, tables: &mut Tables, look: impl FnOnce(&mut Blocks)) {
+        match (self.host(), self.memory(), tables.machine()) {
+            (Some(_), Some(memory), _) => drop(memory.with_blocks(look)),
+            (.., Some(machine)) => machine.with_blocks(look),
+            (.., None) => {}
         }
     }
 
@@ -217,13 +235,46 @@ impl Session {
         py: Python<'_>,
         interest: Interest,
         deadline: Deadline,
+        look: impl FnMut(&mut State) -> Option<R> + Send,
+    ) -> PyResult<Option<R>> {
+        self.wait_for(py, Some(interest), deadline, look)
+    }
+
+    /// The same; without an interest, for an answer of the broker, which comes at once.
+    pub(crate) fn wait_for<R: Send>(
+        &self,
+        py: Python<'_>,
+        interest: Option<Interest>,
+        deadline: Deadline,
         mut look: impl FnMut(&mut State) -> Option<R> + Send,
     ) -> PyResult<Option<R>> {
         self.check_process(py)?;
         if let Some(found) = look(&mut self.lock()) {
             return Ok(Some(found));
         }
+        if let Source::Broker(link) = &self.source
+            && let Some(host) = link.host().filter(|host| host.is_here())
+        {
+            return self.wait_within(py, link, host, interest, deadline, look);
+        }
+        let _aside = self.begin_wait_aside(interest);
+        let interest = interest.unwrap_or(Interest::RunEnd { run: CALLS });
+        let mut helper = self.helper.get();
         loop {
+            if let Some(help) = helper {
+                match help.call0(py)?.extract::<Option<bool>>(py)? {
+                    Some(true) => {
+                        if let Some(found) = look(&mut self.lock()) {
+                            return Ok(Some(found));
+                        }
+                        if deadline.left().is_none_or(|left| !left.is_zero()) {
+                            continue;
+                        }
+                    }
+                    Some(false) => {}
+                    None => helper = None,
+                }
+            }
             let left = deadline.left();
             let slice = left.map_or(SLICE, |left| left.min(SLICE));
             let found = self.detach(py, || self.sleep(interest, slice, &mut look));
@@ -399,6 +450,13 @@ impl Session {
         self.lock().tables.farewell()
     }
 
+    /// Takes in what has arrived; the interpreter lock may be held or not.
+    pub(super) fn listen(&self) {
+        if let Source::Broker(link) = &self.source {
+            drain(link, &mut self.lock());
+        }
+    }
+
     fn flush(&self, tables: &mut Tables) {
         if let Source::Broker(end) = &self.source {
             while let Some(frame) = tables.poll_frame() {
@@ -408,64 +466,8 @@ impl Session {
     }
 }
 
-/// A client's way to its broker, for shared memory. The session may be gone before the last view is.
-struct ClientSeat {
-    session: Weak<Session>,
-}
-
-impl Seat for ClientSeat {
-    fn with_blocks(&self, look: &mut dyn FnMut(&mut Blocks)) {
-        if let Some(session) = self.session.upgrade() {
-            session.command(|tables| tables.machine().map(|machine| machine.with_blocks(look)));
-        }
-    }
-
-    fn want(&self, bytes: u64) {
-        if let Some(session) = self.session.upgrade() {
-            session.command(|tables| tables.machine().map(|machine| machine.want(bytes)));
-        }
-    }
-
-    fn lack(&self, segment: u32) {
-        if let Some(session) = self.session.upgrade() {
-            session.command(|tables| tables.machine().map(|machine| machine.lack(segment)));
-        }
-    }
-
-    fn withdraw(&self, bytes: u64) {
-        if let Some(session) = self.session.upgrade() {
-            session.command(|tables| tables.machine().map(|machine| machine.withdraw(bytes)));
-        }
-    }
-
-    fn return_segment(&self, segment: u32) {
-        if let Some(session) = self.session.upgrade() {
-            session.command(|tables| tables.machine().map(|machine| machine.return_segment(segment)));
-        }
-    }
-
-    fn listen(&self) {
-        if let Some(session) = self.session.upgrade()
-            && let Source::Broker(end) = &session.source
-        {
-            drain(end, &mut session.lock());
-        }
-    }
-
-    fn garbage_due(&self) -> u8 {
-        self.session.upgrade().map_or(0, |session| session.lock().tables.garbage_due())
-    }
-
-    fn note_collected(&self, urgency: u8) {
-        if let Some(session) = self.session.upgrade() {
-            session.command(|tables| tables.machine().map(|machine| machine.note_collected(urgency)));
-        }
-    }
-}
-
-/// Applies every frame that has arrived.
 /// The run, or the task of it, that somebody waits for.
-fn place_of(interest: Interest) -> (Option<u32>, Option<u32>) {
+pub(super) fn place_of(interest: Interest) -> (Option<u32>, Option<u32>) {
     match interest {
         Interest::Any => (None, None),
         Interest::Run { run } | Interest::RunEnd { run } => (Some(run), None),
@@ -473,7 +475,8 @@ fn place_of(interest: Interest) -> (Option<u32>, Option<u32>) {
     }
 }
 
-fn drain(end: &ClientEnd, state: &mut State) {
+/// Applies every frame that has arrived.
+pub(super) fn drain(end: &Link, state: &mut State) {
     let mut came = false;
     while let Some(frame) = end.try_recv() {
         state.tables.handle_frame(frame);

@@ -5,7 +5,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use headrace_protocol::broker::ARGS_BYTES_MAX;
 use headrace_protocol::chunks::{encode_chunks, is_ordered};
 use headrace_protocol::client::CALLS;
-use headrace_wire::{ANY_WORKER, Blobs, BlobsBuf, POLICY_RETRY_ON, SUBMIT_STOP_ON_ERROR, Submit, U32s};
+use headrace_wire::{
+    ANY_WORKER, Blobs, BlobsBuf, POLICY_RETRY_ON, SUBMIT_REPLACES, SUBMIT_STOP_ON_ERROR, Submit, U32s,
+};
 use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
 use pyo3::sync::PyOnceLock;
@@ -63,7 +65,20 @@ const CALLED_ONCE_MAX: usize = 65_536;
 #[derive(Clone, Copy)]
 pub(crate) struct Place<'a> {
     pub(crate) workers: u32,
-    pub(crate) offer: &'a Offer,
+    /// Unknown where a task submits: then the broker alone says what there is not.
+    pub(crate) offer: Option<&'a Offer>,
+    /// Slot and attempt of the task that submits, or zeros.
+    pub(crate) parent: (u32, u32),
+}
+
+/// What becomes of a graph beyond its tasks.
+#[derive(Clone, Copy)]
+pub(crate) struct Kept<'a> {
+    /// Indices of the results that are kept.
+    pub(crate) keep: &'a [u32],
+    pub(crate) terms: Terms,
+    /// Whether it takes the place of the task that submits it.
+    pub(crate) replaces: bool,
 }
 
 /// Why a graph cannot be submitted here.
@@ -93,13 +108,12 @@ pub(crate) fn submit_graph(
     submitting: &Mutex<Submitting>,
     place: Place<'_>,
     graph: &Graph,
-    keep: &[u32],
-    terms: Terms,
+    kept: Kept<'_>,
 ) -> PyResult<(u32, u32)> {
     let mut parts = Parts::new(session.memory());
     loop {
         write_parts(py, session, place, graph, &mut parts)?;
-        let submitted = py.detach(|| send_graph(session, submitting, place, graph, (keep, terms), &mut parts));
+        let submitted = py.detach(|| send_graph(session, submitting, place, graph, kept, &mut parts));
         if let Some(run_and_tasks) = submitted.map_err(|refusal| explain_refusal(py, refusal))? {
             return Ok(run_and_tasks);
         }
@@ -140,7 +154,7 @@ fn send_graph(
     submitting: &Mutex<Submitting>,
     place: Place<'_>,
     graph: &Graph,
-    (keep, (priority, deadline_ms, stops)): (&[u32], Terms),
+    Kept { keep, terms: (priority, deadline_ms, stops), replaces }: Kept<'_>,
     parts: &mut Parts<'_>,
 ) -> Result<Option<(u32, u32)>, Refusal> {
     let mut submitting = submitting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -155,9 +169,14 @@ fn send_graph(
     let columns = data.submission_columns(|id| put.place(id));
     let mut functions = FunctionColumns::default();
     submitting.numbers.enter(data.functions.table.iter(), &mut functions);
-    let run = session.lock().tables.open_run(tasks);
+    let run = match replaces {
+        true => session.lock().tables.number_run(),
+        false => session.lock().tables.open_run(tasks),
+    };
     let submit = Submit {
-        flags: if stops { SUBMIT_STOP_ON_ERROR } else { 0 },
+        flags: (if stops { SUBMIT_STOP_ON_ERROR } else { 0 }) | (if replaces { SUBMIT_REPLACES } else { 0 }),
+        parent: place.parent.0,
+        parent_attempt: place.parent.1,
         deadline_ms,
         run_priority: priority,
         ..data.submission(run, &columns, &functions, keep)
@@ -237,7 +256,8 @@ pub(crate) fn submit_call<'py>(
             let put = parts.put(tables)?;
             let key = key.as_deref();
             let options = &options;
-            let call = Call { encoded: &encoded, functions: &functions, options, key, index, put: &put };
+            let parent = place.parent;
+            let call = Call { encoded: &encoded, functions: &functions, options, key, index, put: &put, parent };
             call.submit(|submit| tables.machine().expect("only a session with a broker submits").submit(submit));
             put.release(tables);
             Some((index, name))
@@ -275,6 +295,7 @@ struct Call<'a> {
     key: Option<&'a str>,
     index: u32,
     put: &'a Put<'a>,
+    parent: (u32, u32),
 }
 
 impl Call<'_> {
@@ -317,6 +338,8 @@ impl Call<'_> {
             },
             deadline_ms: 0,
             run_priority: 0,
+            parent: self.parent.0,
+            parent_attempt: self.parent.1,
         });
     }
 }
@@ -396,7 +419,8 @@ impl Place<'_> {
         if options.worker == ANY_WORKER && options.policy.is_empty() {
             return Ok(());
         }
-        match self.offer.demand_of(self.workers, options.worker, &options.policy) {
+        let Some(offer) = self.offer else { return Ok(()) };
+        match offer.demand_of(self.workers, options.worker, &options.policy) {
             Ok(_) => Ok(()),
             Err(text) => Err(Refusal::NoSuitableWorker { key: key(), text }),
         }

@@ -1,13 +1,16 @@
 //! What has ended, whoever ran it: one face for the broker's frames and for the objects of a local session.
 use std::collections::hash_map::Entry;
+use std::sync::Arc;
 
 use headrace_protocol::client::{CALLS, Client, Farewell, LogLines, Reply, Session as Standing, TaskLog};
+use headrace_protocol::store::Blocks;
 use headrace_wire::Outcome;
 use pyo3::prelude::*;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::live::{Live, LiveEnding};
 use crate::codec::decode_value;
+use crate::memory::Memory;
 
 /// How a task ended.
 pub(crate) enum Ending {
@@ -42,6 +45,8 @@ pub(crate) struct Tables {
     call_keys: FxHashMap<u32, Box<str>>,
     /// Refs to results of runs.
     refs: FxHashMap<(u32, u32), u32>,
+    /// Where blocks are counted, if not by the machine.
+    memory: Option<Arc<Memory>>,
     /// Endings that left the tables: dropped by whoever holds the interpreter lock.
     discarded: Vec<Ending>,
 }
@@ -72,6 +77,7 @@ impl Tables {
             calls_unfinished: 0,
             call_keys: FxHashMap::default(),
             refs: FxHashMap::default(),
+            memory: None,
             discarded: Vec::new(),
         }
     }
@@ -94,10 +100,20 @@ impl Tables {
         }
     }
 
+    /// Has blocks counted by the memory of the process.
+    pub(crate) fn set_memory(&mut self, memory: &Arc<Memory>) {
+        self.memory = Some(Arc::clone(memory));
+    }
+
+    /// The number of a run of which nothing will be told.
+    pub(crate) fn number_run(&mut self) -> u32 {
+        self.last_run += 1;
+        self.last_run
+    }
+
     /// Opens the table of a new run and returns its number.
     pub(crate) fn open_run(&mut self, tasks: u32) -> u32 {
-        self.last_run += 1;
-        let run = self.last_run;
+        let run = self.number_run();
         match &mut self.source {
             Source::Broker(machine) => machine.open_run(run, tasks),
             Source::Local(live) => live.open_run(run, tasks),
@@ -121,7 +137,13 @@ impl Tables {
     /// Enters a value as the result of a call that was opened for it.
     pub(crate) fn put(&mut self, index: u32, value: &[u8]) {
         if let Source::Broker(machine) = &mut self.source {
+            let count = |count: fn(&mut Blocks, &[u8])| {
+                self.memory.as_ref().map(|memory| memory.with_blocks(|blocks| count(blocks, value)));
+            };
+            // They are counted before the value leaves.
+            count(Blocks::publish_cited);
             machine.put(index, value);
+            count(Blocks::unhold_cited);
             self.calls_unfinished -= 1;
         }
     }

@@ -213,6 +213,8 @@ impl GraphData {
             policies: columns.policies.as_blobs(),
             deadline_ms: 0,
             run_priority: 0,
+            parent: 0,
+            parent_attempt: 0,
         }
     }
 

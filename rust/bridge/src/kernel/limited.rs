@@ -2,11 +2,14 @@
 use std::ops::{Deref, DerefMut};
 
 use headrace_kernel::{ClassId, Kernel as Engine, LeaseRequest, Leased, Oracle, Preference, TaskIndex, WorkerId};
-use headrace_protocol::limits::{Demand, FIRST_OWNER, Group, Limits};
+use headrace_protocol::limits::{Asker, Demand, Group, Limits};
 use headrace_wire::ANY_WORKER;
 use rustc_hash::FxHashMap;
 
 use crate::offer::Offer;
+
+/// Class of a task that ends at once.
+const ENDING_CLASS: ClassId = ClassId(u32::MAX - 1);
 
 pub(super) struct Limited {
     engine: Engine,
@@ -23,13 +26,14 @@ pub(super) struct Limited {
 }
 
 impl Limited {
-    pub(super) fn new(workers: u32, stand_ins: Option<u32>, offer: Offer) -> Self {
+    pub(super) fn new(workers: u32, stand_ins: Option<u32>, spares: u32, offer: Offer) -> Self {
         let mut engine = Engine::new();
-        let runners = stand_ins.unwrap_or(workers);
+        let firm = stand_ins.unwrap_or(workers);
+        let runners = firm + spares;
         (0..runners).for_each(|worker| engine.add_worker(WorkerId(worker)));
         Self {
             engine,
-            limits: Limits::new(runners, (*offer).clone()),
+            limits: Limits::with_spares(firm, spares, (*offer).clone()),
             offer,
             workers,
             runners,
@@ -45,9 +49,9 @@ impl Limited {
         Ok((if self.has_stand_ins { ANY_WORKER } else { pin }, demand))
     }
 
-    /// The class of a task that comes to this.
-    pub(super) fn enter_class(&mut self, (pin, demand): &(u32, Demand)) -> ClassId {
-        self.limits.enter_class(FIRST_OWNER, *pin, demand.clone())
+    /// The class of a task that comes to this, submitted by a task that is so deep itself; 0 for what no task submits.
+    pub(super) fn enter_class(&mut self, (pin, demand): &(u32, Demand), depth: u32) -> ClassId {
+        self.limits.enter_class(Asker { nest: depth, ..Asker::FIRST }, *pin, demand.clone())
     }
 
     /// The task of this class did not come to be.
@@ -83,6 +87,11 @@ impl Limited {
         self.runners
     }
 
+    /// Those of them that are there from the start.
+    pub(super) fn workers(&self) -> u32 {
+        self.workers
+    }
+
     pub(super) fn has_stand_ins(&self) -> bool {
         self.has_stand_ins
     }
@@ -100,6 +109,35 @@ impl Limited {
         let class = self.classes.get(&lease.task.0).copied();
         self.limits.note_batch(worker, class.into_iter());
         Some(lease)
+    }
+
+    /// Leases one task to a worker that was submitted so deep or deeper, the deepest first.
+    pub(super) fn lease_deep(&mut self, worker: u32, depth: u32) -> Option<Leased> {
+        let nest = |class: ClassId| self.limits.class(class).map_or(0, |class| class.nest);
+        let classes = self.engine.ready_priorities().map(|(class, priority)| (nest(class), priority, class));
+        let deep = classes.filter(|&(nest, _, class)| nest >= depth && self.limits.may_take(worker, class));
+        let (.., class) = deep.max()?;
+        let mut leased = Vec::new();
+        self.lease_from(worker, &[class], &mut leased);
+        let lease = leased.pop()?;
+        self.limits.note_lease(worker, class);
+        Some(lease)
+    }
+
+    /// A parked task ends well without a worker.
+    pub(super) fn end_parked(&mut self, task: TaskIndex) {
+        let nobody = WorkerId(self.runners);
+        self.engine.add_worker(nobody);
+        self.engine.set_class(task, ENDING_CLASS);
+        let mut leased = Vec::new();
+        let classes = &[ENDING_CLASS];
+        let request =
+            LeaseRequest { classes, tasks_max: 1, seeds_max: 1, budget: 1, only_preferred: false, roots: true };
+        self.engine.lease(nobody, &request, &mut Indifferent, &mut leased);
+        if let Some(lease) = leased.pop() {
+            // It was leased just now.
+            let _ = self.engine.complete(nobody, lease.task, lease.attempt, true);
+        }
     }
 
     /// The worker has ended what it ran, and holds nothing any more.

@@ -40,7 +40,11 @@ impl Facts for Told<'_> {
     }
 
     fn worker(&self, worker: u32) -> String {
-        if self.engine.has_stand_ins() { "a calling thread".to_owned() } else { format!("worker {worker}") }
+        match worker {
+            _ if self.engine.has_stand_ins() => "a calling thread".to_owned(),
+            spare if spare >= self.engine.workers() => "a thread that waits".to_owned(),
+            worker => format!("worker {worker}"),
+        }
     }
 }
 

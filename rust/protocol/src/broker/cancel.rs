@@ -7,6 +7,7 @@ use headrace_wire::{Cancel, CancelReason, SUBMIT_STOP_ON_ERROR, Submit};
 
 impl Broker {
     pub(super) fn handle_cancel(&mut self, peer: PeerId, cancel: &Cancel<'_>, now_ns: u64) {
+        self.admit_rest(now_ns);
         let Some(position) = self.find_run(peer, cancel.run) else { return };
         let mut tasks: Vec<TaskIndex> = match cancel.whole {
             true => self.live_slots(position),

@@ -10,7 +10,7 @@ use super::policy::DEFAULT_POLICY;
 use super::workers::{FRAME_BUDGET_NS, FRAMES_MAX, Worker};
 use super::{Action, Broker, worker_id};
 use headrace_kernel::{LeaseRequest, Oracle, Preference, TaskIndex, seeded};
-use headrace_wire::{BlobsBuf, Forget, Heartbeat, LEASE_HOLD, LEASE_REPORT, Lease, Message};
+use headrace_wire::{BlobsBuf, Forget, Heartbeat, LEASE_HOLD, LEASE_NESTED, LEASE_REPORT, Lease, Message};
 use std::collections::VecDeque;
 
 /// Bytes of functions, results and arguments in one frame to a worker; one that is longer by itself travels alone. Far
@@ -232,7 +232,14 @@ impl Broker {
         self.kernel.lease(worker_id(number), &request, &mut ask, &mut self.leased);
     }
 
-    fn send_leases(&mut self, number: u32, now_ns: u64) {
+    /// Has the kernel lease what is asked for, and nothing else.
+    pub(super) fn lease_one(&mut self, number: u32, request: &LeaseRequest<'_>) {
+        self.leased.clear();
+        let mut ask = Ask { ledger: &self.ledger, functions: &self.functions, worker: number, bytes: 0 };
+        self.kernel.lease(worker_id(number), request, &mut ask, &mut self.leased);
+    }
+
+    pub(super) fn send_leases(&mut self, number: u32, now_ns: u64) {
         let Broker {
             kernel,
             ledger,
@@ -255,6 +262,7 @@ impl Broker {
             worker.progress_ns = now_ns;
         }
         let frame = worker.next_frame();
+        let nested = if worker.waits() { LEASE_NESTED } else { 0 };
         let mut void: Vec<(u32, u32)> = Vec::new();
         columns.clear();
         let peer = worker.peer().expect("only connected workers are given work");
@@ -328,9 +336,8 @@ impl Broker {
             columns.task.push(lease.task.0);
             columns.attempt.push(lease.attempt.0);
             columns.function.push(slot.function);
-            columns
-                .flags
-                .push((if lease.report { LEASE_REPORT } else { 0 }) | (if lease.hold { LEASE_HOLD } else { 0 }));
+            let report = if lease.report { LEASE_REPORT } else { 0 };
+            columns.flags.push(report | (if lease.hold { LEASE_HOLD } else { 0 }) | nested);
             columns.index.push(slot.index);
             let args = ledger.args(lease.task.0);
             if columns.overflows(args.len()) {

@@ -22,6 +22,7 @@ mod deaths;
 mod dispatch;
 mod functions;
 mod ledger;
+mod nested;
 mod observers;
 mod output;
 mod overruns;
@@ -36,6 +37,7 @@ mod results;
 mod retire;
 mod retry;
 mod runs;
+mod spares;
 mod spill;
 mod store;
 mod streaming;
@@ -61,6 +63,7 @@ use functions::Functions;
 use headrace_kernel::{Kernel, Leased, WorkerId};
 use headrace_wire::{DecodeError, Message};
 use ledger::Ledger;
+use nested::Nests;
 use overruns::Waits;
 use peers::Peer;
 use policy::Policies;
@@ -79,6 +82,8 @@ use workers::{Life, Worker};
 pub struct Config {
     /// Worker processes; at least 1.
     pub workers: u32,
+    /// Further ones that may stand in for workers whose tasks wait for others.
+    pub spares: u32,
     /// What tasks may ask for while they run.
     pub offer: Offer,
     /// Executing deaths after which a task is failed instead of tried again; at least 1.
@@ -167,7 +172,9 @@ pub struct Broker {
     /// Those that were cut, in that order; some may be forgotten by now.
     strays: VecDeque<PeerId>,
     only_client: Option<PeerId>,
+    /// Those that may stand in for others come last.
     workers: Vec<Worker>,
+    nests: Nests,
     next_session: u64,
     heartbeat_number: u64,
     heartbeat_due_ns: u64,
@@ -196,13 +203,15 @@ const SMALL_BYTES_MAX: usize = 4_096;
 impl Broker {
     /// A broker that asks at once for its workers to be started.
     pub fn new(mut config: Config, now_ns: u64) -> Self {
-        let workers = (0..config.workers).map(|number| Worker::new(number, config.tasks_max)).collect();
+        let mut workers: Vec<Worker> =
+            (0..config.workers + config.spares).map(|number| Worker::new(number, config.tasks_max)).collect();
+        workers[config.workers as usize..].iter_mut().for_each(|spare| spare.life = Life::Spare);
         let mut broker = Broker {
             store: Store::new(config.store_limit, config.spill_limit),
             retries: Retries::new(config.seed),
             waits: Waits::default(),
             timers: Timers::default(),
-            limits: Limits::new(config.workers, std::mem::take(&mut config.offer)),
+            limits: Limits::with_spares(config.workers, config.spares, std::mem::take(&mut config.offer)),
             config,
             kernel: Kernel::new(),
             ledger: Ledger::default(),
@@ -220,6 +229,7 @@ impl Broker {
             strays: VecDeque::new(),
             only_client: None,
             workers,
+            nests: Nests::default(),
             next_session: 1,
             heartbeat_number: 0,
             heartbeat_due_ns: now_ns + HEARTBEAT_NS,
@@ -271,19 +281,26 @@ impl Broker {
         match (known, message) {
             (None, Message::Hello(hello)) => self.handle_hello(peer, &hello, now_ns),
             (None, _) => self.refuse(peer, "the first message must be HELLO", now_ns),
-            (Some(Peer::Client(_)), Message::Submit(submit)) => self.handle_submit(peer, frame, &submit, now_ns),
-            (Some(Peer::Client(_)), Message::Hold(hold)) => self.handle_hold(peer, &hold),
-            (Some(Peer::Client(_)), Message::Cancel(cancel)) => self.handle_cancel(peer, &cancel, now_ns),
-            (Some(Peer::Client(_) | Peer::Observer { .. }), Message::Query(query)) => {
+            (Some(Peer::Client(_) | Peer::Worker(_)), Message::Submit(submit)) => {
+                self.handle_submit(peer, frame, &submit, now_ns);
+            }
+            (Some(Peer::Client(_) | Peer::Worker(_)), Message::Hold(hold)) => self.handle_hold(peer, &hold, now_ns),
+            (Some(Peer::Client(_) | Peer::Worker(_)), Message::Cancel(cancel)) => {
+                self.handle_cancel(peer, &cancel, now_ns);
+            }
+            (Some(Peer::Client(_) | Peer::Worker(_) | Peer::Observer { .. }), Message::Query(query)) => {
                 self.handle_query(peer, &query, now_ns);
             }
             (Some(&Peer::Worker(worker)), Message::Report(report)) => {
                 self.handle_report(worker, frame, &report, now_ns);
             }
-            (Some(Peer::Client(_) | Peer::Observer { .. }), Message::Why(why)) => self.handle_why(peer, &why, now_ns),
+            (Some(Peer::Client(_) | Peer::Worker(_) | Peer::Observer { .. }), Message::Why(why)) => {
+                self.handle_why(peer, &why, now_ns);
+            }
             (Some(_), Message::Heartbeat(_)) => {}
             (Some(&Peer::Worker(worker)), Message::Overdue(overdue)) => self.handle_overdue(worker, &overdue, now_ns),
-            (Some(Peer::Client(_)), Message::Put(put)) => self.handle_put(peer, frame, &put, now_ns),
+            (Some(Peer::Client(_) | Peer::Worker(_)), Message::Put(put)) => self.handle_put(peer, frame, &put, now_ns),
+            (Some(&Peer::Worker(worker)), Message::Waiting(waiting)) => self.handle_waiting(worker, &waiting),
             (Some(Peer::Worker(_) | Peer::Client(_)), Message::Lack(lack)) => self.handle_lack(peer, lack.segment),
             (Some(Peer::Worker(_) | Peer::Client(_)), Message::Withdraw(withdraw)) => {
                 self.handle_withdraw(peer, withdraw.bytes, now_ns);
@@ -323,9 +340,12 @@ impl Broker {
         self.begin_waits(now_ns);
         self.ring_timers(now_ns);
         self.stop_failed_runs(now_ns);
+        self.settle_nests(now_ns);
         self.unpark(now_ns);
         self.settle_grants();
+        self.bar_spares();
         self.dispatch(now_ns);
+        self.serve_waiting(now_ns);
         self.recall_for_idle_workers(now_ns);
         self.tell_news(now_ns);
         self.retire_workers(now_ns);

@@ -7,7 +7,7 @@
 //! A wait counts from the moment in which the task becomes ready, through recalls, until its attempt starts. Only the worker
 //! knows whether it has: it is asked for the lease, and what has started does not come back (W2).
 
-use super::retry::PARKED_CLASS;
+use super::retry::is_parked;
 use super::timers::{Name, Timer};
 use super::workers::Interrupted;
 use super::{Broker, worker_id};
@@ -45,6 +45,8 @@ impl Broker {
             let worker = &mut self.workers[number as usize];
             worker.overdue = Some((task, attempt));
             worker.interrupted.push(Interrupted { task, attempt, author, retry_ns: u64::MAX, kill_ns });
+            // What it waits for may run on top of it.
+            self.nests.end(task);
         }
     }
 
@@ -88,7 +90,7 @@ impl Broker {
 
     /// A watched task has become ready, or comes out of its pause.
     pub(super) fn begin_wait(&mut self, task: TaskIndex, now_ns: u64) {
-        if self.kernel.state(task) != TaskState::Ready || self.kernel.class_of(task) == PARKED_CLASS {
+        if self.kernel.state(task) != TaskState::Ready || is_parked(self.kernel.class_of(task)) {
             return;
         }
         let limit_ms = self.policies.get(self.ledger.slot(task.0).policy).queue_timeout_ms;

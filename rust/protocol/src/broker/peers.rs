@@ -1,11 +1,12 @@
 //! Sessions: who is connected, and how they come and go.
 
 use super::runs::Run;
-use super::workers::{Life, Successor};
+use super::workers::{Life, Successor, Worker};
 use super::{Action, Broker, PeerId, RunTable, worker_id};
 use headrace_kernel::TaskIndex;
 use headrace_wire::{Goodbye, GoodbyeReason, Hello, Message, PROTOCOL_VERSION, Role, Welcome};
 use rustc_hash::FxHashMap;
+use std::collections::BTreeMap;
 
 /// What a connected peer is.
 #[derive(Debug)]
@@ -28,7 +29,7 @@ pub(super) enum Peer {
     },
 }
 
-/// A client's session.
+/// A client's session, or that of the tasks of a worker.
 #[derive(Debug, Default)]
 pub(super) struct Session {
     /// Its number among those who share the workers: the lowest that is free.
@@ -177,7 +178,7 @@ impl Broker {
         self.lose_store_peer(peer, now_ns);
     }
 
-    fn end_session(&mut self, peer: PeerId, session: Session, now_ns: u64) {
+    pub(super) fn end_session(&mut self, peer: PeerId, session: Session, now_ns: u64) {
         let mut positions: Vec<u32> = session.runs.into_values().collect();
         positions.sort_unstable();
         for position in positions {
@@ -214,6 +215,7 @@ impl Broker {
             Some(Peer::Worker(worker)) => {
                 self.workers[worker as usize].life = Life::Condemned(peer);
                 self.actions.push_back(Action::Kill { worker });
+                self.end_worker_session(worker, peer, now_ns);
             }
             // It leaves when it hears of it; its place will be filled without it.
             Some(Peer::Successor(worker)) => self.workers[worker as usize].successor = Successor::Lost,
@@ -280,7 +282,7 @@ impl Broker {
         let over = |run: &Run| run.live == 0 && run.finish_told && run.released && !run.has_news;
         if self.runs[position as usize].as_ref().is_some_and(over) {
             let run = self.runs[position as usize].take().expect("the run was just seen");
-            if let Some(Peer::Client(session)) = self.peers.get_mut(&run.peer) {
+            if let Some(session) = session_mut(&mut self.peers, &mut self.workers, run.peer) {
                 session.runs.remove(&run.number);
             }
             self.past = self.past.and(run.counts);
@@ -288,12 +290,27 @@ impl Broker {
         }
     }
 
-    /// The position of a run of this client.
+    /// The position of a run of this client, or of what tasks of this worker have submitted.
     pub(super) fn find_run(&self, peer: PeerId, number: u32) -> Option<u32> {
-        match self.peers.get(&peer) {
-            Some(Peer::Client(session)) => session.runs.get(&number).copied(),
-            _ => None,
-        }
+        let session = match self.peers.get(&peer)? {
+            Peer::Client(session) => session,
+            Peer::Worker(worker) => &self.workers[*worker as usize].session,
+            Peer::Successor(_) | Peer::Observer { .. } | Peer::Cut { .. } => return None,
+        };
+        session.runs.get(&number).copied()
+    }
+}
+
+/// The session of whoever submits.
+pub(super) fn session_mut<'a>(
+    peers: &'a mut BTreeMap<PeerId, Peer>,
+    workers: &'a mut [Worker],
+    peer: PeerId,
+) -> Option<&'a mut Session> {
+    match peers.get_mut(&peer)? {
+        Peer::Client(session) => Some(session),
+        Peer::Worker(worker) => Some(&mut workers[*worker as usize].session),
+        Peer::Successor(_) | Peer::Observer { .. } | Peer::Cut { .. } => None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Policies: how tasks are to be run, each distinct one once.
 
-use crate::limits::{ANY_CLASS, FIRST_OWNER, Limits};
+use crate::limits::{ANY_CLASS, Asker, Limits};
 use headrace_kernel::ClassId;
 use headrace_wire::{ANY_WORKER, Message, POLICY_RETRY_ON, POLICY_SPECULATIVE};
 use rustc_hash::FxHashMap;
@@ -84,8 +84,8 @@ impl Policy {
     }
 }
 
-/// Owner, pin, and the options as they travelled.
-type Key = (u32, u32, Box<[u8]>);
+/// Who asks, pin, and the options as they travelled.
+type Key = (Asker, u32, Box<[u8]>);
 
 struct Entry {
     policy: Policy,
@@ -103,7 +103,7 @@ pub(crate) struct Policies {
 
 impl Default for Policies {
     fn default() -> Self {
-        let key = (FIRST_OWNER, ANY_WORKER, Box::default());
+        let key = (Asker::FIRST, ANY_WORKER, Box::default());
         let default = Entry { policy: Policy::of_pin(ANY_WORKER), key: key.clone(), tasks: 1 };
         Policies {
             entries: vec![Some(default)],
@@ -128,21 +128,21 @@ impl Policies {
     pub(crate) fn number_of(
         &mut self,
         limits: &mut Limits,
-        owner: u32,
+        asker: Asker,
         pin: u32,
         blob: &[u8],
     ) -> Result<u32, PolicyError> {
-        if owner == FIRST_OWNER && pin == ANY_WORKER && blob.is_empty() {
+        if asker == Asker::FIRST && pin == ANY_WORKER && blob.is_empty() {
             return Ok(DEFAULT_POLICY);
         }
-        let key = (owner, pin, blob.into());
+        let key = (asker, pin, blob.into());
         if let Some(number) = self.numbers.get(&key) {
             return Ok(*number);
         }
         let mut policy = Policy::decode(pin, blob).map_err(PolicyError::Malformed)?;
         let resources = policy.resources.iter().map(|(name, amount)| (&**name, *amount));
         let demand = limits.demand(pin, resources, policy.tags.iter().map(|tag| &**tag));
-        policy.class = limits.enter_class(owner, pin, demand.map_err(PolicyError::NoSuitableWorker)?);
+        policy.class = limits.enter_class(asker, pin, demand.map_err(PolicyError::NoSuitableWorker)?);
         let entry = Some(Entry { policy, key: key.clone(), tasks: 0 });
         let number = match self.free.pop() {
             Some(number) => {
@@ -211,10 +211,10 @@ mod tests {
     #[test]
     fn equal_options_are_one_policy_and_it_goes_with_its_last_task() {
         let (mut policies, mut limits) = (Policies::default(), limits());
-        assert_eq!(policies.number_of(&mut limits, FIRST_OWNER, ANY_WORKER, b"").unwrap(), DEFAULT_POLICY);
-        let number = policies.number_of(&mut limits, FIRST_OWNER, 3, &blob(2)).unwrap();
-        assert_eq!(policies.number_of(&mut limits, FIRST_OWNER, 3, &blob(2)).unwrap(), number);
-        let other = policies.number_of(&mut limits, FIRST_OWNER, 3, &blob(4)).unwrap();
+        assert_eq!(policies.number_of(&mut limits, Asker::FIRST, ANY_WORKER, b"").unwrap(), DEFAULT_POLICY);
+        let number = policies.number_of(&mut limits, Asker::FIRST, 3, &blob(2)).unwrap();
+        assert_eq!(policies.number_of(&mut limits, Asker::FIRST, 3, &blob(2)).unwrap(), number);
+        let other = policies.number_of(&mut limits, Asker::FIRST, 3, &blob(4)).unwrap();
         policies.add_task(number);
         policies.add_task(number);
         policies.drop_unused(&mut limits, number);
@@ -231,7 +231,7 @@ mod tests {
         policies.remove_task(&mut limits, number);
         assert_eq!(policies.len(), 0);
         assert!(limits.are_plain(), "its class goes with it");
-        assert_eq!(policies.number_of(&mut limits, FIRST_OWNER, 3, &blob(9)).unwrap(), number, "its number is free");
+        assert_eq!(policies.number_of(&mut limits, Asker::FIRST, 3, &blob(9)).unwrap(), number, "its number is free");
         policies.remove_task(&mut limits, DEFAULT_POLICY);
         assert_eq!(policies.get(DEFAULT_POLICY), &Policy::of_pin(ANY_WORKER));
     }
@@ -239,12 +239,12 @@ mod tests {
     #[test]
     fn options_that_make_no_sense_are_refused() {
         let (mut policies, mut limits) = (Policies::default(), limits());
-        let refused = policies.number_of(&mut limits, FIRST_OWNER, 0, b"\x93");
+        let refused = policies.number_of(&mut limits, Asker::FIRST, 0, b"\x93");
         assert_eq!(refused, Err(PolicyError::Malformed("the options of a task cannot be decoded")));
         let tags = Blobs { lens: [1][..].into(), bytes: b"\xff" };
         let mut blob = Vec::new();
         Message::Policy(Wire { tags, ..Wire::default() }).encode(&mut blob);
-        let refused = policies.number_of(&mut limits, FIRST_OWNER, 0, &blob);
+        let refused = policies.number_of(&mut limits, Asker::FIRST, 0, &blob);
         assert!(matches!(refused, Err(PolicyError::Malformed(text)) if text.contains("UTF-8")));
         assert_eq!(policies.len(), 0);
     }

@@ -2,7 +2,7 @@
 
 use super::deaths::{Ended, Exit};
 use super::workers::{INTERRUPT_RETRY_NS, Life, START_FAILURES_MAX, Worker};
-use super::{Action, Broker, HEARTBEAT_NS, worker_id};
+use super::{Action, Broker, HEARTBEAT_NS, PeerId, worker_id};
 use headrace_kernel::seeded;
 use headrace_wire::{DeathCause, Heartbeat, Message};
 
@@ -33,13 +33,14 @@ impl Broker {
             _ => DeathCause::Crashed,
         };
         let stderr = process.end_process(now_ns);
+        let is_spare = worker >= self.config.workers;
         match is_retired {
-            true => self.statistics.workers_retired += 1,
+            true => self.statistics.workers_retired += u64::from(!is_spare),
             false => self.count_death(exit),
         }
         let peer = match life {
             Life::Ready(peer) | Life::Condemned(peer) => Some(peer),
-            Life::Starting | Life::Down { .. } | Life::Retired => None,
+            Life::Starting | Life::Down { .. } | Life::Retired | Life::Spare => None,
         };
         if let Some(peer) = peer {
             self.forget_peer(peer);
@@ -58,6 +59,7 @@ impl Broker {
                 self.blame(executing, &Ended { worker, pid, exit, cause, stderr: &stderr }, now_ns);
             }
             self.take_back(worker);
+            self.end_worker_session(worker, peer, now_ns);
             self.limits.lose_worker(worker);
             self.handle_stacks(worker, "its process has ended");
             self.lose_store_peer(peer, now_ns);
@@ -69,7 +71,19 @@ impl Broker {
             };
             self.complain_of_start(worker, &format!("{exit} before it could take work"), &words, now_ns);
         }
+        let process = &mut self.workers[worker as usize];
+        if is_spare && process.start_failures == 0 && matches!(process.life, Life::Down { .. }) {
+            process.life = Life::Spare;
+        }
         self.settle_cascades(now_ns);
+    }
+
+    /// What tasks of a worker have submitted ends with its process, but graphs that have taken their place.
+    pub(super) fn end_worker_session(&mut self, worker: u32, peer: PeerId, now_ns: u64) {
+        let session = std::mem::take(&mut self.workers[worker as usize].session);
+        if !session.runs.is_empty() {
+            self.end_session(peer, session, now_ns);
+        }
     }
 
     /// A worker's process could not be started at all.
@@ -96,7 +110,7 @@ impl Broker {
             return;
         }
         let text = format!("worker {number} {what}, {failures} times in a row{why}");
-        let does_better = |other: &Worker| other.start_failures == 0;
+        let does_better = |other: &Worker| other.start_failures == 0 && other.life != Life::Spare;
         if !self.workers.iter().any(does_better) {
             self.give_up(&text, now_ns);
         } else if failures == START_FAILURES_MAX {
@@ -111,6 +125,9 @@ impl Broker {
         self.kernel.lose_worker(worker_id(worker), &mut lost);
         for (task, _) in &lost {
             self.uncount_lease(task.0);
+            if self.nests.used {
+                self.end_attempt(worker, task.0);
+            }
         }
         let gone = self.ledger.lose_holder(worker);
         for task in &gone {
@@ -158,6 +175,7 @@ impl Broker {
         self.cool_store(now_ns);
         self.forget_silent_peers(now_ns);
         self.watch(now_ns);
+        self.dismiss_spares(now_ns);
         for worker in 0..self.workers.len() {
             if let (Some(peer), None) = (self.workers[worker].peer(), self.workers[worker].leave_ns) {
                 let process = &self.workers[worker];

@@ -58,9 +58,6 @@ impl Broker {
 
     /// A task of the kernel that is done, with a result that one holder keeps.
     fn make_ended_task(&mut self) -> TaskIndex {
-        // Nobody else leases this class, and no worker process has this number.
-        let nobody = worker_id(self.workers.len() as u32);
-        self.kernel.add_worker(nobody);
         let chunk = Chunk {
             dep_counts: &[0],
             deps: &[],
@@ -74,6 +71,16 @@ impl Broker {
         if !seeded!("what was put is made again") {
             self.kernel.keep_for_consumers(slots[0]);
         }
+        self.end_at_once(slots[0]);
+        slots[0]
+    }
+
+    /// Has a ready task end well, with a result that is here.
+    pub(super) fn end_at_once(&mut self, task: TaskIndex) {
+        // Nobody else leases this class, and no worker process has this number.
+        let nobody = worker_id(self.workers.len() as u32);
+        self.kernel.add_worker(nobody);
+        self.kernel.set_class(task, PUT_CLASS);
         let request = LeaseRequest {
             classes: &[PUT_CLASS],
             tasks_max: 1,
@@ -85,6 +92,5 @@ impl Broker {
         let mut leased: Vec<Leased> = Vec::with_capacity(1);
         self.kernel.lease(nobody, &request, &mut Free, &mut leased);
         self.kernel.complete(nobody, leased[0].task, leased[0].attempt, true).expect("it was leased just now");
-        slots[0]
     }
 }

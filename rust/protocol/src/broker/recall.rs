@@ -22,7 +22,11 @@ impl Broker {
             return;
         }
         for donor in 0..self.workers.len() {
-            if self.workers[donor].frames_open() == 0 || self.workers[donor].peer().is_none() {
+            // One that waits has nothing that it has not started, or is giving it back.
+            if self.workers[donor].frames_open() == 0
+                || self.workers[donor].peer().is_none()
+                || self.workers[donor].waits()
+            {
                 continue;
             }
             let due_ns = recall_due_ns(&self.workers[donor], now_ns);

@@ -72,6 +72,7 @@ impl Broker {
         }
         let accepted = match verdict {
             Verdict::Failed if self.retry(number, task, attempt, now_ns) => return,
+            Verdict::Became => return self.become_graph(number, task, attempt, now_ns),
             Verdict::TimedOut if self.retry(number, task, attempt, now_ns) => return self.count_timeout(task),
             Verdict::Value => {
                 if self.ledger.value(task).is_some_and(|held| held.payload.is_none() && held.holders.contains(&number))
@@ -122,7 +123,7 @@ impl Broker {
                 self.note_failed(task, Outcome::Failed, value.bytes(), now_ns);
             }
             Verdict::TimedOut => self.note_overrun(number, task, attempt, now_ns),
-            Verdict::Returned | Verdict::Cancelled => {
+            Verdict::Returned | Verdict::Cancelled | Verdict::Became => {
                 self.workers[number as usize].tasks_left += u64::from(verdict == Verdict::Returned);
                 self.regain_inputs(task);
                 // At once: an input of those that came back with it may stand further on in the same report.
@@ -151,8 +152,8 @@ impl Broker {
         self.ledger.slot_mut(task).done = true;
         let Broker { runs, store, actions, .. } = self;
         let run = runs[slot.run as usize].as_mut().expect("a live task's run is in the table");
-        if slot.kept {
-            store.hand_over(run.peer, None, value.bytes(), actions);
+        if slot.kept && run.replaces.is_none() {
+            store.hand_over(run.peer, run.seat, value.bytes(), actions);
             run.outbox.push(slot.index, Outcome::Done, value.bytes());
             if seeded!("kept result told twice") && slot.index % 8 == 7 {
                 run.outbox.push(slot.index, Outcome::Done, value.bytes());
@@ -196,8 +197,12 @@ impl Broker {
         let run = self.run_mut(slot.run);
         run.counts.failed += 1;
         run.outbox.push(slot.index, outcome, blob);
+        let replaces = run.replaces;
         if run.stop_on_error {
             self.failed_runs.push(slot.run);
+        }
+        if let Some(replaced) = replaces {
+            self.nests.note_failure(replaced, outcome, blob);
         }
         self.note_ended(slot.run, now_ns);
     }
@@ -210,6 +215,9 @@ impl Broker {
         worker.outstanding_ns = worker.outstanding_ns.saturating_sub(cost_ns);
         worker.settle(slot.frame);
         self.uncount_lease(task);
+        if self.nests.used {
+            self.end_attempt(number, task);
+        }
         self.end_grant(number, slot.policy);
     }
 
@@ -221,8 +229,11 @@ impl Broker {
         self.run_mut(run).counts.leased -= 1;
     }
 
-    fn note_ended(&mut self, position: u32, now_ns: u64) {
-        let run = self.run_mut(position);
+    pub(super) fn note_ended(&mut self, position: u32, now_ns: u64) {
+        let run = self.runs[position as usize].as_mut().expect("a live task's run is in the table");
+        if let Some(replaced) = run.replaces {
+            self.nests.note_progress(replaced);
+        }
         if run.finished() {
             run.ended_ns = Some(now_ns);
         }
@@ -248,8 +259,9 @@ impl Broker {
         let mut skipped: Vec<(u32, u32, u32)> = Vec::new();
         for end in ended {
             let task = end.task.0;
-            if let Some((worker, _)) = end.leased_to {
-                self.unlease(worker.0, task);
+            match end.leased_to {
+                Some((worker, _)) => self.unlease(worker.0, task),
+                None => self.nests.end(task),
             }
             self.undo_done(task);
             let slot = *self.ledger.slot(task);

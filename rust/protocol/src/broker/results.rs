@@ -2,9 +2,9 @@
 
 use super::ledger::NONE;
 use super::peers::Peer;
-use super::retry::PARKED_CLASS;
+use super::retry::is_parked;
 use super::runs::{CALLS, Slots};
-use super::workers::Life;
+use super::workers::{Life, Worker};
 use super::{Action, Broker, PeerId, Wake};
 use headrace_kernel::{TaskIndex, TaskState};
 use headrace_wire::{BlobsBuf, GoodbyeReason, Hold, Message, Query, Results, State};
@@ -54,7 +54,8 @@ impl Broker {
         self.actions.push_back(Action::Send { peer, frame, wake });
     }
 
-    pub(super) fn handle_hold(&mut self, peer: PeerId, hold: &Hold<'_>) {
+    pub(super) fn handle_hold(&mut self, peer: PeerId, hold: &Hold<'_>, now_ns: u64) {
+        self.admit_rest(now_ns);
         let Some(position) = self.find_run(peer, hold.run) else { return };
         for index in hold.add.iter() {
             if let Some(slot) = self.run(position).slots.get(index) {
@@ -87,9 +88,12 @@ impl Broker {
 
     pub(super) fn handle_query(&mut self, peer: PeerId, query: &Query, now_ns: u64) {
         let statistics = self.statistics();
-        let number: Vec<u32> = self.workers.iter().map(|worker| worker.number).collect();
-        let pid: Vec<u32> = self.workers.iter().map(|worker| worker.pid).collect();
-        let busy_ms: Vec<u32> = self.workers.iter().map(|worker| (worker.busy_ns / 1_000_000) as u32).collect();
+        // Of those that may stand in for others, the ones that did.
+        let workers: Vec<&Worker> =
+            self.workers.iter().filter(|worker| worker.life != Life::Spare || worker.busy_ns > 0).collect();
+        let number: Vec<u32> = workers.iter().map(|worker| worker.number).collect();
+        let pid: Vec<u32> = workers.iter().map(|worker| worker.pid).collect();
+        let busy_ms: Vec<u32> = workers.iter().map(|worker| (worker.busy_ns / 1_000_000) as u32).collect();
         let mut finished_by = vec![0; number.len()];
         let store = self.store_statistics();
         let inline = self.ledger.results_bytes();
@@ -138,7 +142,7 @@ impl Broker {
         let position = self.find_run(peer, query.run);
         let counted = match self.peers.get(&peer) {
             Some(Peer::Observer { .. }) => {
-                finished_by = self.workers.iter().map(|worker| worker.finished).collect();
+                finished_by = number.iter().map(|number| self.workers[*number as usize].finished).collect();
                 Some((self.count_all(), self.count_all_ready()))
             }
             _ => position.map(|position| (self.run(position).counts, self.count_ready(position))),
@@ -156,7 +160,7 @@ impl Broker {
             state.timeouts = counts.timeouts;
         }
         if let Some(run) = position.map(|position| self.run(position)) {
-            finished_by.clone_from(&run.finished_by);
+            finished_by = number.iter().map(|number| run.finished_by[*number as usize]).collect();
             state.first_lease_ns = run.first_lease_ns.map_or(0, |first_ns| (first_ns - run.submitted_ns).max(1));
             state.elapsed_ns = run.ended_ns.unwrap_or(now_ns) - run.submitted_ns;
         }
@@ -166,7 +170,7 @@ impl Broker {
 
     /// Ready tasks of all runs. Those in a pause wait.
     fn count_all_ready(&self) -> u64 {
-        self.kernel.statistics().ready - self.kernel.ready_len(PARKED_CLASS) as u64
+        self.kernel.statistics().ready - self.count_parked()
     }
 
     /// Ready tasks of a run. With one unfinished run, which is the rule, the kernel's own count serves; with several the
@@ -178,7 +182,7 @@ impl Broker {
         }
         let is_ready = |slot: &&u32| {
             let task = TaskIndex(**slot);
-            **slot != NONE && self.kernel.state(task) == TaskState::Ready && self.kernel.class_of(task) != PARKED_CLASS
+            **slot != NONE && self.kernel.state(task) == TaskState::Ready && !is_parked(self.kernel.class_of(task))
         };
         match &self.run(position).slots {
             Slots::Dense(slots) => slots.iter().filter(is_ready).count() as u64,

@@ -27,17 +27,18 @@ impl Broker {
             }
             if is_through(worker) {
                 worker.leave_ns = Some(now_ns + self.config.grace_ns);
-                self.dismiss(number, peer);
+                let text = format!("worker {number} has run its {} tasks", self.config.tasks_max);
+                self.dismiss(number, peer, &text);
             }
         }
     }
 
-    fn dismiss(&mut self, number: u32, peer: PeerId) {
+    /// Has a worker without work leave, after all that only it has.
+    pub(super) fn dismiss(&mut self, number: u32, peer: PeerId, text: &str) {
         let fetch = self.ledger.only_with(number);
         self.fetch(&fetch);
         self.send(peer, &Message::GiveBack(GiveBack::default()));
-        let text = format!("worker {number} has run its {} tasks", self.config.tasks_max);
-        self.send(peer, &Message::Goodbye(Goodbye { reason: GoodbyeReason::Closed as u8, text: &text }));
+        self.send(peer, &Message::Goodbye(Goodbye { reason: GoodbyeReason::Closed as u8, text }));
     }
 
     /// A process says HELLO while the one before it has its place still.

@@ -4,6 +4,7 @@
 //!
 //! A task that must not be leased before its pause has ended is *parked*: it has [`PARKED_CLASS`], which no worker may take.
 
+use super::nested::BECAME_CLASS;
 use super::policy::{DEFAULT_POLICY, Policy};
 use super::timers::{Name, Timer};
 use super::{Broker, worker_id};
@@ -12,6 +13,11 @@ use rustc_hash::FxHashMap;
 
 /// Class of parked tasks.
 pub(crate) const PARKED_CLASS: ClassId = ClassId(u32::MAX - 1);
+
+/// Whether tasks of a class are ready and must not be leased: they pause, or have become graphs.
+pub(crate) fn is_parked(class: ClassId) -> bool {
+    class == PARKED_CLASS || class == BECAME_CLASS
+}
 
 /// Who failed, and who may go on.
 #[derive(Debug)]

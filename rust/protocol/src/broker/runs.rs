@@ -76,8 +76,12 @@ impl Counts {
 /// One run of one client.
 #[derive(Debug)]
 pub(crate) struct Run {
-    /// Its client.
+    /// Its client, or the worker whose task has submitted it.
     pub(crate) peer: PeerId,
+    /// The number of that worker.
+    pub(crate) seat: Option<u32>,
+    /// The task whose place it takes: nobody is told of it.
+    pub(crate) replaces: Option<u32>,
     /// The client's number for it.
     pub(crate) number: u32,
     /// Its tasks.
@@ -133,10 +137,12 @@ impl Outbox {
 
 impl Run {
     /// A run without tasks.
-    pub(crate) fn new(peer: PeerId, number: u32, workers: usize, now_ns: u64) -> Self {
+    pub(crate) fn new(peer: PeerId, seat: Option<u32>, number: u32, workers: usize, now_ns: u64) -> Self {
         let slots = if number == CALLS { Slots::Sparse(FxHashMap::default()) } else { Slots::Dense(Vec::new()) };
         Run {
             peer,
+            seat,
+            replaces: None,
             number,
             slots,
             live: 0,

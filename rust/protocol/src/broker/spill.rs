@@ -361,12 +361,13 @@ impl Broker {
         let mut told: BTreeMap<u32, (Vec<u32>, BlobsBuf)> = BTreeMap::new();
         for (slot, value) in moved {
             let slot = self.ledger.slot(*slot);
-            if slot.kept || slot.refs > 0 {
-                let peer = self.run(slot.run).peer;
+            let run = self.run(slot.run);
+            if (slot.kept || slot.refs > 0) && run.replaces.is_none() {
+                let (peer, seat) = (run.peer, run.seat);
                 let (index, values) = told.entry(slot.run).or_default();
                 index.push(slot.index);
                 values.push(value);
-                self.store.hand_over(peer, None, value, &mut self.actions);
+                self.store.hand_over(peer, seat, value, &mut self.actions);
             }
         }
         for (position, (index, values)) in told {

@@ -1,10 +1,11 @@
 //! SUBMIT: from the client's columns to tasks in the kernel.
 
 use super::ledger::{NONE, Slot};
-use super::peers::Peer;
+use super::peers::{Peer, session_mut};
 use super::policy::{DEFAULT_POLICY, PolicyError};
 use super::runs::{CALLS, Run, Slots};
 use super::{Broker, Frame, Payload, PeerId};
+use crate::limits::Asker;
 use headrace_kernel::{Chunk, ClassId, Classes, Priorities, TaskIndex, TaskState, seeded};
 use headrace_wire::{ANY_WORKER, EXTERNAL, Outcome, SUBMIT_MORE, Submit};
 
@@ -14,6 +15,7 @@ pub const ARGS_BYTES_MAX: usize = 1 << 29;
 
 impl Broker {
     pub(super) fn handle_submit(&mut self, peer: PeerId, frame: &Frame, submit: &Submit<'_>, now_ns: u64) {
+        self.admit_rest(now_ns);
         let known = self.find_run(peer, submit.run);
         if let Err(text) = self.check_place(known, submit) {
             return self.refuse(peer, &text, now_ns);
@@ -23,6 +25,7 @@ impl Broker {
             None => {
                 let position = self.open_run(peer, submit.run, now_ns);
                 self.limit_run(position, submit, now_ns);
+                self.begin_replacement(peer, position, submit);
                 position
             }
         };
@@ -86,7 +89,11 @@ impl Broker {
     }
 
     pub(super) fn open_run(&mut self, peer: PeerId, number: u32, now_ns: u64) -> u32 {
-        let run = Some(Run::new(peer, number, self.workers.len(), now_ns));
+        let seat = match self.peers.get(&peer) {
+            Some(&Peer::Worker(worker)) => Some(worker),
+            _ => None,
+        };
+        let run = Some(Run::new(peer, seat, number, self.workers.len(), now_ns));
         let position = match self.free_runs.pop() {
             Some(position) => {
                 self.runs[position as usize] = run;
@@ -97,7 +104,7 @@ impl Broker {
                 (self.runs.len() - 1) as u32
             }
         };
-        if let Some(Peer::Client(session)) = self.peers.get_mut(&peer) {
+        if let Some(session) = session_mut(&mut self.peers, &mut self.workers, peer) {
             session.runs.insert(number, position);
         }
         position
@@ -115,9 +122,10 @@ impl Broker {
         if !submit.args.lens.all(fits) || !submit.functions.lens.all(fits) {
             return Err(format!("arguments of one task, or a function, take more than {ARGS_BYTES_MAX} bytes"));
         }
-        let functions = self.admit_functions(peer, submit)?;
+        let (asker, lift) = self.asker(peer, submit)?;
+        let functions = self.admit_functions(peer, asker.owner, submit)?;
         let (deps, external) = self.resolve_deps(peer, position, submit)?;
-        let policies = self.policies_of(peer, submit, &functions)?;
+        let policies = self.policies_of(asker, submit, &functions)?;
         let class = |policy: &u32| self.policies.get(*policy).class;
         let row_classes: Vec<ClassId> = policies.iter().map(class).collect();
         let common = *row_classes.last().expect("there is a row at least");
@@ -125,7 +133,8 @@ impl Broker {
             true => Vec::new(),
             false => submit.task_options.iter().map(|row| row_classes[row as usize]).collect(),
         };
-        let priority = |row| (submit.priority.at(row as usize) as i32).saturating_add(submit.run_priority);
+        let run_priority = submit.run_priority.saturating_add(lift);
+        let priority = |row| (submit.priority.at(row as usize) as i32).saturating_add(run_priority);
         let priorities: Vec<i32> = submit.task_options.iter().map(priority).collect();
         let first = submit.first;
         let keep: Vec<u32> = submit.keep.iter().map(|index| index.wrapping_sub(first)).collect();
@@ -138,7 +147,7 @@ impl Broker {
             external: &external,
             class: if classes.is_empty() { Classes::One(common) } else { Classes::Each(&classes) },
             priority: match priorities.is_empty() {
-                true => Priorities::One(submit.run_priority),
+                true => Priorities::One(run_priority),
                 false => Priorities::Each(&priorities),
             },
             keep: &keep,
@@ -147,6 +156,9 @@ impl Broker {
         let admitted = self.kernel.submit(&chunk, &mut slots).map_err(|error| error.to_string());
         if admitted.is_ok() {
             self.enter(position, frame, submit, &functions, &policies, &slots);
+            if asker.nest != 0 {
+                self.note_nested(submit, position, &slots);
+            }
         }
         policies.iter().for_each(|policy| self.policies.drop_unused(&mut self.limits, *policy));
         admitted?;
@@ -166,13 +178,15 @@ impl Broker {
     }
 
     /// Broker-wide numbers of the functions that this chunk calls, by position in its function map.
-    fn admit_functions(&mut self, peer: PeerId, submit: &Submit<'_>) -> Result<Vec<u32>, String> {
-        let Some(Peer::Client(session)) = self.peers.get_mut(&peer) else { return Err("not a client".into()) };
+    fn admit_functions(&mut self, peer: PeerId, owner: u32, submit: &Submit<'_>) -> Result<Vec<u32>, String> {
+        let Some(session) = session_mut(&mut self.peers, &mut self.workers, peer) else {
+            return Err("it is gone".into());
+        };
         let pickles = submit.function_names.iter().zip(submit.functions.iter());
         for (number, (name, pickle)) in submit.function_ids.iter().zip(pickles) {
             // A copy: a pickle outlives by far the frame that brought it.
             let own = |bytes: &[u8]| Payload::owned(bytes.to_vec());
-            let known = self.functions.add(session.owner, own(name), own(pickle));
+            let known = self.functions.add(owner, own(name), own(pickle));
             session.functions.insert(number, known);
         }
         let find = |number| session.functions.get(&number).copied().ok_or_else(|| format!("unknown function {number}"));
@@ -215,13 +229,12 @@ impl Broker {
     }
 
     /// The policy of each option row; of tasks without any there is one row, too.
-    fn policies_of(&mut self, peer: PeerId, submit: &Submit<'_>, functions: &[u32]) -> Result<Vec<u32>, String> {
-        let owner = self.owner_of(peer);
+    fn policies_of(&mut self, asker: Asker, submit: &Submit<'_>, functions: &[u32]) -> Result<Vec<u32>, String> {
         let mut policies = submit.policies.iter();
         let pins = submit.worker.iter().chain(submit.task_options.is_empty().then_some(ANY_WORKER));
         let mut rows = Vec::with_capacity(submit.worker.len());
         for pin in pins {
-            match self.policies.number_of(&mut self.limits, owner, pin, policies.next().unwrap_or_default()) {
+            match self.policies.number_of(&mut self.limits, asker, pin, policies.next().unwrap_or_default()) {
                 Ok(policy) => rows.push(policy),
                 Err(error) => {
                     rows.iter().for_each(|policy| self.policies.drop_unused(&mut self.limits, *policy));
@@ -314,8 +327,12 @@ impl Broker {
         for index in submit.keep.iter() {
             run.outbox.push(index, Outcome::Refused, text.as_bytes());
         }
+        let replaces = run.replaces;
         if run.stop_on_error {
             self.failed_runs.push(position);
+        }
+        if let Some(task) = replaces {
+            self.nests.note_failure(task, Outcome::Refused, text.as_bytes());
         }
         self.note_news(position);
     }

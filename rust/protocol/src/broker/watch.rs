@@ -5,9 +5,9 @@
 //! tasks that pause, which go on by themselves.
 
 use super::peers::Peer;
-use super::retry::PARKED_CLASS;
+use super::retry::{PARKED_CLASS, is_parked};
 use super::workers::{Life, START_FAILURES_MAX, Worker};
-use super::{Action, Broker, PeerId};
+use super::{Action, Broker, PeerId, worker_id};
 use crate::why::Listed;
 use headrace_wire::{Log, Message, NO_WORKER};
 
@@ -30,6 +30,9 @@ impl Broker {
             return;
         }
         let still_ns = *self.watch.still_ns.get_or_insert(now_ns);
+        if now_ns > still_ns && self.workers.iter().any(Worker::waits) {
+            return self.break_standstill(now_ns);
+        }
         if now_ns >= still_ns + (PATIENCE_NS << self.watch.told.min(16)) {
             self.watch.told += 1;
             let text = format!("headrace: Stalled: nothing runs, and {}\n", self.stall_words(now_ns));
@@ -41,21 +44,27 @@ impl Broker {
     fn is_still(&self) -> bool {
         // A process that comes up changes that, unless it never does.
         let comes_up = |worker: &Worker| match worker.life {
-            Life::Ready(_) | Life::Retired => false,
+            Life::Ready(_) | Life::Retired | Life::Spare => false,
             _ => worker.start_failures < START_FAILURES_MAX,
         };
-        let is_idle = |worker: &Worker| worker.frames_open() == 0 && worker.interrupted.is_empty();
+        let only_waits = |worker: &Worker| {
+            worker.waits.last().is_some_and(|wait| wait.helps)
+                && self.kernel.leases_of(worker_id(worker.number)).count() == worker.waits.len()
+        };
+        let is_idle =
+            |worker: &Worker| (worker.frames_open() == 0 || only_waits(worker)) && worker.interrupted.is_empty();
+        let pausing = self.kernel.ready_len(PARKED_CLASS) as u64;
         self.workers.iter().all(|worker| is_idle(worker) && !comes_up(worker)) && {
-            let (tasks, parked) = (self.kernel.statistics(), self.kernel.ready_len(PARKED_CLASS) as u64);
-            tasks.ready > parked || (parked == 0 && tasks.waiting > 0)
+            let tasks = self.kernel.statistics();
+            tasks.ready > self.count_parked() || (pausing == 0 && (tasks.waiting > 0 || tasks.leased > 0))
         }
     }
 
     /// How many tasks wait for what.
-    fn stall_words(&self, now_ns: u64) -> String {
+    pub(super) fn stall_words(&self, now_ns: u64) -> String {
         let view = self.view(now_ns);
         let mut words: Vec<String> = Vec::new();
-        for class in self.kernel.ready_classes().filter(|class| *class != PARKED_CLASS) {
+        for class in self.kernel.ready_classes().filter(|class| !is_parked(*class)) {
             let Some(first) = self.kernel.ready_tasks(class).next() else { continue };
             let count = match self.kernel.ready_len(class) {
                 1 => format!("'{}' waits", self.name_of(first.0)),

@@ -1,5 +1,6 @@
 //! WHY: where a task is and what it waits for; asked by clients of their own tasks, by observers of any by its key.
 
+use super::nested::BECAME_CLASS;
 use super::peers::Peer;
 use super::retry::PARKED_CLASS;
 use super::runs::Run;
@@ -154,11 +155,15 @@ impl Facts for Known<'_> {
 
     fn obstacle(&self, task: TaskIndex) -> Option<String> {
         let broker = self.broker;
+        if broker.kernel.class_of(task) == BECAME_CLASS {
+            return Some("the graph that it has returned in its place".to_owned());
+        }
         if broker.kernel.class_of(task) == PARKED_CLASS {
             return Some("an input, which comes back from the worker that tried it last".to_owned());
         }
         let pin = broker.policies.get(broker.ledger.slot(task.0).policy).pin;
-        let numbers = 0..broker.workers.len() as u32;
+        let is_wanted = |worker: &u32| broker.workers[*worker as usize].life != Life::Spare;
+        let numbers = (0..broker.workers.len() as u32).filter(is_wanted);
         let is_up = |worker: u32| broker.workers[worker as usize].peer().is_some();
         if pin != ANY_WORKER && !is_up(pin) {
             return Some(format!("worker {pin}, to which it is pinned: it {}", self.down(pin)));
@@ -191,7 +196,14 @@ impl Facts for Known<'_> {
         (!free.is_empty()).then(|| Listed(free).to_string())
     }
 
-    fn worker_wait(&self, worker: u32) -> Option<String> {
+    fn waiting(&self, worker: u32) -> usize {
+        self.broker.workers[worker as usize].waits.len()
+    }
+
+    fn worker_wait(&self, worker: u32, position: usize) -> Option<String> {
+        if let Some(wait) = self.broker.workers[worker as usize].waits.get(position) {
+            return Some(self.broker.awaited_words(worker, wait));
+        }
         self.broker.waits_for_room(worker).then(|| "room in memory for what it makes".to_owned())
     }
 }

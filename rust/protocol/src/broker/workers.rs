@@ -1,8 +1,10 @@
 //! Worker processes as the broker sees them: alive or not, what they hold, what they cost.
 
 use super::action::PeerId;
+use super::nested::Wait;
 use super::output::Author;
 use super::payload::Part;
+use super::peers::Session;
 use headrace_wire::Verdict;
 use std::collections::VecDeque;
 
@@ -47,6 +49,8 @@ pub(crate) enum Life {
     },
     /// It is not started again.
     Retired,
+    /// It has no process, and needs none for now: it may stand in for others.
+    Spare,
 }
 
 /// The process that takes a worker's place once that has left.
@@ -156,6 +160,14 @@ pub(crate) struct Worker {
     stderr: VecDeque<u8>,
     /// What it said as it left; mostly it has written the same to standard error.
     pub(crate) farewell: String,
+    /// Its attempts that wait for nested work; each was started within the wait of the one before.
+    pub(crate) waits: Vec<Wait>,
+    /// It stands in for others, and nobody waits for whom it could.
+    pub(crate) barred: bool,
+    /// Looks in a row that found it idle, if it stands in for others.
+    pub(crate) idle_looks: u32,
+    /// What its tasks have submitted.
+    pub(crate) session: Session,
     pub(crate) busy_ns: u64,
     /// Tasks of all runs that it finished.
     pub(crate) finished: u32,
@@ -191,6 +203,10 @@ impl Worker {
             author: None,
             stderr: VecDeque::new(),
             farewell: String::new(),
+            waits: Vec::new(),
+            barred: false,
+            idle_looks: 0,
+            session: Session::default(),
             busy_ns: 0,
             finished: 0,
         }
@@ -206,7 +222,13 @@ impl Worker {
 
     /// Whether it may be given work.
     pub(crate) fn takes_work(&self) -> bool {
-        self.peer().is_some() && self.interrupted.is_empty() && self.tasks_left > 0
+        self.peer().is_some() && self.interrupted.is_empty() && self.tasks_left > 0 && !self.waits() && !self.barred
+    }
+
+    /// Whether its attempt waits for nested work.
+    #[inline]
+    pub(crate) fn waits(&self) -> bool {
+        !self.waits.is_empty()
     }
 
     /// Whether its process has been given a task.
@@ -227,7 +249,7 @@ impl Worker {
     /// Opens a frame of `leases` leases and returns its number.
     pub(crate) fn open_frame(&mut self, leases: u32) -> u32 {
         self.frames.push_back(leases);
-        self.tasks_left -= u64::from(leases);
+        self.tasks_left = self.tasks_left.saturating_sub(leases.into());
         self.frame_tasks_max = (self.frame_tasks_max * 2).min(FRAME_TASKS_MAX);
         self.first_frame.wrapping_add(self.frames.len() as u32 - 1)
     }
@@ -325,6 +347,8 @@ impl Worker {
         self.interrupted.clear();
         self.overdue = None;
         self.author = None;
+        self.waits.clear();
+        (self.barred, self.idle_looks) = (false, 0);
         let farewell = std::mem::take(&mut self.farewell);
         let end = &farewell.as_bytes()[farewell.len().saturating_sub(STDERR_TAIL_BYTES)..];
         let is_written = end.is_empty() || self.stderr.make_contiguous().windows(end.len()).any(|part| part == end);

@@ -68,7 +68,10 @@ pub struct Client {
     runs: FxHashMap<u32, Run>,
     calls: Calls,
     holds: Holds,
+    /// Not looked at by a guest.
     blocks: Blocks,
+    /// Whether it speaks over the connection of a worker, which sees to shared memory.
+    is_guest: bool,
     questions: Questions,
     log: LogQueue,
     task_logs: TaskLogs,
@@ -100,21 +103,31 @@ pub struct Statistics {
 impl Client {
     /// A session that begins with this HELLO.
     pub fn new(hello: &Hello<'_>) -> Self {
-        let mut client = Self {
-            session: Session::Greeting,
-            version: hello.version.to_owned(),
+        let mut client = Self::in_session(Session::Greeting, hello.version, false);
+        client.send(&Message::Hello(hello.clone()));
+        client
+    }
+
+    /// The session of the tasks of a worker, over whose connection it speaks. The caller sees to the blocks that values cite.
+    pub fn guest(version: &str) -> Self {
+        Self::in_session(Session::guest(version), version, true)
+    }
+
+    fn in_session(session: Session, version: &str, is_guest: bool) -> Self {
+        Self {
+            session,
+            version: version.to_owned(),
             runs: FxHashMap::default(),
             calls: Calls::default(),
             holds: Holds::default(),
             blocks: Blocks::default(),
+            is_guest,
             questions: Questions::default(),
             log: LogQueue::default(),
             task_logs: TaskLogs::default(),
             out: VecDeque::new(),
             statistics: Statistics::default(),
-        };
-        client.send(&Message::Hello(hello.clone()));
-        client
+        }
     }
 
     // Events
@@ -180,9 +193,13 @@ impl Client {
     /// Enters a value as the result of a call that was opened for it. The value has a reference of its own to each block that
     /// it cites.
     pub fn put(&mut self, index: u32, value: &[u8]) {
-        self.blocks.publish_cited(value);
+        if !self.is_guest {
+            self.blocks.publish_cited(value);
+        }
         self.send(&Message::Put(Put { index, value }));
-        self.blocks.unhold_cited(value);
+        if !self.is_guest {
+            self.blocks.unhold_cited(value);
+        }
         self.calls.put(index, value);
     }
 

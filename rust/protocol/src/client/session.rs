@@ -52,6 +52,11 @@ impl Session {
         matches!(self, Session::Over(_))
     }
 
+    /// One that was opened by the HELLO of another.
+    pub(super) fn guest(version: &str) -> Self {
+        Session::Open { number: 0, version: version.to_owned(), features: 0, result_bytes_max: u64::MAX }
+    }
+
     pub(super) fn open(welcome: &Welcome<'_>, ours: &str) -> Result<Self, ProtocolError> {
         let Welcome { protocol, version, features, session, result_bytes_max } = *welcome;
         if protocol != PROTOCOL_VERSION {

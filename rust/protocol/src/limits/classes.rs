@@ -15,11 +15,27 @@ pub const ANY_CLASS: ClassId = ClassId(0);
 /// Whoever submits first.
 pub const FIRST_OWNER: u32 = 0;
 
+/// Who asks.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Asker {
+    /// The client for whom the work is done.
+    pub owner: u32,
+    /// The attempt that has submitted it, where that was no client: a number other than 0 that no other attempt has.
+    pub nest: u32,
+}
+
+impl Asker {
+    /// Whoever submits first.
+    pub const FIRST: Asker = Asker { owner: FIRST_OWNER, nest: 0 };
+}
+
 /// One class.
 #[derive(Clone, Debug)]
 pub struct Class {
-    /// Who submits its tasks.
+    /// The client for whom its tasks are run.
     pub owner: u32,
+    /// The attempt that has submitted them, or 0.
+    pub nest: u32,
     /// The worker that must run them, or [`ANY_WORKER`].
     pub pin: u32,
     /// What each of them takes while it runs.
@@ -35,7 +51,7 @@ pub struct Class {
 #[derive(Clone, Debug)]
 pub(super) struct Classes {
     entries: Vec<Option<Class>>,
-    numbers: FxHashMap<(u32, u32, Demand), ClassId>,
+    numbers: FxHashMap<(Asker, u32, Demand), ClassId>,
     free: Vec<ClassId>,
     /// How many are always there, and how many there are beside them.
     plain: u32,
@@ -43,8 +59,8 @@ pub(super) struct Classes {
 }
 
 impl Class {
-    fn new(owner: u32, pin: u32, demand: Demand) -> Self {
-        Class { owner, pin, demand, users: 0, passed: 0, served: 0 }
+    fn new(Asker { owner, nest }: Asker, pin: u32, demand: Demand) -> Self {
+        Class { owner, nest, pin, demand, users: 0, passed: 0, served: 0 }
     }
 
     /// Whether it was overtaken as often as may be.
@@ -54,10 +70,11 @@ impl Class {
 }
 
 impl Classes {
+    /// With the classes that are always there, of so many workers and those that may stand in for them.
     pub(super) fn new(workers: u32) -> Self {
         let pins = std::iter::once(ANY_WORKER).chain(0..workers);
         Classes {
-            entries: pins.map(|pin| Some(Class::new(FIRST_OWNER, pin, Demand::new()))).collect(),
+            entries: pins.map(|pin| Some(Class::new(Asker::FIRST, pin, Demand::new()))).collect(),
             numbers: FxHashMap::default(),
             free: Vec::new(),
             plain: 1 + workers,
@@ -71,6 +88,11 @@ impl Classes {
         self.others == 0
     }
 
+    /// Whether it is none of those.
+    pub(super) fn is_counted(&self, class: ClassId) -> bool {
+        class.0 >= self.plain
+    }
+
     pub(super) fn get(&self, class: ClassId) -> Option<&Class> {
         self.entries.get(class.0 as usize)?.as_ref()
     }
@@ -80,11 +102,11 @@ impl Classes {
     }
 
     /// The class of such tasks, with a user more.
-    pub(super) fn enter(&mut self, owner: u32, pin: u32, demand: Demand) -> ClassId {
-        if owner == FIRST_OWNER && demand.is_empty() {
+    pub(super) fn enter(&mut self, asker: Asker, pin: u32, demand: Demand) -> ClassId {
+        if asker == Asker::FIRST && demand.is_empty() {
             return ClassId(pin.wrapping_add(1)); // ANY_WORKER is the highest number
         }
-        let key = (owner, pin, demand);
+        let key = (asker, pin, demand);
         let class = match self.numbers.get(&key) {
             Some(class) => *class,
             None => self.add(key),
@@ -95,20 +117,21 @@ impl Classes {
 
     /// A user less.
     pub(super) fn leave(&mut self, class: ClassId) {
-        if class.0 < self.plain {
+        if !self.is_counted(class) {
             return;
         }
         let slot = &mut self.entries[class.0 as usize];
         let entry = slot.as_mut().expect("a class with users is in the table");
         entry.users -= 1;
         if let Some(gone) = slot.take_if(|entry| entry.users == 0) {
-            self.numbers.remove(&(gone.owner, gone.pin, gone.demand));
+            let asker = Asker { owner: gone.owner, nest: gone.nest };
+            self.numbers.remove(&(asker, gone.pin, gone.demand));
             self.free.push(class);
             self.others -= 1;
         }
     }
 
-    fn add(&mut self, key: (u32, u32, Demand)) -> ClassId {
+    fn add(&mut self, key: (Asker, u32, Demand)) -> ClassId {
         let entry = Some(Class::new(key.0, key.1, key.2.clone()));
         let class = match self.free.pop() {
             Some(class) => {
@@ -133,8 +156,8 @@ mod tests {
     #[test]
     fn one_client_without_demands_has_the_classes_that_are_always_there() {
         let mut classes = Classes::new(3);
-        assert_eq!(classes.enter(FIRST_OWNER, ANY_WORKER, Demand::new()), ANY_CLASS);
-        assert_eq!(classes.enter(FIRST_OWNER, 2, Demand::new()), ClassId(3));
+        assert_eq!(classes.enter(Asker::FIRST, ANY_WORKER, Demand::new()), ANY_CLASS);
+        assert_eq!(classes.enter(Asker::FIRST, 2, Demand::new()), ClassId(3));
         assert!(classes.are_plain());
         classes.leave(ANY_CLASS);
         classes.leave(ClassId(3));
@@ -145,19 +168,20 @@ mod tests {
     fn a_class_lives_as_long_as_it_is_used_and_its_number_is_used_again() {
         let mut classes = Classes::new(1);
         let demand = |amount| Demand::from_slice(&[(0, amount)]);
-        let first = classes.enter(FIRST_OWNER, ANY_WORKER, demand(1));
-        assert_eq!(classes.enter(FIRST_OWNER, ANY_WORKER, demand(1)), first);
-        assert_ne!(classes.enter(1, ANY_WORKER, demand(1)), first);
+        let first = classes.enter(Asker::FIRST, ANY_WORKER, demand(1));
+        assert_eq!(classes.enter(Asker::FIRST, ANY_WORKER, demand(1)), first);
+        assert_ne!(classes.enter(Asker { owner: 1, nest: 0 }, ANY_WORKER, demand(1)), first);
+        assert_ne!(classes.enter(Asker { owner: FIRST_OWNER, nest: 1 }, ANY_WORKER, demand(1)), first);
         classes.leave(first);
         assert!(classes.get(first).is_some());
         classes.leave(first);
         assert!(classes.get(first).is_none());
         assert!(!classes.are_plain());
         for amount in 2..10_000 {
-            let class = classes.enter(FIRST_OWNER, ANY_WORKER, demand(amount));
+            let class = classes.enter(Asker::FIRST, ANY_WORKER, demand(amount));
             assert_eq!(class, first);
             classes.leave(class);
         }
-        assert_eq!(classes.entries.len(), 4);
+        assert_eq!(classes.entries.len(), 5);
     }
 }

@@ -10,7 +10,7 @@ mod grants;
 mod offer;
 
 pub use choice::Group;
-pub use classes::{ANY_CLASS, Class, FIRST_OWNER};
+pub use classes::{ANY_CLASS, Asker, Class, FIRST_OWNER};
 pub use offer::{Amount, Demand, Offer, Thing};
 
 use choice::Candidate;
@@ -37,12 +37,18 @@ pub struct Limits {
 impl Limits {
     /// What so many workers offer, of which nobody has anything yet.
     pub fn new(workers: u32, offer: Offer) -> Self {
+        Self::with_spares(workers, 0, offer)
+    }
+
+    /// The same, where so many further workers may stand in for others that wait. Nothing is pinned to them.
+    pub fn with_spares(workers: u32, spares: u32, offer: Offer) -> Self {
+        let slots = workers + spares;
         let things = offer.things().len();
         let mut shares = Shares::default();
         shares.open(FIRST_OWNER);
         Limits {
-            classes: Classes::new(workers),
-            grants: Grants::new(workers, things),
+            classes: Classes::new(slots),
+            grants: Grants::new(slots, things),
             shares,
             batches: 0,
             found: Vec::new(),
@@ -77,8 +83,8 @@ impl Limits {
     }
 
     /// The class of such tasks; it stays until [`Limits::leave_class`] was called as often.
-    pub fn enter_class(&mut self, owner: u32, pin: u32, demand: Demand) -> ClassId {
-        self.classes.enter(owner, pin, demand)
+    pub fn enter_class(&mut self, asker: Asker, pin: u32, demand: Demand) -> ClassId {
+        self.classes.enter(asker, pin, demand)
     }
 
     /// Somebody who entered a class does not need it any more.
@@ -88,7 +94,7 @@ impl Limits {
 
     /// Whether the users of a class are counted: the others are always there.
     pub fn is_counted(&self, class: ClassId) -> bool {
-        class.0 > self.workers
+        self.classes.is_counted(class)
     }
 
     /// A class that somebody uses.
@@ -127,6 +133,11 @@ impl Limits {
     pub fn may_take_over(&self, worker: u32, class: ClassId, from: u32) -> bool {
         let Some(entry) = self.classes.get(class) else { return false };
         self.suits(worker, entry) && self.grants.would_fit(&self.classes, self.offer.things(), worker, class, from)
+    }
+
+    /// A worker was leased a task of the class without a choice.
+    pub fn note_lease(&mut self, worker: u32, class: ClassId) {
+        self.note_leases(worker, class, 1);
     }
 
     /// So many leases of the class began.

@@ -100,7 +100,7 @@ impl Offer {
     pub fn suits(&self, worker: u32, demand: &Demand) -> bool {
         demand.iter().all(|&(number, amount)| {
             let owned = &self.things[number as usize].owned;
-            owned.is_empty() || owned[worker as usize] >= amount
+            owned.is_empty() || owned.get(worker as usize).is_some_and(|has| *has >= amount)
         })
     }
 

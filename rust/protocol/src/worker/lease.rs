@@ -34,7 +34,7 @@ impl Lease {
 
 /// What the leases of one frame share.
 #[derive(Default)]
-struct Columns {
+pub(super) struct Columns {
     deps: Vec<u32>,
     args: Box<[u8]>,
     /// Keys of their own, ascending by position.
@@ -81,6 +81,10 @@ impl Start {
         *self = Start { inputs: std::mem::take(&mut self.inputs), ..Start::default() };
         self.inputs.clear();
     }
+}
+
+fn is_nested(batch: &Batch) -> bool {
+    batch.leases.front().is_some_and(|lease| lease.flags & wire::LEASE_NESTED != 0)
 }
 
 /// Leases in the order in which they run.
@@ -153,6 +157,30 @@ impl Queue {
     #[inline]
     pub(super) fn running(&self) -> Option<&Lease> {
         self.running.as_ref()
+    }
+
+    /// Whether a lease waits that a waiting task may run.
+    #[inline]
+    pub(super) fn has_nested(&self) -> bool {
+        self.batches.iter().any(is_nested)
+    }
+
+    /// Makes such a lease the next one.
+    pub(super) fn bring_nested(&mut self) {
+        if let Some(batch) = self.batches.iter().position(is_nested).and_then(|position| self.batches.remove(position))
+        {
+            self.batches.push_front(batch);
+        }
+    }
+
+    /// Sets the running lease aside, with its columns.
+    pub(super) fn suspend(&mut self) -> Option<(Lease, Arc<Columns>)> {
+        Some((self.running.take()?, Arc::clone(&self.columns)))
+    }
+
+    /// Has it run again.
+    pub(super) fn resume(&mut self, lease: Lease, columns: Arc<Columns>) {
+        (self.running, self.columns) = (Some(lease), columns);
     }
 
     #[inline]

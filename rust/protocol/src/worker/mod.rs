@@ -22,6 +22,7 @@
 
 mod lease;
 mod memory;
+mod nested;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -39,6 +40,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::lease::Queue;
 pub use self::lease::Start;
+use self::nested::Suspended;
 use self::report::Reporting;
 pub use self::value::Value;
 use self::value::Values;
@@ -74,6 +76,8 @@ pub enum Ending<'a> {
     RaisedForGood(&'a [u8]),
     /// A cancel interrupted it.
     Interrupted,
+    /// It returned a graph in its place, which has been submitted.
+    Became,
 }
 
 /// The task that runs, as people call it.
@@ -135,6 +139,13 @@ pub struct Worker {
     unknown_frames: u64,
     flush_due: bool,
     closed: Option<Closed>,
+    /// Attempts that wait, with the running one on top of the last.
+    suspended: Vec<Suspended>,
+    /// Frames for whoever submits tasks here, if anybody does.
+    nested: VecDeque<Vec<u8>>,
+    is_nested_open: bool,
+    /// Slot and attempt of a task that waits in vain, and why.
+    standstill: Option<(u32, u32, String)>,
 }
 
 impl Worker {
@@ -166,6 +177,10 @@ impl Worker {
             unknown_frames: 0,
             flush_due: false,
             closed: None,
+            suspended: Vec::new(),
+            nested: VecDeque::new(),
+            is_nested_open: false,
+            standstill: None,
         };
         worker.post(&hello);
         worker
@@ -199,6 +214,14 @@ impl Worker {
             Ok(Message::Goodbye(goodbye)) => {
                 self.closed = Some(Closed { reason: goodbye.reason, text: goodbye.text.to_owned() });
             }
+            Ok(Message::Standstill(standstill)) => {
+                self.standstill = Some((standstill.task, standstill.attempt, standstill.text.to_owned()));
+            }
+            Ok(Message::Results(_) | Message::State(_) | Message::Because(_) | Message::Moved(_))
+                if self.is_nested_open =>
+            {
+                self.nested.push_back(frame.to_vec());
+            }
             Ok(other) => self.leave(
                 GoodbyeReason::ProtocolError,
                 &format!("a worker does not take messages of type {}", other.type_number()),
@@ -221,17 +244,9 @@ impl Worker {
             return false;
         }
         while let Some(lease) = self.queue.pop(start) {
-            let are_here = self.values.collect(self.queue.deps_of_running(), &mut start.inputs);
-            if are_here || seeded!("started without an input") {
-                self.take_inputs(&start.inputs);
-                self.deadline_ns = self.queue.limit_of_running().map(|limit_ms| clock() + limit_ms * 1_000_000);
-                self.reporting.begin_call(lease.function, clock);
-                start.result_bytes_max = self.result_bytes_max;
+            if self.begin(&lease, start, &mut clock) {
                 return true;
             }
-            self.queue.end_running();
-            self.give_up(lease.task, lease.attempt, Verdict::Returned, &[]);
-            self.flush_due |= self.queue.at_frame_end();
         }
         false
     }
@@ -277,6 +292,7 @@ impl Worker {
                 self.give_up(lease.task, lease.attempt, Verdict::FailedForGood, record);
             }
             Ending::Interrupted => self.give_up(lease.task, lease.attempt, Verdict::Cancelled, &[]),
+            Ending::Became => self.give_up(lease.task, lease.attempt, Verdict::Became, &[]),
         }
         for value in self.taken.drain(..) {
             self.blocks.unhold_cited(value.bytes());
@@ -287,12 +303,16 @@ impl Worker {
     /// When [`Worker::handle_timeout`] wants to be called.
     #[must_use]
     pub fn next_timeout_ns(&self) -> Option<u64> {
-        self.deadline_ns
+        match self.suspended.is_empty() {
+            true => self.deadline_ns,
+            false => self.deadline_ns.into_iter().chain(self.next_suspended_ns()).min(),
+        }
     }
 
     /// Lets time pass: the (task, attempt) that is to be interrupted because its time is over, once. It must be the one that
     /// executes, or the interrupt would hit nothing; so ask again if it is not yet.
     pub fn handle_timeout(&mut self, executing: Option<(u32, u32)>, now_ns: u64) -> Option<(u32, u32)> {
+        self.look_at_suspended(now_ns);
         let lease = self.queue.running()?;
         let running = (lease.task, lease.attempt);
         self.deadline_ns.take_if(|deadline_ns| *deadline_ns <= now_ns && executing == Some(running))?;

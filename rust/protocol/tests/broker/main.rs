@@ -4,6 +4,7 @@ mod cancel;
 mod deaths;
 mod found;
 mod limits;
+mod nested;
 mod observer;
 mod output;
 mod retire;

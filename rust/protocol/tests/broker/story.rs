@@ -71,6 +71,10 @@ pub(crate) enum Said {
     DumpStacks {
         worker: u32,
     },
+    Standstill {
+        worker: u32,
+        text: String,
+    },
     Because {
         number: u64,
         place: u8,
@@ -180,6 +184,7 @@ impl Story {
         let mut config = Config {
             workers,
             offer: Offer::default(),
+            spares: 0,
             crash_limit: 3,
             oom_limit: 1,
             tasks_max: u64::MAX,
@@ -192,11 +197,12 @@ impl Story {
             seed: 7,
         };
         change(&mut config);
+        let places = (workers + config.spares) as usize;
         let mut story = Story {
             broker: Broker::new(config, 0),
             now_ns: 0,
-            incarnations: vec![0; workers as usize],
-            peers: vec![PeerId(u64::MAX); workers as usize],
+            incarnations: vec![0; places],
+            peers: vec![PeerId(u64::MAX); places],
             next_peer: 1,
             said: VecDeque::new(),
             state: None,
@@ -557,6 +563,7 @@ impl Story {
             Message::Recall(recall) => {
                 Said::Recall { worker, tasks: recall.task.to_vec(), fetch: recall.fetch.to_vec() }
             }
+            Message::Standstill(standstill) => Said::Standstill { worker, text: standstill.text.to_owned() },
             Message::Revoke(revoke) => Said::Revoke { worker, tasks: revoke.task.to_vec() },
             Message::Forget(forget) => Said::Forget { worker, dead: forget.dead.to_vec() },
             Message::Results(results) => ended(&results),

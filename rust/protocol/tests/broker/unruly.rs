@@ -4,7 +4,8 @@ use crate::story::{CLIENT, Got, Said, Story};
 use crate::{DONE, run_all};
 use headrace_protocol::broker::{Exit, PeerId};
 use headrace_wire::{
-    Citation, EXTERNAL, Heartbeat, LEASE_REPORT, Message, Outcome, Put, Query, Role, Verdict, Want, write_citations,
+    Citation, EXTERNAL, Heartbeat, LEASE_REPORT, Message, Outcome, Put, Query, Results, Role, Verdict, Want,
+    write_citations,
 };
 
 const STRANGER: PeerId = PeerId(77);
@@ -35,7 +36,7 @@ fn a_worker_that_breaks_the_protocol_is_told_why_killed_and_told_nothing_more() 
     story.submit(1, &[&[], &[], &[], &[]], &[0, 1, 2, 3]);
     assert_eq!(story.leases().len(), 4);
     let unruly = story.peer(0);
-    story.send(unruly, &Message::Put(Put::default()));
+    story.send(unruly, &Message::Results(Results::default()));
     let said = story.turn();
     assert_eq!(refusal(&said, unruly), "a message that this peer may not send");
     assert_eq!(said[1..], [Said::Kill { worker: 0 }, Said::Cut { peer: unruly }]);

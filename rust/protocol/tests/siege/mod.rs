@@ -16,8 +16,12 @@ use std::sync::Arc;
 const VERSION: &str = "0.1.0";
 const PYTHON: &str = "3.11.7";
 const WORKERS: u32 = 2;
+/// Workers that may stand in for others.
+const SPARES: u32 = 2;
+/// All places of workers.
+const PLACES: u32 = WORKERS + SPARES;
 /// Those who speak. The first is the client at the start; the others come as they like.
-const SEATS: usize = 5;
+const SEATS: usize = 7;
 const SECOND_NS: u64 = 1_000_000_000;
 /// The longest pause that a policy can ask for: 2³² ms.
 const PAUSE_NS: u64 = 1_000_000 << 32;
@@ -80,6 +84,7 @@ impl Siege {
         let config = Config {
             offer: offer(),
             workers: WORKERS,
+            spares: SPARES,
             crash_limit: 1 + script.byte() % 3,
             oom_limit: 1,
             tasks_max: [u64::MAX, 1, 5][script.below(3)],
@@ -97,7 +102,7 @@ impl Siege {
             seats: std::array::from_fn(|seat| PeerId(seat as u64)),
             next_peer: SEATS as u64,
             cut: BTreeSet::new(),
-            processes: vec![Vec::new(); WORKERS as usize],
+            processes: vec![Vec::new(); PLACES as usize],
             greeted: BTreeSet::new(),
             dying: Vec::new(),
             leases: Vec::new(),
@@ -144,7 +149,7 @@ impl Siege {
                 if self.cut.contains(&peer) {
                     self.seats[seat] = self.new_peer();
                 }
-                self.greet(seat % WORKERS as usize);
+                self.greet(seat % PLACES as usize);
             }
             _ => {
                 let frame = self.compose(script, peer);
@@ -170,7 +175,7 @@ impl Siege {
 
     /// What happens besides frames.
     fn step_world(&mut self, script: &mut Script<'_>) {
-        let worker = script.below(WORKERS as usize) as u32;
+        let worker = script.below(PLACES as usize) as u32;
         match script.below(6) {
             0 | 1 => {
                 let executing = self.any_attempt(script);
@@ -302,7 +307,7 @@ impl Siege {
     }
 
     fn end_processes(&mut self) {
-        for worker in 0..WORKERS {
+        for worker in 0..PLACES {
             while !self.processes[worker as usize].is_empty() {
                 self.end_process(worker, 0, None);
             }
@@ -402,7 +407,7 @@ impl Siege {
     }
 
     fn start_honest_workers(&mut self) {
-        for (worker, place) in (0..WORKERS).zip(&self.processes) {
+        for (worker, place) in (0..PLACES).zip(&self.processes) {
             for &incarnation in place {
                 self.honest.entry(honest_peer(worker, incarnation)).or_insert_with(|| {
                     let (version, python) = (VERSION.to_owned(), PYTHON.to_owned());
@@ -415,7 +420,7 @@ impl Siege {
     /// Whether anybody had a task.
     fn step_honest_workers(&mut self) -> bool {
         let mut worked = false;
-        for (worker, place) in (0..WORKERS).zip(self.processes.clone()) {
+        for (worker, place) in (0..PLACES).zip(self.processes.clone()) {
             for incarnation in place {
                 let peer = honest_peer(worker, incarnation);
                 let Some(machine) = self.honest.get_mut(&peer) else { continue };

@@ -6,7 +6,7 @@ use headrace_protocol::broker::PeerId;
 use headrace_wire::{
     ANY_WORKER, BLOCK_ALIGN, BlobsBuf, Cancel, Citation, EXTERNAL, GiveBack, Goodbye, Heartbeat, Hello, Hold, Lack,
     Lease, Message, Overdue, PROTOCOL_VERSION, Policy, Put, Query, Recall, Released, Report, Results, Role,
-    SUBMIT_MORE, State, Submit, Want, Welcome, Why, Withdraw, write_citations,
+    SUBMIT_MORE, State, Submit, Waiting, Want, Welcome, Why, Withdraw, write_citations,
 };
 
 /// Beyond it a broker does not keep a value without looking at its budget.
@@ -75,6 +75,13 @@ impl Siege {
                 let lease = self.leases.iter().find(|lease| lease.0 == peer).copied();
                 let (_, task, attempt) = lease.unwrap_or((peer, script.number(), script.number()));
                 Message::Overdue(Overdue { task, attempt }).encode(&mut frame);
+            }
+            17 if script.one_in(2) => {
+                let lease = self.leases.iter().rev().find(|lease| lease.0 == peer).copied();
+                let (_, task, attempt) = lease.unwrap_or((peer, script.number(), script.number()));
+                let (waits, run, index) = (script.one_in(2), script.below(4) as u32, script.number());
+                let helps = !script.one_in(4);
+                Message::Waiting(Waiting { task, attempt, waits, run, index, helps }).encode(&mut frame);
             }
             17 if script.one_in(4) => {
                 Message::Goodbye(Goodbye { reason: script.byte() % 6, text: "bye" }).encode(&mut frame)
@@ -146,6 +153,8 @@ impl Siege {
         if script.one_in(2) {
             (0..options).for_each(|_| policies.push(&compose_policy(script)));
         }
+        let own = self.leases.iter().find(|lease| lease.0 == peer).filter(|_| !script.one_in(8)).copied();
+        let (_, parent, parent_attempt) = own.unwrap_or((peer, script.number(), script.below(3) as u32));
         let submit = Submit {
             run,
             first,
@@ -169,6 +178,8 @@ impl Siege {
             policies: policies.as_blobs(),
             deadline_ms: if script.one_in(8) { u64::from(script.number()) } else { 0 },
             run_priority: script.number() as i32,
+            parent,
+            parent_attempt,
         };
         Message::Submit(submit).encode(frame);
     }
@@ -190,7 +201,7 @@ impl Siege {
                 2 | 3 => own[script.below(256) % own.len()],
                 _ => own[0],
             };
-            let said = script.below(11).saturating_sub(2) as u8;
+            let said = script.below(12).saturating_sub(2) as u8;
             if !matches!(said, 5 | 6) && !script.one_in(6) {
                 self.leases.retain(|lease| *lease != (peer, of, stamp));
             }

@@ -92,7 +92,7 @@ impl Children {
             worker_env: config.worker_env.clone(),
             library: library.into(),
             boot: memfd::create_constant("headrace-boot", &config.boot)?,
-            running: (0..config.workers).map(|_| Vec::new()).collect(),
+            running: (0..config.workers + config.spares).map(|_| Vec::new()).collect(),
             oom: OomWatch::of_this_process(),
         })
     }

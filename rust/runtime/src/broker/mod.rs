@@ -29,6 +29,8 @@ use std::thread::JoinHandle;
 pub struct BrokerConfig {
     /// Worker processes; at least 1.
     pub workers: u32,
+    /// Further ones at most, while tasks wait for what they have submitted.
+    pub spares: u32,
     /// What tasks may ask for while they run.
     pub offer: Offer,
     /// Program of a worker: the interpreter.
@@ -131,6 +133,7 @@ pub fn start(config: BrokerConfig) -> Result<(BrokerHandle, ClientEnd), StartErr
     let (client_end, broker_end) = inproc::pair()?;
     let machine = MachineConfig {
         workers: config.workers,
+        spares: config.spares,
         offer: config.offer.clone(),
         crash_limit: config.crash_limit,
         oom_limit: config.oom_limit,

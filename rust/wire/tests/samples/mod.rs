@@ -47,6 +47,11 @@ pub(crate) fn samples() -> Vec<(&'static str, Message<'static>)> {
         ("policy", Message::Policy(policy())),
         ("overrun", Message::Overrun(Overrun { queued: true, worker: 1, attempt: 2, limit_ms: 60_000, failures: 1 })),
         ("overdue", Message::Overdue(Overdue { task: 40, attempt: 300 })),
+        (
+            "waiting",
+            Message::Waiting(Waiting { task: 40, attempt: 300, waits: true, run: 2, index: WHOLE_RUN, helps: true }),
+        ),
+        ("standstill", Message::Standstill(Standstill { task: 40, attempt: 300, text: "it waits for tag 'db'" })),
         ("why", Message::Why(Why { number: 5, run: 3, index: 70_000, key: "merge-3", stacks: true })),
         ("because", Message::Because(because())),
     ]
@@ -102,6 +107,8 @@ fn submit() -> Submit<'static> {
         policies: blobs(&[0, 3], &[0x93, 31, 0]),
         deadline_ms: 86_400_000,
         run_priority: -7,
+        parent: 41,
+        parent_attempt: 70_000,
     }
 }
 

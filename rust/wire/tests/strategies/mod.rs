@@ -59,6 +59,14 @@ pub(crate) fn message() -> BoxedStrategy<Message<'static>> {
             Message::Overrun(Overrun { queued, worker, attempt, limit_ms, failures })
         }),
         any::<(u32, u32)>().prop_map(|(task, attempt)| Message::Overdue(Overdue { task, attempt })),
+        any::<(u32, u32, bool, u32, u32, bool)>().prop_map(|(task, attempt, waits, run, index, helps)| {
+            Message::Waiting(Waiting { task, attempt, waits, run, index, helps })
+        }),
+        (any::<(u32, u32)>(), text()).prop_map(|((task, attempt), text)| Message::Standstill(Standstill {
+            task,
+            attempt,
+            text
+        })),
         (any::<(u64, u32, u32, bool)>(), text())
             .prop_map(|((number, run, index, stacks), key)| { Message::Why(Why { number, run, index, key, stacks }) }),
         (any::<(u64, u8, u32, u32, u32, u64)>(), text(), text()).prop_map(|(numbers, text, stacks)| {
@@ -99,10 +107,16 @@ fn submit() -> impl Strategy<Value = Submit<'static>> {
             vec(vec(dep, 0..5), tasks),
             (column(externals), column(externals), blobs(tasks), task_options, column(options), column(options)),
             (keys, column_of(first..run_len, 0..5), prop_oneof![Just(0), Just(options)].prop_flat_map(blobs)),
-            any::<(u64, i32)>(),
+            any::<(u64, i32, u32, u32)>(),
         )
             .prop_map(
-                move |(head, deps, middle, ((key_index, keys), keep, policies), (deadline_ms, run_priority))| {
+                move |(
+                    head,
+                    deps,
+                    middle,
+                    ((key_index, keys), keep, policies),
+                    (deadline_ms, run_priority, parent, parent_attempt),
+                )| {
                     let (run, flags, (function_ids, function_names, functions), function_map, task_function) = head;
                     let (external_run, external_index, args, task_options, priority, worker) = middle;
                     let (dep_counts, deps) = csr(deps);
@@ -129,6 +143,8 @@ fn submit() -> impl Strategy<Value = Submit<'static>> {
                         policies,
                         deadline_ms,
                         run_priority,
+                        parent,
+                        parent_attempt,
                     }
                 },
             )

@@ -58,6 +58,7 @@ pub(crate) fn walk(message: &Message<'_>) -> u64 {
         Message::Moved(moved) => moved.index.iter().zip(moved.values.iter()).map(|(_, value)| value.len() as u64).sum(),
         Message::Hello(_) | Message::Welcome(_) | Message::Goodbye(_) | Message::Heartbeat(_) => 0,
         Message::Query(_) | Message::Log(_) | Message::Overrun(_) => 0,
+        Message::Waiting(_) | Message::Standstill(_) => 0,
         Message::Death(death) => (0..death.workers.len())
             .map(|at| {
                 let signal = u64::from(death.signals.at(at)) + u64::from(death.exit_codes.at(at));

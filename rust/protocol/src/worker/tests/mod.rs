@@ -1,5 +1,6 @@
 //! The machine against frames of the real codec, on a clock that the test turns.
 
+mod nested;
 mod policies;
 mod story;
 
