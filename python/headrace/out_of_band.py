@@ -13,6 +13,7 @@ import sys
 from copyreg import dispatch_table
 from importlib import import_module
 from pickle import PickleBuffer
+from weakref import ref
 
 TYPE_CHECKING = False  # without the import of typing; see headrace/__init__.py
 if TYPE_CHECKING:
@@ -76,10 +77,34 @@ def reduce_array(array: numpy.ndarray[Any, Any]) -> Any:
             part = array[tuple(slice(None) if step else slice(1) for step in array.strides)]
             small = part.nbytes <= _SMALL_BYTES
             return restore_repeated, (part.tobytes() if small else part, dtype, part.shape, array.shape)
-        array = numpy.ascontiguousarray(array)
+        array = _without_gaps(array, numpy)
     if dtype.kind in "mMV" and dtype.itemsize and not dtype.hasobject and not _has_buffer(array):
         return restore_array, (array.view(f"V{dtype.itemsize}"), dtype)
     return array.__reduce_ex__(5)
+
+
+def _without_gaps(array: Any, numpy: Any) -> Any:
+    """Give a contiguous copy of an array, the same one while somebody has it: tasks may share an argument."""
+    key = id(array)
+    source, copy = _copies.get(key, (_nothing, _nothing))
+    found = copy() if source() is array else None
+    if found is None:
+        found = numpy.ascontiguousarray(array)
+        _copies[key] = ref(array), ref(found, lambda gone: _forget(key, gone))
+    return found
+
+
+def _forget(key: int, copy: Any) -> None:
+    if _copies.get(key, (None, None))[1] is copy:
+        del _copies[key]
+
+
+def _nothing() -> None:
+    """Stand in for a weak reference."""
+
+
+#: By the id of an array with gaps: weak references to it, and to its copy without.
+_copies: dict[int, tuple[Any, Any]] = {}
 
 
 def restore_repeated(

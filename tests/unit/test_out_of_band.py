@@ -1,5 +1,6 @@
 """Pickles of arrays that numpy gives no buffer for."""
 
+import gc
 import pickle
 
 import pytest
@@ -199,3 +200,20 @@ def test_tensors_arrive_as_they_were():
         assert (type(again), again.dtype, again.shape) == (torch.Tensor, tensor.dtype, tensor.shape)
         assert torch.equal(again, tensor)
     assert joined(*split(torch.ones(2, requires_grad=True))).requires_grad
+
+
+def test_copies_without_gaps_are_shared_while_they_live_and_no_longer():
+    array = np.arange(24.0)[::2]
+    blob, buffers = split([array, {"again": array}])
+    assert len(buffers) == 1
+    _, others = split(array)
+    assert np.shares_memory(np.frombuffer(buffers[0].raw()), np.frombuffer(others[0].raw()))
+    assert len(out_of_band._copies) == 1
+    again = joined(blob, buffers)
+    assert again[0] is again[1]["again"]
+    del buffers, others, again
+    gc.collect()
+    assert not out_of_band._copies
+    array[0] = 7.0
+    _, buffers = split(array)
+    assert np.frombuffer(buffers[0].raw())[0] == 7.0
