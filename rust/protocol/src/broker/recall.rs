@@ -187,6 +187,8 @@ impl Broker {
         for holder in self.ledger.drop_value(task) {
             self.workers[holder as usize].dead.push(task);
         }
+        // The kernel does not list a dead result any more that it needs again.
+        self.settle_dead();
         self.kernel.lose_result(TaskIndex(task));
     }
 }

@@ -312,13 +312,19 @@ impl Broker {
         }
     }
 
-    fn settle_dead_and_freed(&mut self) {
-        let Broker { kernel, ledger, policies, limits, retries, waits, deaths, runs, workers, .. } = self;
+    /// Forgets dead results, and notes who is to forget them.
+    pub(super) fn settle_dead(&mut self) {
+        let Broker { kernel, ledger, workers, .. } = self;
         kernel.drain_dead(|task| {
             for holder in ledger.drop_value(task.0) {
                 workers[holder as usize].dead.push(task.0);
             }
         });
+    }
+
+    fn settle_dead_and_freed(&mut self) {
+        self.settle_dead();
+        let Broker { kernel, ledger, policies, limits, retries, waits, deaths, runs, .. } = self;
         let mut shrunk = Vec::new();
         self.freeing = kernel.drain_freed(|task| {
             let slot = *ledger.slot(task.0);

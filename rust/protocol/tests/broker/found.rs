@@ -233,3 +233,24 @@ fn a_lease_that_is_skipped_goes_before_another_task_has_its_slot() {
     let said = story.turn();
     assert_eq!(said[0], Said::Revoke { worker, tasks: vec![got[1].task, got[2].task] }, "{said:?}");
 }
+
+#[test]
+fn a_result_that_dies_and_is_needed_again_at_once_is_forgotten_everywhere() {
+    let mut story = Story::with(2, |config| config.crash_limit = 1);
+    story.submit(1, &[&[], &[0], &[0], &[0, 2], &[2]], &[4]);
+    let first: Vec<(u32, Got)> = story.leases().into_iter().map(|(worker, got)| (worker, got[0])).collect();
+    let [(0, input), (0, reader)] = first[..] else { panic!("two frames for one worker, not {first:?}") };
+    story.report(0, &[(input, DONE, b"input")]);
+    let (worker, got) = story.leases().remove(0);
+    assert_eq!((worker, got.len()), (1, 3));
+    story.report(0, &[(reader, DONE, b"")]);
+    // The other worker keeps to itself what it has made of the input, and dies of the task that reads the input last.
+    story.report(1, &[(got[0], Verdict::DoneHeld, b"")]);
+    story.exit(1, Exit::Signal(11), Some((got[1].task, got[1].attempt)));
+    // For the one behind it the input had to be made again, but that is cancelled.
+    story.cancel(1, &[0]);
+    story.turn();
+    story.pass_ns(1_000_000_000);
+    let said = story.turn();
+    assert!(said.contains(&Said::Forget { worker: 0, dead: vec![input.task] }), "{said:?}");
+}
