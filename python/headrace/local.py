@@ -311,7 +311,7 @@ class Local:
     def _attempt(self, task: Attempt) -> tuple[Any, BaseException | None, KeyboardInterrupt | None]:
         """Run a task; give its value, the exception to raise for it, and the interrupt that this was, maybe."""
         current = Current(
-            task.key, task.attempt, task.failures, self.number(task), lambda: task.is_unwanted, self.nesting.client
+            task.key, task.failures + 1, task.failures, self.number(task), lambda: task.is_unwanted, self.nesting.client
         )
         before = self.nesting.enter(task)
         try:

@@ -125,7 +125,7 @@ class Nesting:
         except BaseException as error:
             self._runs.pop(task.slot, None)
             number = self._engine.number(task)
-            return failed(error, Current(task.key, task.attempt, task.failures, number, bool, current_client))
+            return failed(error, Current(task.key, task.failures + 1, task.failures, number, bool, current_client))
         return None
 
     def is_replaced(self, slot: int) -> bool:

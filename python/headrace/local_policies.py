@@ -138,7 +138,7 @@ class Policies:
     def _time_out(self, attempt: Attempt, limit_ms: int) -> TaskTimeout:
         attempt.batch.counts.timeouts += 1
         worker = self._engine.number(attempt)
-        return timed_out(attempt.key, False, worker, attempt.attempt, limit_ms, attempt.failures)
+        return timed_out(attempt.key, False, worker, attempt.failures + 1, limit_ms, attempt.failures)
 
     # -- limits of waits ---------------------------------------------------------------------------------------------
 
