@@ -156,6 +156,8 @@ class Client:
         self._engine.owner = weakref.ref(self)
         self._closing = threading.Lock()
         self._open = True
+        #: The thread that ends the client in the background.
+        self._ending: threading.Thread | None = None
         self._dispatching: Dispatcher | None = None
         _clients.add(self)
 
@@ -258,7 +260,9 @@ class Client:
         return self._engine.statistics(CALLS) or RunStatistics(0, 0, 0, 0, 0, 0, 0, 0.0, 0.0)
 
     def close(self, wait: bool = True, cancel: bool = False) -> None:
-        """End the session and its workers. Results that were kept can still be read afterwards. May be called twice.
+        """End the session and its workers. Results that were kept can still be read afterwards.
+
+        May be called twice: then it waits for what an earlier call has left to the background.
 
         Args:
             wait: wait for everything that was submitted. Without it close returns at once, and the rest is done in the
@@ -270,13 +274,16 @@ class Client:
         with self._closing:
             was_open, self._open = self._open, False
         if not was_open:
+            if wait and self._ending not in (None, threading.current_thread()):
+                self._ending.join()
             return
         if wait:
             self._end(cancel)
         elif cancel:
             self._engine.stop()
         else:
-            threading.Thread(target=self._end, args=(False,), name="headrace-close", daemon=True).start()
+            self._ending = threading.Thread(target=self._end, args=(False,), name="headrace-close", daemon=True)
+            self._ending.start()
 
     def __enter__(self) -> Client:
         self._check_open()

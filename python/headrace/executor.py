@@ -326,7 +326,8 @@ def lazily(
 
 
 def finish(client: Client) -> None:
-    """Let a client's calls end, and then the client, on a thread that the interpreter waits for."""
+    """Let a client's calls end, and then the client, in the background; the interpreter waits for that."""
+    client.close(wait=False)
     threading.Thread(target=client.close, name="headrace-finish").start()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ class TaskClient(Client):
         self._core = core
         self._engine = Hosted(core)
         self._mode = "processes"
+        self._workers = len(os.sched_getaffinity(0))  # how many there are is the broker's to know
         self._open = True
         self._worker = worker
         self._attempt = attempt

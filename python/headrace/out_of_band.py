@@ -13,7 +13,6 @@ import sys
 from copyreg import dispatch_table
 from importlib import import_module
 from pickle import PickleBuffer
-from weakref import ref
 
 TYPE_CHECKING = False  # without the import of typing; see headrace/__init__.py
 if TYPE_CHECKING:
@@ -36,6 +35,16 @@ def dumps(
     out = io.BytesIO()
     pickler = _pickle.Pickler(out, protocol, buffer_callback=buffer_callback)
     pickler.dispatch_table = {**dispatch_table, **reducers(private)}
+    pickler.dump(value)
+    return out.getvalue()
+
+
+def dumps_argument(value: object, protocol: int, buffer_callback: Callable[[PickleBuffer], object]) -> bytes:
+    """The same for an argument, whose buffers must not be copies that are gone when the task is submitted."""
+    out = io.BytesIO()
+    pickler = _pickle.Pickler(out, protocol, buffer_callback=buffer_callback)
+    arrays = {kind: reduce_argument if reduce is reduce_array else reduce for kind, reduce in reducers(None).items()}
+    pickler.dispatch_table = {**dispatch_table, **arrays}
     pickler.dump(value)
     return out.getvalue()
 
@@ -70,41 +79,29 @@ def reduce_array(array: numpy.ndarray[Any, Any]) -> Any:
 
     One with gaps is made contiguous first, and one that repeats itself is reduced to what it repeats.
     """
+    if array.flags.forc or array.dtype.hasobject:
+        return reduce_argument(array)
+    return _reduce_repeated(array) or reduce_argument(sys.modules["numpy"].ascontiguousarray(array))
+
+
+def reduce_argument(array: numpy.ndarray[Any, Any]) -> Any:
+    """Reduce an array in an argument: one with gaps is part of the pickle, a snapshot that tasks may share."""
     dtype = array.dtype
-    if not (array.flags.forc or dtype.hasobject):
-        numpy = sys.modules["numpy"]
-        if 0 in array.strides:
-            part = array[tuple(slice(None) if step else slice(1) for step in array.strides)]
-            small = part.nbytes <= _SMALL_BYTES
-            return restore_repeated, (part.tobytes() if small else part, dtype, part.shape, array.shape)
-        array = _without_gaps(array, numpy)
+    if not (array.flags.forc or dtype.hasobject) and (repeated := _reduce_repeated(array)):
+        return repeated
     if dtype.kind in "mMV" and dtype.itemsize and not dtype.hasobject and not _has_buffer(array):
         return restore_array, (array.view(f"V{dtype.itemsize}"), dtype)
     return array.__reduce_ex__(5)
 
 
-def _without_gaps(array: Any, numpy: Any) -> Any:
-    """Give a contiguous copy of an array, the same one while somebody has it: tasks may share an argument."""
-    key = id(array)
-    source, copy = _copies.get(key, (_nothing, _nothing))
-    found = copy() if source() is array else None
-    if found is None:
-        found = numpy.ascontiguousarray(array)
-        _copies[key] = ref(array), ref(found, lambda gone: _forget(key, gone))
-    return found
-
-
-def _forget(key: int, copy: Any) -> None:
-    if _copies.get(key, (None, None))[1] is copy:
-        del _copies[key]
-
-
-def _nothing() -> None:
-    """Stand in for a weak reference."""
-
-
-#: By the id of an array with gaps: weak references to it, and to its copy without.
-_copies: dict[int, tuple[Any, Any]] = {}
+def _reduce_repeated(array: Any) -> Any:
+    """Reduce an array to what it repeats; None if it repeats nothing."""
+    repeats = [step == 0 and length > 1 for step, length in zip(array.strides, array.shape, strict=True)]
+    if not any(repeats):
+        return None
+    part = array[tuple(slice(1) if repeat else slice(None) for repeat in repeats)]
+    small = part.nbytes <= _SMALL_BYTES
+    return restore_repeated, (part.tobytes() if small else part, array.dtype, part.shape, array.shape)
 
 
 def restore_repeated(

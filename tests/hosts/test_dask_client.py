@@ -1,6 +1,8 @@
 """`DaskClient` beyond what Dask's own tests say: persistence, futures, annotations, callbacks, errors."""
 
 import gc
+import time
+from collections import namedtuple
 
 import pytest
 
@@ -15,6 +17,7 @@ import headrace as hr  # noqa: E402
 from headrace.integrations.dask import DaskClient, get  # noqa: E402
 
 TIMEOUT_S = 30
+Pair = namedtuple("Pair", "a b")
 
 
 @pytest.fixture(scope="module", params=["threads", "processes"])
@@ -58,6 +61,30 @@ def test_what_a_task_raises_is_raised(client):
         dask.delayed(inc)(x).compute()
     with pytest.raises(ZeroDivisionError):
         dask.compute(*(dask.delayed(inc)(dask.delayed(divide)(1, number)) for number in range(5)))
+
+
+def sleep_for_ever():
+    time.sleep(TIMEOUT_S)
+
+
+def test_the_failure_itself_is_raised_in_whatever_order_it_was_asked_for(client):
+    if client.client.mode == "threads":
+        pytest.skip("a thread cannot be cancelled")
+    bad, slow = dask.delayed(divide)(1, 0), dask.delayed(sleep_for_ever)()
+    for both in ((bad, slow), (slow, bad)):
+        with pytest.raises(ZeroDivisionError):
+            dask.compute(*both)
+
+
+def test_what_a_persisted_task_raised_is_raised_by_whoever_needs_it(client):
+    bad = dask.delayed(divide)(1, 0)
+    persisted = bad.persist()
+    with pytest.raises(ZeroDivisionError):
+        dask.delayed(inc)(persisted).compute()
+    with pytest.raises(ZeroDivisionError):
+        client.compute(bad).result(TIMEOUT_S)
+    with pytest.raises(ZeroDivisionError):
+        client.gather([client.compute(bad)])
 
 
 def test_an_unknown_key_and_a_cycle_are_refused(client):
@@ -113,6 +140,8 @@ def test_futures_of_compute_scatter_and_gather(client):
     assert client.gather(there["b"]) == 5
     assert dask.delayed(np.sum)(there["a"]).compute() == 45
     assert client.gather(client.scatter([1, 2])) == [1, 2]
+    pair = client.gather(client.scatter(Pair(1, 2)))
+    assert (type(pair), pair) == (Pair, (1, 2))
 
 
 # -- annotations and callbacks -----------------------------------------------------------------------------------------

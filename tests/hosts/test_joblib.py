@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -143,3 +144,13 @@ def test_importing_it_registers_it():
     assert backend.HeadraceBackend is joblib.parallel.BACKENDS["headrace"]
     backend.register("another name")
     assert joblib.parallel.BACKENDS.pop("another name") is backend.HeadraceBackend
+
+
+def test_threads_with_other_numbers_of_jobs_do_not_disturb_each_other():
+    def run(jobs):
+        with parallel_config(backend="headrace", n_jobs=jobs):
+            return [sum(Parallel()(delayed(square)(x) for x in range(50))) for _ in range(5)]
+
+    with ThreadPoolExecutor(3) as pool:
+        results = list(pool.map(run, [2, 3, 2]))
+    assert results == [[sum(x * x for x in range(50))] * 5] * 3

@@ -277,3 +277,11 @@ def test_workers_are_as_many_as_wanted(processes):
     pids = {processes.submit(os.getpid).result(TIMEOUT_S) for _ in range(20)}
     assert 1 <= len(pids) <= 2
     assert os.getpid() not in pids
+
+
+def test_a_second_shutdown_waits_for_what_the_first_did_not(executor, tmp_path):
+    running = executor.submit(wait_for, tmp_path / "gate")
+    executor.shutdown(wait=False)
+    threading.Timer(0.1, (tmp_path / "gate").touch).start()
+    executor.shutdown()
+    assert running.done()

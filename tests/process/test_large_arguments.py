@@ -491,3 +491,17 @@ def test_a_killed_worker_costs_no_argument(client, tmp_path):
     array = np.ones(ITEMS)
     nodes = [graph.add(sum_once_per_marker, array, str(tmp_path / "marker")), *[graph.add(total, array)] * 3]
     assert results_of(client, graph, nodes[:2]) == [ITEMS] * 2
+
+
+@pytest.mark.parametrize(
+    "part", [lambda array: array[:, ::2], lambda array: array[:, 1][:, None]], ids=["gaps", "column"]
+)
+def test_an_array_with_gaps_that_was_changed_is_another_argument(part):
+    array = np.zeros((200_000, 2))
+    with hr.Client(workers=1) as client:
+        for number in range(3):
+            graph = hr.Graph()
+            node = graph.add(np.max, part(array))
+            assert client.submit(graph, keep=[node]).result(node) == number
+            assert client.call(np.max, [part(array)]).result(timeout=30) == number
+            array += 1

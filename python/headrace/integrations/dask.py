@@ -98,7 +98,7 @@ class DaskClient:
         if isinstance(data, dict):
             return {key: self.scatter_one(value) for key, value in data.items()}
         if isinstance(data, list | tuple):
-            return type(data)(self.scatter_one(value) for value in data)
+            return _like(data, [self.scatter_one(value) for value in data])
         return self.scatter_one(data)
 
     def scatter_one(self, value: Any) -> DaskFuture:
@@ -114,7 +114,7 @@ class DaskClient:
         if isinstance(futures, dict):
             return {key: self.gather(value) for key, value in futures.items()}
         if isinstance(futures, list | tuple | set):
-            return type(futures)(self.gather(value) for value in futures)
+            return _like(futures, [self.gather(value) for value in futures])
         return futures
 
     def close(self) -> None:
@@ -136,10 +136,11 @@ class DaskClient:
 
     def _start(self, dsk: Any, keys: list[Key]) -> dict[Key, DaskFuture]:
         translated = Translation(dsk, keys, self.client, self._known)
-        return {key: self._future(key, ref) for key, ref in translated.refs(translated.submit()).items()}
+        run = translated.submit()
+        return {key: self._future(key, ref, run) for key, ref in translated.refs(run).items()}
 
-    def _future(self, key: Key, ref: Any) -> DaskFuture:
-        future = self._known[key] = DaskFuture(key, ref, self.client)
+    def _future(self, key: Key, ref: Any, run: headrace.Run | None = None) -> DaskFuture:
+        future = self._known[key] = DaskFuture(key, ref, self.client, run)
         return future
 
 
@@ -147,12 +148,13 @@ class DaskFuture(TaskRef):  # type: ignore[misc]
     """A result that lives with the workers, by its key in a graph of Dask."""
 
     __dask_future__ = True
-    __slots__ = ("__weakref__", "_client", "ref")
+    __slots__ = ("__weakref__", "_client", "_run", "ref")
 
-    def __init__(self, key: Key, ref: Any, client: headrace.Client) -> None:
+    def __init__(self, key: Key, ref: Any, client: headrace.Client, run: headrace.Run | None = None) -> None:
         super().__init__(key)
         self.ref = ref
         self._client = client
+        self._run = run  # which knows why the ref has no value
 
     def result(self, timeout: float | None = None) -> Any:
         """Wait for the value.
@@ -163,7 +165,10 @@ class DaskFuture(TaskRef):  # type: ignore[misc]
         """
         if not isinstance(self.ref, headrace.Ref):
             return self.ref
-        return self._client.call(_same, self.ref).result(timeout)
+        try:
+            return self._client.call(_same, self.ref).result(timeout)
+        except headrace.UpstreamFailed as error:
+            raise _root(error) from None
 
     def __repr__(self) -> str:
         return f"<DaskFuture {self.key!r}>"
@@ -210,8 +215,9 @@ class Translation:
             # The others end soon, as the run stops at its first failure; one of them knows of that.
             nodes = [place for place in map(self.places.get, self._wanted) if isinstance(place, headrace.Node)]
             for failure in run.gather(*nodes, errors="return"):
-                if isinstance(failure, headrace.UpstreamFailed) and failure.__cause__ is not None:
-                    raise failure.__cause__ from None
+                root = _root(failure) if isinstance(failure, BaseException) else error
+                if not isinstance(root, headrace.UpstreamFailed | headrace.CancelledError):
+                    raise root from None
             raise error
 
     def refs(self, run: headrace.Run) -> dict[Key, Any]:
@@ -316,6 +322,18 @@ def get(dsk: Any, keys: Any, **kwargs: Any) -> Any:
 
 _shared: DaskClient | None = None
 _sharing = threading.Lock()
+
+
+def _root(error: BaseException) -> BaseException:
+    """Give what a task raised itself that others did not run for."""
+    while isinstance(error, headrace.UpstreamFailed) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _like(model: Any, values: list[Any]) -> Any:
+    """Make a list, tuple, named tuple or set of values."""
+    return type(model)(*values) if hasattr(model, "_fields") else type(model)(values)
 
 
 def _same(value: Any) -> Any:

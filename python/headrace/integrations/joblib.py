@@ -78,7 +78,8 @@ class HeadraceBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
             options = {**self.backend_kwargs, **options}
             first = options.get("initializer"), tuple(options.get("initargs", ()))
             env = {} if self._mode == "threads" else self._prepare_worker_env(n_jobs)
-            self._client = shared_client(n_jobs, self._mode, env, first)
+            _shared.give_back(self)
+            self._client = _shared.take(self, n_jobs, self._mode, env, first)
         return n_jobs
 
     def submit(self, func: BatchedCalls, callback: Callable[[Any], object] | None = None) -> headrace.Future[Any]:
@@ -109,6 +110,7 @@ class HeadraceBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
     def terminate(self) -> None:
         """Let go of everything but the workers, which the next `Parallel` finds warm."""
         self._shared.clear()
+        _shared.give_back(self)
         self.reset_batch_stats()
 
     def _share_all(self, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -136,32 +138,52 @@ def size_of(value: Any) -> int:
     return int(size) if isinstance(size, int) or hasattr(size, "__index__") else 0
 
 
-def shared_client(workers: int, mode: Mode, env: dict[str, str], first: tuple[Any, tuple[Any, ...]]) -> headrace.Client:
-    """Give the client of this process with such workers; one with others is closed, once it has nothing to do."""
-    global _current
-    wanted = (os.getpid(), workers, mode, tuple(sorted(env.items())), first)
-    with _sharing:
-        if _current is None or _current[0] != wanted:
-            if _current is None:
-                atexit.register(close_shared)
-            else:
-                _current[1].close(wait=False)
-            initializer, initargs = first
-            setup = None if initializer is None else partial(initializer, *initargs)
-            _current = wanted, headrace.Client(workers=workers, mode=mode, env=env, setup=setup)
-        return _current[1]
+class Shared:
+    """The clients of this process that backends share, by what is wanted of them, each with how many use it now.
+
+    One that nobody uses stays for the next `Parallel` that wants the same, until another one is wanted.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        #: What was wanted, which may have no hash; the client; and its users.
+        self._clients: list[tuple[Any, headrace.Client, list[object]]] = []
+
+    def take(
+        self, user: object, workers: int, mode: Mode, env: dict[str, str], first: tuple[Any, ...]
+    ) -> headrace.Client:
+        """Give the client with such workers; to be given back."""
+        wanted = (os.getpid(), workers, mode, tuple(sorted(env.items())), first)
+        with self.lock:
+            found = next((known for known in self._clients if known[0] == wanted), None)
+            if found is None:
+                for idle in [known for known in self._clients if not known[2]]:
+                    self._clients.remove(idle)
+                    idle[1].close(wait=False)
+                initializer, initargs = first
+                setup = None if initializer is None else partial(initializer, *initargs)
+                client = headrace.Client(workers=workers, mode=mode, env=env, setup=setup)
+                found = wanted, client, []
+                self._clients.append(found)
+            found[2].append(user)
+            return found[1]
+
+    def give_back(self, user: object) -> None:
+        """Use a client no more."""
+        with self.lock:
+            for _, _, users in self._clients:
+                if user in users:
+                    users.remove(user)
+
+    def close(self) -> None:
+        """End all of them."""
+        with self.lock:
+            clients, self._clients = self._clients, []
+        for _, client, _ in clients:
+            client.close(wait=False, cancel=True)
 
 
-def close_shared() -> None:
-    """End the client that backends share."""
-    global _current
-    with _sharing:
-        if _current is not None:
-            _current[1].close(wait=False, cancel=True)
-        _current = None
-
-
-_current: tuple[Any, headrace.Client] | None = None
-_sharing = threading.Lock()
-os.register_at_fork(after_in_child=_sharing._at_fork_reinit)  # type: ignore[attr-defined]
+_shared = Shared()
+atexit.register(_shared.close)
+os.register_at_fork(after_in_child=_shared.lock._at_fork_reinit)  # type: ignore[attr-defined]
 register()  # workers know it by that

@@ -9,7 +9,6 @@ use headrace_wire::{MARK_BYTES, MARKED_BYTES_MAX, Mark, PIECE_BYTES_MAX};
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyBufferError;
 use pyo3::prelude::*;
-use pyo3::types::PyString;
 
 /// No attempt: attempts are counted from 1 on.
 const NOBODY: u64 = 0;
@@ -88,14 +87,8 @@ pub(crate) struct Noting {
 impl Noting {
     fn __call__(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         // Relaxed: a thread that prints while the main thread's task ends may be early or late.
-        let pending = &self.output.get().pending;
-        pending.fetch_or(self.bit, Ordering::Relaxed);
-        let written = self.write.call1(py, (data,))?;
-        // A stream that leaves line by line has flushed everything then.
-        if data.cast::<PyString>().is_ok_and(|text| text.to_str().is_ok_and(|text| text.ends_with('\n'))) {
-            pending.fetch_and(!self.bit, Ordering::Relaxed);
-        }
-        Ok(written)
+        self.output.get().pending.fetch_or(self.bit, Ordering::Relaxed);
+        self.write.call1(py, (data,))
     }
 }
 

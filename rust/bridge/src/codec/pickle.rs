@@ -55,6 +55,8 @@ fn with_citing<R>(state: Option<Citing>, run: impl FnOnce() -> R) -> (R, Option<
 /// Whose `dumps` comes first: the C pickler's, or one that keeps all arrays out of band.
 pub(super) const PLAIN: &str = "_pickle";
 pub(super) const OUT_OF_BAND: &str = "headrace.out_of_band";
+/// The same for arguments.
+const ARGUMENT_OUT_OF_BAND: &str = "headrace.out_of_band, arguments";
 /// Whose `dumps` pickles arguments by value, and results.
 const ARGUMENTS_BY_VALUE: &str = "cloudpickle";
 const RESULTS_BY_VALUE: &str = "headrace.by_value";
@@ -69,9 +71,14 @@ fn dumps<'py>(
 ) -> PyResult<Bound<'py, PyBytes>> {
     static PLAIN_DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     static OUT_OF_BAND_DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static ARGUMENT_DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = value.py();
-    let place = if first == PLAIN { &PLAIN_DUMPS } else { &OUT_OF_BAND_DUMPS };
-    match place.import(py, first, "dumps")?.call((value, 5), keywords) {
+    let (place, module, name) = match first {
+        PLAIN => (&PLAIN_DUMPS, PLAIN, "dumps"),
+        OUT_OF_BAND => (&OUT_OF_BAND_DUMPS, OUT_OF_BAND, "dumps"),
+        _ => (&ARGUMENT_DUMPS, OUT_OF_BAND, "dumps_argument"),
+    };
+    match place.import(py, module, name)?.call((value, 5), keywords) {
         Ok(pickle) => {
             let pickle = pickle.cast_into::<PyBytes>()?;
             if !pickle.contains(intern!(py, "__main__").call_method0("encode")?)? {
@@ -138,7 +145,7 @@ pub(super) fn dumps_citing<'py>(
             return Ok(plain);
         }
         restart();
-        dumps(value, (OUT_OF_BAND, ARGUMENTS_BY_VALUE), keywords, restart)
+        dumps(value, (ARGUMENT_OUT_OF_BAND, ARGUMENTS_BY_VALUE), keywords, restart)
     };
     let (pickle, state) = with_citing(Some(state), pickled);
     let (mut used, mut large) = (Vec::new(), Vec::new());
