@@ -260,13 +260,10 @@ class Client:
         return self._engine.statistics(CALLS) or RunStatistics(0, 0, 0, 0, 0, 0, 0, 0.0, 0.0)
 
     def close(self, wait: bool = True, cancel: bool = False) -> None:
-        """End the session and its workers. Results that were kept can still be read afterwards.
-
-        May be called twice: then it waits for what an earlier call has left to the background.
+        """End the session and its workers. Kept results can still be read. A second call waits for what the first left.
 
         Args:
-            wait: wait for everything that was submitted. Without it close returns at once, and the rest is done in the
-                background.
+            wait: wait for everything that was submitted; without it, that is done in the background.
             cancel: cancel what has not ended.
         """
         if self._core.forked:

@@ -114,6 +114,21 @@ class Graph(_core.Graph):
         return graph
 
     @classmethod
+    def from_dask(cls, collection: Any, /) -> Graph:
+        """Make a graph of a collection of Dask: an array, a dataframe, a bag, or what `dask.delayed` gives.
+
+        Dask optimizes it first. Its one sink is the value of the collection. Persisted collections have no graph; use
+        `headrace.integrations.dask.DaskClient` for those.
+
+        Cost: what Dask takes to make and optimize its graph, and some 10 µs a task.
+        """
+        from headrace.integrations.dask import fill
+
+        graph = cls()
+        fill(graph, collection)
+        return graph
+
+    @classmethod
     def from_wfformat(cls, source: str | PathLike[str] | Mapping[str, Any], /, *, time_scale: float = 0.0) -> Graph:
         """Make a graph of a workflow in WfFormat 1.5, in which each task stands in for its recorded program.
 

@@ -40,6 +40,13 @@ def test_collections_run_on_the_client_of_the_with_statement(client):
     assert dask.delayed(add)(1, dask.delayed(inc)(2)).compute() == 4
 
 
+def test_a_collection_is_a_graph():
+    graph = hr.Graph.from_dask(da.arange(1_000, chunks=100).sum())
+    assert hr.run(graph, workers=1) == [499_500]
+    assert hr.run(hr.Graph.from_dask(dask.delayed(add)(dask.delayed(inc)(1), 5)), mode="sync") == [7]
+    assert hr.run(hr.Graph.from_dask(dask.delayed(5)), mode="sync") == [5]
+
+
 def test_the_shared_scheduler_function():
     assert dask.delayed(inc)(1).compute(scheduler=get) == 2
     assert get({"x": 1, "y": (inc, "x")}, ["y", ["x"]]) == (2, (1,))

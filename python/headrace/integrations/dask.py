@@ -177,10 +177,18 @@ class DaskFuture(TaskRef):  # type: ignore[misc]
 class Translation:
     """A graph of Dask as one of headrace, and what stands for each of its keys."""
 
-    def __init__(self, dsk: Any, keys: Iterable[Key], client: headrace.Client, known: Mapping[Key, DaskFuture]) -> None:
+    def __init__(
+        self,
+        dsk: Any,
+        keys: Iterable[Key],
+        client: headrace.Client | None,
+        known: Mapping[Key, DaskFuture],
+        graph: headrace.Graph | None = None,
+    ) -> None:
         raw, annotations = _materialized(dsk)
-        self.client = client
-        self.graph = headrace.Graph(by_reference=client.mode != "processes")
+        self.client: Any = client
+        by_reference = client is not None and client.mode != "processes"
+        self.graph = headrace.Graph(by_reference=by_reference) if graph is None else graph
         self.places: dict[Key, Place] = {key: value.ref for key, value in raw.items() if isinstance(value, DaskFuture)}
         self.tasks: dict[Key, GraphNode] = convert_legacy_graph(raw)
         #: Keys of the tasks by their index in the graph.
@@ -201,7 +209,8 @@ class Translation:
         places = map(self.places.__getitem__, self._wanted)
         kept = {place.index: place for place in places if isinstance(place, headrace.Node)}
         keep = self.graph.nodes if keep_all else list(kept.values())
-        return self.client.submit(self.graph, keep=keep, on_error="stop")
+        run: headrace.Run = self.client.submit(self.graph, keep=keep, on_error="stop")
+        return run
 
     def values(self, run: headrace.Run) -> dict[Key, Any]:
         """Wait for the values of the wanted keys.
@@ -303,6 +312,16 @@ class Translation:
 
 class NestedCall(Exception):  # noqa: N818
     """An argument is a call itself."""
+
+
+def fill(graph: headrace.Graph, collection: Any) -> headrace.Node[Any]:
+    """Add the tasks of a collection to a graph, and give the node of its value."""
+    from dask._expr import FinalizeCompute
+
+    expr = FinalizeCompute(collections_to_expr([collection])).optimize()
+    (key,) = flatten(expr.__dask_keys__())
+    place = Translation(expr, [key], None, {}, graph).places[key]
+    return place if isinstance(place, headrace.Node) else graph.add(_same, place)
 
 
 def evaluate(task: Any, keys: list[Key], *values: Any) -> Any:
