@@ -125,6 +125,17 @@ def use_leaked_client():
     return leaked.call(double, 1).result()
 
 
+def crash(path):
+    note(path, "crash")
+    os._exit(3)
+
+
+def crash_at_depth(depth, path):
+    if depth == 0:
+        crash(path)
+    return hr.current_client().call(crash_at_depth, depth - 1, path).result()
+
+
 # -- graphs in the place of results ------------------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ from nested_tasks import (
     call_and_wait,
     call_and_wait_briefly,
     call_until_caught,
+    crash_at_depth,
     deep,
     die_once,
     double,
@@ -317,6 +318,19 @@ def test_a_crash_on_top_of_a_wait_blames_the_task_on_top(alone, path):
     assert alone.call(call_and_wait, die_once, path).result(TIMEOUT_S) == "alive"
     assert lines(path) == ["ran", "ran"]
     assert alone.statistics().worker_deaths == 1
+
+
+def test_a_task_that_always_crashes_on_top_of_a_wait_is_not_run_for_ever(alone, path):
+    assert ending(alone.call(crash_at_depth, 1, path)) is hr.PoisonTask
+    assert lines(path) == ["crash"] * 3
+    statistics = alone.statistics()
+    assert statistics.worker_deaths == statistics.blamed_deaths == 3
+
+
+def test_a_crash_deeper_than_processes_stand_in_is_not_run_for_ever(path):
+    with hr.Client(workers=2) as client:
+        assert ending(client.call(crash_at_depth, 8, path)) is hr.PoisonTask
+        assert client.call(double, 4).result(TIMEOUT_S) == 8
 
 
 def test_the_end_of_the_client_ends_nested_waits(path, gate):
