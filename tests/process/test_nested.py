@@ -14,9 +14,12 @@ from nested_tasks import (
     await_gate,
     bad_graph,
     boom,
+    call_and_await,
+    call_and_be_called,
     call_and_leave,
     call_and_wait,
     call_and_wait_briefly,
+    call_and_wait_by_futures,
     call_until_caught,
     crash_at_depth,
     deep,
@@ -124,6 +127,19 @@ def test_a_task_may_use_all_of_the_client(client):
 def test_several_tasks_wait_at_once(client):
     futures = [client.call(call_and_wait, double, number) for number in range(40)]
     assert [future.result(TIMEOUT_S) for future in futures] == [2 * number for number in range(40)]
+
+
+@pytest.mark.parametrize("wait", [call_and_await, call_and_wait_by_futures, call_and_be_called])
+def test_event_loops_and_callbacks_in_tasks_are_served(client, wait):
+    # Both workers are taken.
+    futures = [client.call(wait, double, number) for number in range(4)]
+    assert [future.result(TIMEOUT_S) for future in futures] == [0, 2, 4, 6]
+
+
+def test_why_tells_what_an_event_loop_waits_for(processes, path, gate):
+    waiting = processes.call(hr.task(call_and_await, key="outer"), hr.task(await_gate, key="inner"), path, "x", gate)
+    wait_until(lambda: lines(path) == ["x"])
+    assert re.search(r"'outer' runs in worker 0 .*, and waits for 'inner'", str(waiting.why()))
 
 
 def test_the_error_of_a_nested_task_is_its_own(client):
