@@ -1,7 +1,10 @@
 """Tasks that submit tasks, wait for them, or return graphs."""
 
+import asyncio
+import concurrent.futures
 import operator
 import os
+import queue
 import time
 from pathlib import Path
 
@@ -59,6 +62,25 @@ def call_and_wait_briefly(timeout, fn, *args):
         return hr.current_client().call(fn, *args).result(timeout)
     except TimeoutError:
         return "too late"
+
+
+def call_and_await(fn, *args):
+    async def main():
+        return await hr.current_client().call(fn, *args)
+
+    return asyncio.run(main())
+
+
+def call_and_wait_by_futures(fn, *args):
+    future = hr.current_client().call(fn, *args)
+    concurrent.futures.wait([future])
+    return future.result()
+
+
+def call_and_be_called(fn, *args):
+    ended = queue.SimpleQueue()
+    hr.current_client().call(fn, *args).add_done_callback(ended.put)
+    return ended.get().result()
 
 
 def call_and_leave(path, fn, *args):
@@ -123,6 +145,17 @@ def leak_client():
 
 def use_leaked_client():
     return leaked.call(double, 1).result()
+
+
+def crash(path):
+    note(path, "crash")
+    os._exit(3)
+
+
+def crash_at_depth(depth, path):
+    if depth == 0:
+        crash(path)
+    return hr.current_client().call(crash_at_depth, depth - 1, path).result()
 
 
 # -- graphs in the place of results ------------------------------------------------------------------------------------

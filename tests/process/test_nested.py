@@ -14,10 +14,14 @@ from nested_tasks import (
     await_gate,
     bad_graph,
     boom,
+    call_and_await,
+    call_and_be_called,
     call_and_leave,
     call_and_wait,
     call_and_wait_briefly,
+    call_and_wait_by_futures,
     call_until_caught,
+    crash_at_depth,
     deep,
     die_once,
     double,
@@ -123,6 +127,19 @@ def test_a_task_may_use_all_of_the_client(client):
 def test_several_tasks_wait_at_once(client):
     futures = [client.call(call_and_wait, double, number) for number in range(40)]
     assert [future.result(TIMEOUT_S) for future in futures] == [2 * number for number in range(40)]
+
+
+@pytest.mark.parametrize("wait", [call_and_await, call_and_wait_by_futures, call_and_be_called])
+def test_event_loops_and_callbacks_in_tasks_are_served(client, wait):
+    # Both workers are taken.
+    futures = [client.call(wait, double, number) for number in range(4)]
+    assert [future.result(TIMEOUT_S) for future in futures] == [0, 2, 4, 6]
+
+
+def test_why_tells_what_an_event_loop_waits_for(processes, path, gate):
+    waiting = processes.call(hr.task(call_and_await, key="outer"), hr.task(await_gate, key="inner"), path, "x", gate)
+    wait_until(lambda: lines(path) == ["x"])
+    assert re.search(r"'outer' runs in worker 0 .*, and waits for 'inner'", str(waiting.why()))
 
 
 def test_the_error_of_a_nested_task_is_its_own(client):
@@ -317,6 +334,19 @@ def test_a_crash_on_top_of_a_wait_blames_the_task_on_top(alone, path):
     assert alone.call(call_and_wait, die_once, path).result(TIMEOUT_S) == "alive"
     assert lines(path) == ["ran", "ran"]
     assert alone.statistics().worker_deaths == 1
+
+
+def test_a_task_that_always_crashes_on_top_of_a_wait_is_not_run_for_ever(alone, path):
+    assert ending(alone.call(crash_at_depth, 1, path)) is hr.PoisonTask
+    assert lines(path) == ["crash"] * 3
+    statistics = alone.statistics()
+    assert statistics.worker_deaths == statistics.blamed_deaths == 3
+
+
+def test_a_crash_deeper_than_processes_stand_in_is_not_run_for_ever(path):
+    with hr.Client(workers=2) as client:
+        assert ending(client.call(crash_at_depth, 8, path)) is hr.PoisonTask
+        assert client.call(double, 4).result(TIMEOUT_S) == 8
 
 
 def test_the_end_of_the_client_ends_nested_waits(path, gate):

@@ -53,10 +53,15 @@ impl Nested {
 }
 
 impl Session {
-    /// Has it known that another thread than the one that runs tasks waits within a task; not that which waits for anything.
+    /// Has it known that another thread than the one that runs tasks waits within a task. That which waits for anything does
+    /// so on behalf of an event loop or the like, for what is watched.
     pub(super) fn begin_wait_aside(&self, interest: Option<Interest>) -> Option<Waiting<'_>> {
-        let (run, index) = interest.filter(|interest| *interest != Interest::Any).map(place_of)?;
-        self.host()?.begin_wait_aside(run.unwrap_or(WHOLE_RUN), index.unwrap_or(WHOLE_RUN))
+        let host = self.host()?;
+        let (run, index) = match interest? {
+            Interest::Any => self.lock().watches.place().map(|(run, index)| (Some(run), index))?,
+            interest => place_of(interest),
+        };
+        host.begin_wait_aside(run.unwrap_or(WHOLE_RUN), index.unwrap_or(WHOLE_RUN))
     }
 
     /// [`Session::wait`] on the main thread of a worker's process, within a task. What the task waits for may run here

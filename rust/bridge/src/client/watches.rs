@@ -64,6 +64,15 @@ impl Watches {
         });
     }
 
+    /// The run, and the task of it if there is but one, that is watched; `None` if nothing is.
+    pub(crate) fn place(&self) -> Option<(u32, Option<u32>)> {
+        if let Some((Event::RunEnd(run) | Event::Arrivals { run, .. }, _)) = self.runs.first() {
+            return Some((*run, None));
+        }
+        let index = self.calls.keys().next()?;
+        Some((CALLS, (self.calls.len() == 1).then_some(*index)))
+    }
+
     /// The numbers of watches whose event has happened, each once; nothing if there are none.
     pub(crate) fn take(&mut self) -> Option<Vec<u64>> {
         (!self.happened.is_empty()).then(|| std::mem::take(&mut self.happened))

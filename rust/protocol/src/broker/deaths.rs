@@ -1,6 +1,7 @@
 //! Deaths: how processes end, whom that is counted against (B5), and when a task is not tried again.
 //!
-//! Of all that a dead worker held, one attempt is blamed at most: the one on its status page. Everything else goes back to
+//! Of all that a dead worker held, the attempt on its status page is blamed, and if that ran within the wait of another one,
+//! the one at the bottom of the stack: all others of it are submitted anew by those below. Everything else goes back to
 //! its queue as if it had never been leased. A blamed task is tried again too, until it has had as many deaths of one kind
 //! as its limit says; each kind has a count of its own.
 //!
@@ -118,9 +119,9 @@ impl Deaths {
 }
 
 impl Broker {
-    /// Counts a death against the attempt that was executing, if it was leased still; at its limit the task fails instead of
-    /// being tried again (B5).
-    pub(super) fn blame(&mut self, (task, attempt): (u32, u32), ended: &Ended<'_>, now_ns: u64) {
+    /// Counts a death against the attempt that was executing, if it was leased still, which is told; at its limit the task
+    /// fails instead of being tried again (B5).
+    pub(super) fn blame(&mut self, (task, attempt): (u32, u32), ended: &Ended<'_>, now_ns: u64) -> bool {
         let (worker, mut wanted) = (worker_id(ended.worker), (TaskIndex(task), Attempt(attempt)));
         if seeded!("blamed neighbour")
             && let Some(neighbour) = self.kernel.leases_of(worker).nth(1)
@@ -129,11 +130,10 @@ impl Broker {
         }
         let task = wanted.0.0;
         if !self.kernel.leases_of(worker).any(|lease| lease == wanted) {
-            return;
+            return false;
         }
         self.waits.forget(task);
         let &Ended { worker: number, pid, exit, cause, .. } = ended;
-        self.statistics.blamed_deaths += u64::from(cause != DeathCause::Silent);
         let deaths = self.deaths.0.entry(task).or_default();
         deaths.push(Blamed { worker: number, pid, exit, cause });
         let count = deaths.iter().filter(|death| death.cause == cause).count() as u32;
@@ -143,13 +143,17 @@ impl Broker {
             DeathCause::Silent => SILENT_MAX,
         };
         if count < limit || seeded!("deaths not counted") {
-            return;
+            return true;
         }
         let blob = record(deaths, ended, count, limit);
         if self.kernel.fail(worker, wanted.0, wanted.1).is_ok() {
             self.uncount_lease(task);
+            if self.nests.used {
+                self.end_attempt(number, task);
+            }
             self.note_failed(task, Outcome::Died, &blob, now_ns);
         }
+        true
     }
 }
 

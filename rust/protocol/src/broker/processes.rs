@@ -32,6 +32,7 @@ impl Broker {
             Exit::OutOfMemory(_) => DeathCause::OutOfMemory,
             _ => DeathCause::Crashed,
         };
+        let bottom = process.waits.first().map(|wait| (wait.task, wait.attempt));
         let stderr = process.end_process(now_ns);
         let is_spare = worker >= self.config.workers;
         match is_retired {
@@ -51,13 +52,17 @@ impl Broker {
         }
         if let Some(peer) = peer {
             let was_overdue = self.end_overdue(worker, overdue, now_ns);
+            let ended = Ended { worker, pid, exit, cause, stderr: &stderr };
             // The word of how an overdue attempt ended may be lost, and another one be the cause.
-            if let Some(executing) = executing.filter(|executing| {
+            let on_top = executing.filter(|executing| {
                 let is_other = overdue != Some(*executing) && !seeded!("no blame behind an overdue one");
                 !was_overdue || is_other
-            }) {
-                self.blame(executing, &Ended { worker, pid, exit, cause, stderr: &stderr }, now_ns);
-            }
+            });
+            // What ran within a wait is submitted anew by the attempts below it, which know of no death. Only the one at the
+            // bottom lives on, so it counts them.
+            let below = bottom.filter(|bottom| executing.is_some_and(|executing| executing != *bottom));
+            let blamed = on_top.into_iter().chain(below).filter(|blamed| self.blame(*blamed, &ended, now_ns)).count();
+            self.statistics.blamed_deaths += u64::from(blamed > 0 && cause != DeathCause::Silent);
             self.take_back(worker);
             self.end_worker_session(worker, peer, now_ns);
             self.limits.lose_worker(worker);

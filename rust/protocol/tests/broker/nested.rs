@@ -270,3 +270,27 @@ fn waits_that_nothing_can_end_are_told_one_by_one() {
     let told = seconds(&mut story, 3, 1).into_iter().filter(|said| matches!(said, Said::Standstill { .. }));
     assert_eq!(told.count(), 0, "it runs");
 }
+
+#[test]
+fn crashes_within_a_wait_count_against_the_attempt_at_the_bottom_too() {
+    let mut story = story(1, 0);
+    story.submit(1, &[&[]], &[0]);
+    for death in 1..=3 {
+        let (_, parent) = only(&story.leases());
+        assert_eq!((parent.index, parent.flags & LEASE_NESTED), (0, 0));
+        submit(&mut story, 0, parent, death, 1, false, 0);
+        wait(&mut story, 0, parent, true);
+        let (_, child) = only(&story.leases());
+        assert_ne!(child.flags & LEASE_NESTED, 0);
+        submit(&mut story, 0, child, 10 + death, 1, false, 0);
+        wait(&mut story, 0, child, true);
+        let (_, top) = only(&story.leases());
+        story.exit(0, Exit::Code(3), Some((top.task, top.attempt)));
+        let said = story.turn();
+        let died = endings(&said).iter().any(|(run, index, how, _)| (*run, *index, *how) == (1, 0, Outcome::Died));
+        assert_eq!(died, death == 3, "{said:?}");
+        assert_eq!(story.broker.statistics().blamed_deaths, u64::from(death));
+        story.connect_worker(0);
+    }
+    assert_eq!(story.leases(), [], "it does not run again");
+}
