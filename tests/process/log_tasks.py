@@ -9,6 +9,8 @@ import time
 import warnings
 from pathlib import Path
 
+import headrace as hr
+
 #: What a mark begins with; honest text does not.
 MAGIC = b"\xffhr\x00\xfe\x01"
 
@@ -161,3 +163,17 @@ def redirect(path):
     print("into the file")
     os.dup2(before, 1)
     print("out again")
+
+
+def logs_of_nested(number):
+    """Give the logs of two tasks that this one submits."""
+    print("before")
+    client = hr.current_client()
+    call = client.call(say, number)
+    call.result()
+    graph = hr.Graph()
+    node = graph.add(say, number + 1)
+    run = client.submit(graph)
+    assert run.wait()
+    print("behind")
+    return call.logs(), run.logs(node)

@@ -67,6 +67,15 @@ def test_a_log_is_complete_once_the_result_is_here(client):
         assert log_of(client, say, number) == what_say_wrote(number)
 
 
+@pytest.mark.parametrize("extra", [0, 2])
+def test_what_a_task_has_submitted_has_logs_there(extra):
+    with hr.Client(workers=1, extra_workers=extra) as client:
+        for number in range(20):
+            future = client.call(log_tasks.logs_of_nested, number)
+            assert future.result(TIMEOUT_S) == (what_say_wrote(number), what_say_wrote(number + 1))
+            assert future.logs() == "before\nbehind\n"
+
+
 def test_logging_and_warnings_are_written_too(client):
     text = log_of(client, log_tasks.report_by_logging)
     assert "WARNING:root:by logging\n" in text

@@ -1,5 +1,7 @@
-//! What workers write: told to every client, and to the one that owns the task, whose it is.
+//! What workers write: told to every client, and to the one that owns the task, whose it is. Where that is a worker, which
+//! has submitted the task, it is told of that alone.
 
+use super::peers::Peer;
 use super::{Action, Broker, PeerId};
 use headrace_wire::{Log, Message};
 
@@ -28,13 +30,13 @@ impl Broker {
             author.bytes += text.len() as u64;
             before
         });
-        let clients: Vec<PeerId> = self
-            .peers
-            .iter()
-            .filter(|(_, peer)| matches!(peer, super::peers::Peer::Client(_)))
-            .map(|(peer, _)| *peer)
-            .collect();
-        for peer in clients {
+        let hears = |(peer, role): (&PeerId, &Peer)| match role {
+            Peer::Client(_) => Some(*peer),
+            Peer::Worker(_) if author.is_some_and(|author| author.peer == *peer) => Some(*peer),
+            _ => None,
+        };
+        let peers: Vec<PeerId> = self.peers.iter().filter_map(hears).collect();
+        for peer in peers {
             let mut log = Log { worker, stream, text, ..Log::default() };
             if let Some(Author { run, index, attempt, bytes, .. }) = author.filter(|author| author.peer == peer) {
                 log = Log { run, index, attempt, before: bytes, ..log };

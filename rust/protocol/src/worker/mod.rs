@@ -217,11 +217,13 @@ impl Worker {
             Ok(Message::Standstill(standstill)) => {
                 self.standstill = Some((standstill.task, standstill.attempt, standstill.text.to_owned()));
             }
-            Ok(Message::Results(_) | Message::State(_) | Message::Because(_) | Message::Moved(_))
+            Ok(Message::Results(_) | Message::State(_) | Message::Because(_) | Message::Moved(_) | Message::Log(_))
                 if self.is_nested_open =>
             {
-                self.nested.push_back(frame.to_vec());
+                self.nested.push_back(frame.to_vec())
             }
+            // The last words of what the process before this one has submitted.
+            Ok(Message::Log(_)) => {}
             Ok(other) => self.leave(
                 GoodbyeReason::ProtocolError,
                 &format!("a worker does not take messages of type {}", other.type_number()),

@@ -294,3 +294,19 @@ fn crashes_within_a_wait_count_against_the_attempt_at_the_bottom_too() {
     }
     assert_eq!(story.leases(), [], "it does not run again");
 }
+
+#[test]
+fn whoever_has_submitted_a_task_is_told_what_it_writes() {
+    let mut story = story(1, 0);
+    let parent = parent_of(&mut story, 1);
+    wait(&mut story, 0, parent, true);
+    let (_, child) = only(&story.leases());
+    story.broker.handle_output(0, 1, b"inner\n", Some((child.task, child.attempt)));
+    let said = story.turn();
+    let Got { index, attempt, .. } = child;
+    let told = Said::TaskLog { peer: story.peer(0), run: 1, index, attempt, before: 0, text: b"inner\n".to_vec() };
+    assert!(said.contains(&told) && said.contains(&Said::Log { text: b"inner\n".to_vec() }), "{said:?}");
+    story.broker.handle_output(0, 1, b"outer\n", Some((parent.task, parent.attempt)));
+    let (said, worker) = (story.turn(), story.peer(0));
+    assert!(!said.iter().any(|said| matches!(said, Said::TaskLog { peer, .. } if *peer == worker)), "{said:?}");
+}
