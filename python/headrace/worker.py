@@ -83,10 +83,14 @@ def prepare_process(stacks_fd: int) -> None:
 
 def prepare_for_tasks(worker: _core.Worker) -> None:
     """Connect what Python asks with what the native side knows."""
+    interrupted: tuple[int, int] | None = None
 
     def interrupt(_signal_number: int, _frame: FrameType | None) -> None:
-        # The signal is for one attempt. It may arrive when that has ended, and must then hit nobody else.
-        if worker.is_cancelled():
+        # The signal is for one attempt. It may arrive when that has ended, and must then hit nobody else; or twice, for
+        # its time limit and for a cancel that crosses the news of that.
+        nonlocal interrupted
+        if worker.is_cancelled() and ((attempt := worker.running()) is None or attempt != interrupted):
+            interrupted = attempt
             raise KeyboardInterrupt
 
     def client() -> Client:

@@ -47,4 +47,6 @@ DEVIATIONS = {
 def pytest_collection_modifyitems(items):
     for item in items:
         if item.name in DEVIATIONS:
-            item.add_marker(pytest.mark.xfail(reason=DEVIATIONS[item.name], strict=True))
+            why = DEVIATIONS[item.name]
+            # How deep the deepest recursion is depends on what is installed.
+            item.add_marker(pytest.mark.xfail(reason=why, strict=why is not DEEP))
