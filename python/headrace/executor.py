@@ -88,9 +88,9 @@ class Executor(concurrent.futures.Executor):
         printer = getattr(self._client._engine, "_printer", None)
         if printer is not None:
             printer.marks = False  # as if the calls printed here
-        self._let_go = weakref.finalize(self, finish, self._client)
+        self._let_go = weakref.finalize(self, self._client.close, wait=False)
         self._let_go.atexit = False
-        _live.add(self)
+        _clients.add(self._client)
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[T]:
         """Start a call, and return its future at once. An argument that cannot travel is the call's failure.
@@ -172,10 +172,7 @@ class Executor(concurrent.futures.Executor):
         if cancel_futures and self._client._open:
             self._let_some_start()
             self._client._engine.cancel_all(spare_leased=True)
-        if wait:
-            self._client.close()
-        else:
-            finish(self._client)
+        self._client.close(wait)
 
     def _let_some_start(self) -> None:
         """Wait until workers that are just starting have taken what they can, as those of the standard library have."""
@@ -325,21 +322,15 @@ def lazily(
             future.cancel()
 
 
-def finish(client: Client) -> None:
-    """Let a client's calls end, and then the client, in the background; the interpreter waits for that."""
-    client.close(wait=False)
-    threading.Thread(target=client.close, name="headrace-finish").start()
-
-
 def _at_exit() -> None:
     """Take no more calls, and wait for those that have been taken, before threads are waited for."""
     global _exiting
     _exiting = True
-    for executor in list(_live):
-        executor.shutdown()
+    for client in list(_clients):
+        client.close()
 
 
-#: Executors that may still be shut down.
-_live: weakref.WeakSet[Executor] = weakref.WeakSet()
+#: Clients of executors, also while they end in the background.
+_clients: weakref.WeakSet[Client] = weakref.WeakSet()
 _exiting = False
 threading._register_atexit(_at_exit)  # type: ignore[attr-defined]

@@ -32,19 +32,19 @@ def dumps(
 
     `private`, if given, is asked for the buffer to be put in the place of each array's.
     """
-    out = io.BytesIO()
-    pickler = _pickle.Pickler(out, protocol, buffer_callback=buffer_callback)
-    pickler.dispatch_table = {**dispatch_table, **reducers(private)}
-    pickler.dump(value)
-    return out.getvalue()
+    return _dumps(value, protocol, buffer_callback, reducers(private))
 
 
 def dumps_argument(value: object, protocol: int, buffer_callback: Callable[[PickleBuffer], object]) -> bytes:
     """The same for an argument, whose buffers must not be copies that are gone when the task is submitted."""
+    arrays = {kind: reduce_argument if reduce is reduce_array else reduce for kind, reduce in reducers(None).items()}
+    return _dumps(value, protocol, buffer_callback, arrays)
+
+
+def _dumps(value: object, protocol: int, buffer_callback: Any, reduced: dict[type, Callable[[Any], Any]]) -> bytes:
     out = io.BytesIO()
     pickler = _pickle.Pickler(out, protocol, buffer_callback=buffer_callback)
-    arrays = {kind: reduce_argument if reduce is reduce_array else reduce for kind, reduce in reducers(None).items()}
-    pickler.dispatch_table = {**dispatch_table, **arrays}
+    pickler.dispatch_table = {**dispatch_table, **reduced}
     pickler.dump(value)
     return out.getvalue()
 

@@ -59,8 +59,9 @@ class DaskClient:
                 if callbacks:
                     follow(run, translated.keys, translated.tasks, callbacks)
                 values = translated.values(run)
-            finally:
+            except BaseException:
                 run.cancel()
+                raise
         return nested_get(keys, values)
 
     def persist(self, collections: Any, optimize_graph: bool = True, **_kwargs: Any) -> list[Any]:
@@ -77,15 +78,13 @@ class DaskClient:
     def compute(self, collections: Any, sync: bool = False, **kwargs: Any) -> Any:
         """Start collections, and give a future for the value of each; the values themselves with `sync`."""
         import dask
-        from dask._expr import FinalizeCompute
 
         if sync:
             return dask.compute(collections, scheduler=self, **kwargs)[0]
         single = dask.is_dask_collection(collections)
         futures = []
         for collection in [collections] if single else collections:
-            expr = FinalizeCompute(collections_to_expr([collection])).optimize()
-            (key,) = flatten(expr.__dask_keys__())
+            expr, key = _finalized(collection)
             futures.append(self._start(expr, [key])[key])
         return futures[0] if single else futures
 
@@ -276,7 +275,10 @@ class Translation:
         else:
             fn, args, kwargs = self._call(task)
             if (options := self._options.get(key)) is not None:
-                fn = self._with_options.setdefault((id(fn), repr(options)), headrace.task(fn, **options))
+                same = id(fn), repr(options)
+                if same not in self._with_options:
+                    self._with_options[same] = headrace.task(fn, **options)
+                fn = self._with_options[same]
             self.places[key] = self.graph.add(fn, *args, **kwargs)
             self.keys.append(key)
 
@@ -316,12 +318,18 @@ class NestedCall(Exception):  # noqa: N818
 
 def fill(graph: headrace.Graph, collection: Any) -> headrace.Node[Any]:
     """Add the tasks of a collection to a graph, and give the node of its value."""
+    expr, key = _finalized(collection)
+    place = Translation(expr, [key], None, {}, graph).places[key]
+    return place if isinstance(place, headrace.Node) else graph.add(_same, place)
+
+
+def _finalized(collection: Any) -> tuple[Any, Key]:
+    """Give the graph of a collection's value, optimized by Dask, and the key of that."""
     from dask._expr import FinalizeCompute
 
     expr = FinalizeCompute(collections_to_expr([collection])).optimize()
     (key,) = flatten(expr.__dask_keys__())
-    place = Translation(expr, [key], None, {}, graph).places[key]
-    return place if isinstance(place, headrace.Node) else graph.add(_same, place)
+    return expr, key
 
 
 def evaluate(task: Any, keys: list[Key], *values: Any) -> Any:
