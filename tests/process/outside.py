@@ -15,6 +15,16 @@ from pathlib import Path
 from store_watch import eventually
 
 TIMEOUT_S = 30
+
+
+def wait_until(true, timeout_s=TIMEOUT_S):
+    """Wait for a condition, so many seconds at most."""
+    deadline = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
 HERE = Path(__file__).parent
 #: What a program may take to end after it was told to, on a machine with nothing else to do; CI's gets more.
 END_S = 2.0 if "HEADRACE_STRICT_TIMING" in os.environ else 10.0

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from client_tasks import fail, inc
+from outside import wait_until
 from policy_tasks import fail_first, hold, ignore_interrupts, lines, succeed, worker_process
 
 import headrace as hr
@@ -35,26 +36,6 @@ def processes():
 def threads():
     with hr.Client(workers=1, mode="threads") as client:
         yield client
-
-
-@pytest.fixture
-def path(tmp_path):
-    return str(tmp_path / "effects")
-
-
-@pytest.fixture
-def gate(tmp_path):
-    """What tasks wait for that hold a worker; opened at the end, if not before."""
-    gate = tmp_path / "gate"
-    yield gate
-    gate.touch()
-
-
-def wait_until(true):
-    deadline = time.monotonic() + TIMEOUT_S
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 def reason(read, *args):

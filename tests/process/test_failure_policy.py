@@ -4,6 +4,7 @@ import time
 
 import pytest
 from client_tasks import Sour, add, fail, inc, total
+from outside import wait_until
 from policy_tasks import fail_as, fail_first, hold, lines, sleep, succeed
 
 import headrace as hr
@@ -15,26 +16,6 @@ TIMEOUT_S = 30
 def client(request):
     with hr.Client(workers=2, mode=request.param, grace_s=0.5) as client:
         yield client
-
-
-@pytest.fixture
-def path(tmp_path):
-    return str(tmp_path / "effects")
-
-
-@pytest.fixture
-def gate(tmp_path):
-    """What tasks wait for that hold a worker; opened at the end, if not before."""
-    gate = tmp_path / "gate"
-    yield gate
-    gate.touch()
-
-
-def wait_until(true):
-    deadline = time.monotonic() + TIMEOUT_S
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 def kinds(outcomes):

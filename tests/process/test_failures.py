@@ -4,7 +4,6 @@ import asyncio
 import subprocess
 import sys
 import textwrap
-import time
 import traceback
 from pathlib import Path
 
@@ -34,6 +33,7 @@ from failing_tasks import (
     process_id,
     raises,
 )
+from outside import wait_until
 
 import headrace as hr
 from headrace.records import RemoteTraceback
@@ -66,13 +66,6 @@ def failure(client, function, *args):
     assert f"task {future.key!r} (attempt " in note
     assert note.endswith("worker 0)")
     return caught.value
-
-
-def wait_until(true):
-    deadline = time.monotonic() + TIMEOUT_S
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 # -- the exception itself ----------------------------------------------------------------------------------------------

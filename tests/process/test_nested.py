@@ -7,8 +7,10 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
+import outside
 import pytest
 from nested_tasks import (
     await_gate,
@@ -47,6 +49,7 @@ from nested_tasks import (
 import headrace as hr
 
 TIMEOUT_S = 20
+wait_until = partial(outside.wait_until, timeout_s=TIMEOUT_S)
 GRACE_S = 0.5
 
 
@@ -70,26 +73,6 @@ def alone():
     with hr.Client(workers=1, extra_workers=0, grace_s=GRACE_S) as client:
         client.call(double, 1).result(TIMEOUT_S)
         yield client
-
-
-@pytest.fixture
-def path(tmp_path):
-    return str(tmp_path / "effects")
-
-
-@pytest.fixture
-def gate(tmp_path):
-    """What tasks wait for; opened at the end, if not before."""
-    gate = tmp_path / "gate"
-    yield gate
-    gate.touch()
-
-
-def wait_until(true):
-    deadline = time.monotonic() + TIMEOUT_S
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 def are_ended(path, waits):

@@ -2,9 +2,10 @@
 
 import operator
 import os
-import time
 from collections import Counter
+from functools import partial
 
+import outside
 import pytest
 from client_tasks import wait_for
 from deadly_tasks import add, blow, inc, note, ones, pid_of, total
@@ -12,14 +13,8 @@ from deadly_tasks import add, blow, inc, note, ones, pid_of, total
 import headrace as hr
 
 TIMEOUT_S = 50
+wait_until = partial(outside.wait_until, timeout_s=TIMEOUT_S)
 ITEMS = 300_000
-
-
-def wait_until(true):
-    deadline = time.monotonic() + TIMEOUT_S
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def traced(path, *numbers):

@@ -39,11 +39,6 @@ def processes():
         yield client
 
 
-@pytest.fixture
-def path(tmp_path):
-    return str(tmp_path / "effects")
-
-
 def whose(error):
     """The note on whose exception it is."""
     (note,) = [note for note in error.__notes__ if "raised by task" in note]

@@ -11,15 +11,18 @@ import sys
 import textwrap
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import outside
 import pytest
 from deadly_tasks import hold_interpreter, pid_of, stay_once
 
 import headrace as hr
 
 TIMEOUT_S = 40
+wait_until = partial(outside.wait_until, timeout_s=TIMEOUT_S)
 HERE = Path(__file__).parent
 #: Longer than it takes until a worker counts as lost.
 LONG_S = 7
@@ -27,13 +30,6 @@ LONG_S = 7
 
 def lines(path):
     return path.read_text().split("\n")[:-1] if path.exists() else []
-
-
-def wait_until(true):
-    deadline = time.monotonic() + TIMEOUT_S
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 @pytest.fixture(scope="module")

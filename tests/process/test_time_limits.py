@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from client_tasks import inc
+from outside import wait_until
 from policy_tasks import (
     hold_alone,
     hold_interpreter,
@@ -36,18 +37,6 @@ def processes():
     with hr.Client(workers=1, grace_s=GRACE_S, preload=["policy_tasks"]) as client:
         client.call(inc, 1).result(TIMEOUT_S)
         yield client
-
-
-@pytest.fixture
-def path(tmp_path):
-    return str(tmp_path / "effects")
-
-
-def wait_until(true):
-    deadline = time.monotonic() + TIMEOUT_S
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 # -- in every mode -----------------------------------------------------------------------------------------------------

@@ -11,12 +11,14 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import outside
 import pytest
 from deadly_tasks import add, be_the_only_one, blow, inc, pid_of, raise_memory_error, take_memory, work
 
 import headrace as hr
 
 TIMEOUT_S = 50
+wait_until = partial(outside.wait_until, timeout_s=TIMEOUT_S)
 HERE = Path(__file__).parent
 
 
@@ -25,13 +27,6 @@ def run_script(text, **options):
     text = f"import sys; sys.path.insert(0, {str(HERE)!r})\n" + textwrap.dedent(text)
     command = [sys.executable, "-W", "error", "-c", text]
     return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, **options)
-
-
-def wait_until(true):
-    deadline = time.monotonic() + TIMEOUT_S
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 # -- poison ------------------------------------------------------------------------------------------------------------
