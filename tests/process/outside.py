@@ -19,10 +19,7 @@ TIMEOUT_S = 30
 
 def wait_until(true, timeout_s=TIMEOUT_S):
     """Wait for a condition, so many seconds at most."""
-    deadline = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+    assert eventually(true, timeout_s)
 
 
 HERE = Path(__file__).parent
