@@ -97,6 +97,9 @@ impl RunCore {
     fn results<'py>(slf: &Bound<'py, Self>, timeout: Option<f64>) -> PyResult<Bound<'py, PyList>> {
         let (py, this) = (slf.py(), slf.get());
         this.wait_for_all(py, timeout)?;
+        for position in (0..this.keep.len()).step_by(READ_AHEAD) {
+            this.read_ahead(py, position);
+        }
         if let Ok(values) = this.results.values(py) {
             return PyList::new(py, values);
         }
@@ -422,6 +425,9 @@ impl RunCore {
     /// Reads the row of small atoms from a position on, under one lock instead of several for each: whoever asks for one
     /// result often asks for the next. Decoding an atom has no side effect.
     fn read_ahead(&self, py: Python<'_>, position: usize) {
+        if self.results.is_read(position) {
+            return;
+        }
         let end = self.keep.len().min(position + READ_AHEAD);
         let mut values = SmallVec::<[Py<PyAny>; READ_AHEAD]>::new();
         let state = self.session.lock();

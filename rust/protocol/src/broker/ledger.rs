@@ -193,7 +193,9 @@ impl Ledger {
     /// Records a live result.
     #[inline]
     pub(crate) fn set_value(&mut self, slot: u32, value: Option<Part<'_>>, holder: Option<u32>) {
-        self.drop_value(slot);
+        if self.slots[slot as usize].value != NONE {
+            self.drop_value(slot);
+        }
         self.results_bytes += value.map_or(0, |value| value.bytes().len() as u64);
         let payload = value.map(Payload::keeping);
         let value = Value { payload, holders: holder.into_iter().collect(), asked: false };

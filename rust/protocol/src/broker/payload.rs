@@ -36,13 +36,18 @@ impl<'a> Part<'a> {
 pub struct Payload(Place);
 
 /// The longest part that is held in place. A number's encoding is shorter.
-const HERE_BYTES_MAX: usize = 30;
+const HERE_BYTES_MAX: usize = 32;
 /// What a payload may keep alive beyond four times its own bytes: the fields of a frame with nothing else in it.
 const SPARE_BYTES_MAX: usize = 256;
 
+/// Bytes that are moved in the very words in which they were written, so that no move waits for a write to end.
+#[derive(Clone)]
+#[repr(align(8))]
+struct Words([u8; HERE_BYTES_MAX]);
+
 #[derive(Clone)]
 enum Place {
-    Here { len: u8, bytes: [u8; HERE_BYTES_MAX] },
+    Here { len: u8, words: Words },
     Shared { frame: Frame, start: usize, len: usize },
 }
 
@@ -63,7 +68,7 @@ impl Payload {
         let Part { frame, bytes } = part;
         let whole: &[u8] = (**frame).as_ref();
         if bytes.len() <= HERE_BYTES_MAX {
-            return Payload(Place::Here { len: bytes.len() as u8, bytes: first_bytes(whole, bytes) });
+            return Payload(Place::Here { len: bytes.len() as u8, words: Words(first_bytes(whole, bytes)) });
         }
         match whole.len() > 4 * bytes.len() + SPARE_BYTES_MAX {
             true => Payload::owned(bytes.to_vec()),
@@ -81,7 +86,7 @@ impl Payload {
     #[inline]
     pub fn bytes(&self) -> &[u8] {
         match &self.0 {
-            Place::Here { len, bytes } => &bytes[..usize::from(*len)],
+            Place::Here { len, words: Words(bytes) } => &bytes[..usize::from(*len)],
             Place::Shared { frame, start, len } => &(**frame).as_ref()[*start..start + len],
         }
     }
