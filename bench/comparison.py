@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 LEAST_SHARE = 0.1
-"""In some round each of the two workers must run this part of the tasks, or the figure says nothing about two workers."""
+"""In some round each of two workers must run this part of the tasks, or the figure says nothing about two workers."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def shares(run: Any) -> list[float]:
 
 
 def check_shares(least_shares: list[float]) -> str:
-    """Check that in some round both workers ran their part (a round takes 5 ms: somebody else may have a core for long)."""
+    """Check that both workers ran their part in some round: somebody else may have a core for the 5 ms of one."""
     most = max(least_shares)
-    assert most >= LEAST_SHARE, f"in no round did both workers run {LEAST_SHARE:.0%} of the tasks; at best one ran {most:.0%}"
+    assert most >= LEAST_SHARE, f"one worker ran {most:.0%} of the tasks in the round that it ran most of them in"
     return f"smaller worker's share {statistics.median(least_shares):.0%} (least {min(least_shares):.0%})"
