@@ -28,7 +28,7 @@ impl Broker {
             self.ledger.awaits_values(),
             self.store.wants.len()
         );
-        for worker in &self.workers {
+        for worker in self.workers.iter() {
             words += &format!(
                 "; worker {} {:?}, {} frames open, interrupted {:?}",
                 worker.number,
@@ -55,8 +55,11 @@ impl Broker {
                 return Err(format!("run {position} counts more tasks than it has: {counts:?}"));
             }
         }
+        if let Some(number) = self.workers.find_stale() {
+            return Err(format!("worker {number} was changed and nobody has noted it"));
+        }
         let (mut leased, mut consuming) = (0, 0);
-        for worker in &self.workers {
+        for worker in self.workers.iter() {
             let leases: Vec<TaskIndex> =
                 self.kernel.leases_of(worker_id(worker.number)).map(|(task, _)| task).collect();
             if worker.unsettled() != leases.len() as u64 {

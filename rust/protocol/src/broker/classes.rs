@@ -33,7 +33,7 @@ impl Broker {
             return self.limits.note_no_choice();
         }
         self.limits.clear_running();
-        for worker in &self.workers {
+        for worker in self.workers.iter() {
             if let Some((task, _)) = self.kernel.leases_of(worker_id(worker.number)).next() {
                 let class = self.policies.get(self.ledger.slot(task.0).policy).class;
                 let owner = self.limits.class(class).expect("a task's class is in the table").owner;

@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 /// below what a socket takes, and enough for any bandwidth.
 pub const LEASE_BYTES_MAX: usize = 32 << 20;
 /// Dead results that a worker without new work may still hold before it is told.
-const FORGET_BATCH: usize = 1_024;
+pub(super) const FORGET_BATCH: usize = 1_024;
 
 /// Reused memory for the columns of a lease frame.
 #[derive(Default)]
@@ -177,14 +177,31 @@ impl Oracle for Ask<'_> {
 
 impl Broker {
     pub(super) fn dispatch(&mut self, now_ns: u64) {
-        let workers = self.workers.len() as u32;
         if self.is_overfull() {
+            return;
+        }
+        self.give_out(now_ns);
+        self.workers.uninformed().into_iter().for_each(|worker| self.forget_dead(worker));
+    }
+
+    /// Serves whoever has room and there is something for.
+    fn give_out(&mut self, now_ns: u64) {
+        let parked = self.count_parked();
+        let candidates = match self.kernel.ready() > parked {
+            true => self.workers.with_room(),
+            // What follows on a worker's own queue is not ready yet.
+            false => self.workers.at_work(|worker| self.kernel.has_followers(worker_id(worker))),
+        };
+        if candidates.is_empty() {
             return;
         }
         self.note_running(now_ns);
         for frames in 1..=FRAMES_MAX {
             for only_preferred in [true, false] {
-                for worker in 0..workers {
+                for &worker in &candidates {
+                    if self.kernel.ready() == parked && !self.kernel.has_followers(worker_id(worker)) {
+                        continue;
+                    }
                     // Who waits for memory runs a task, and what it got now would have to be taken back.
                     while self.workers[worker as usize].takes_work()
                         && !self.waits_for_room(worker)
@@ -192,11 +209,6 @@ impl Broker {
                         && self.lease_frame(worker, only_preferred, now_ns)
                     {}
                 }
-            }
-        }
-        for worker in 0..workers {
-            if self.workers[worker as usize].dead.len() >= FORGET_BATCH {
-                self.forget_dead(worker);
             }
         }
     }

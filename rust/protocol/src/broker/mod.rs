@@ -36,6 +36,7 @@ mod reports;
 mod results;
 mod retire;
 mod retry;
+mod roster;
 mod runs;
 mod spares;
 mod spill;
@@ -68,6 +69,7 @@ use overruns::Waits;
 use peers::Peer;
 use policy::Policies;
 use retry::Retries;
+use roster::Roster;
 use runs::{Counts, Run};
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, VecDeque};
@@ -173,7 +175,7 @@ pub struct Broker {
     strays: VecDeque<PeerId>,
     only_client: Option<PeerId>,
     /// Those that may stand in for others come last.
-    workers: Vec<Worker>,
+    workers: Roster,
     nests: Nests,
     next_session: u64,
     heartbeat_number: u64,
@@ -228,7 +230,7 @@ impl Broker {
             peers: BTreeMap::new(),
             strays: VecDeque::new(),
             only_client: None,
-            workers,
+            workers: Roster::new(workers),
             nests: Nests::default(),
             next_session: 1,
             heartbeat_number: 0,
@@ -372,7 +374,7 @@ impl Broker {
         if self.freeing || !self.rest.is_empty() {
             return Some(0);
         }
-        let workers = self.workers.iter().filter_map(|worker| match worker.life {
+        let workers = self.workers.maybe_timed().filter_map(|worker| match worker.life {
             Life::Down { respawn_ns } => Some(respawn_ns),
             _ => {
                 let interrupts = worker.interrupted.iter().map(|asked| asked.retry_ns.min(asked.kill_ns));

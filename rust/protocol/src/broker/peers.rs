@@ -1,7 +1,8 @@
 //! Sessions: who is connected, and how they come and go.
 
+use super::roster::Roster;
 use super::runs::Run;
-use super::workers::{Life, Successor, Worker};
+use super::workers::{Life, Successor};
 use super::{Action, Broker, PeerId, RunTable, worker_id};
 use headrace_kernel::TaskIndex;
 use headrace_wire::{Goodbye, GoodbyeReason, Hello, Message, PROTOCOL_VERSION, Role, Welcome};
@@ -252,7 +253,7 @@ impl Broker {
             let text = "the broker shuts down";
             self.send(peer, &Message::Goodbye(Goodbye { reason: GoodbyeReason::Shutdown as u8, text }));
         }
-        for worker in &mut self.workers {
+        for worker in self.workers.all_mut() {
             match worker.life {
                 Life::Down { .. } => worker.life = Life::Retired,
                 // It has nothing to finish, and nobody would tell it to leave.
@@ -304,7 +305,7 @@ impl Broker {
 /// The session of whoever submits.
 pub(super) fn session_mut<'a>(
     peers: &'a mut BTreeMap<PeerId, Peer>,
-    workers: &'a mut [Worker],
+    workers: &'a mut Roster,
     peer: PeerId,
 ) -> Option<&'a mut Session> {
     match peers.get_mut(&peer)? {

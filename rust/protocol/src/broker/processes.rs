@@ -144,7 +144,8 @@ impl Broker {
     }
 
     pub(super) fn start_due_workers(&mut self, now_ns: u64) {
-        for worker in &mut self.workers {
+        for number in self.workers.timed() {
+            let worker = &mut self.workers[number as usize];
             if matches!(worker.life, Life::Down { respawn_ns } if respawn_ns <= now_ns) {
                 worker.begin_start();
                 self.actions.push_back(Action::Spawn { worker: worker.number, incarnation: worker.incarnation });
@@ -154,8 +155,8 @@ impl Broker {
 
     /// Interrupts cancelled attempts once more, and kills the workers that ignored it for too long, or that do not leave.
     pub(super) fn press_interrupts(&mut self, now_ns: u64) {
-        for worker in &mut self.workers {
-            let number = worker.number;
+        for number in self.workers.timed() {
+            let worker = &mut self.workers[number as usize];
             if worker.leave_ns.is_some_and(|leave_ns| leave_ns <= now_ns) {
                 worker.leave_ns = Some(u64::MAX);
                 self.actions.push_back(Action::Kill { worker: number });

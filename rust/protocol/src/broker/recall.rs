@@ -17,23 +17,17 @@ const WORTH_NS: u64 = 300_000;
 impl Broker {
     pub(super) fn recall_for_idle_workers(&mut self, now_ns: u64) {
         self.recall_due_ns = None;
-        let idle: Vec<u32> = self.workers.iter().filter(|worker| is_idle(worker)).map(|worker| worker.number).collect();
+        let idle = self.workers.idle();
         if idle.is_empty() {
             return;
         }
-        for donor in 0..self.workers.len() {
-            // One that waits has nothing that it has not started, or is giving it back.
-            if self.workers[donor].frames_open() == 0
-                || self.workers[donor].peer().is_none()
-                || self.workers[donor].waits()
-            {
-                continue;
-            }
-            let due_ns = recall_due_ns(&self.workers[donor], now_ns);
+        // One that waits has nothing that it has not started, or is giving it back.
+        for donor in self.workers.donors() {
+            let due_ns = recall_due_ns(&self.workers[donor as usize], now_ns);
             if due_ns > now_ns {
                 self.recall_due_ns = Some(self.recall_due_ns.map_or(due_ns, |known_ns| known_ns.min(due_ns)));
             } else {
-                self.recall(donor as u32, &idle, now_ns);
+                self.recall(donor, &idle, now_ns);
             }
         }
     }
@@ -191,10 +185,6 @@ impl Broker {
         self.settle_dead();
         self.kernel.lose_result(TaskIndex(task));
     }
-}
-
-fn is_idle(worker: &Worker) -> bool {
-    worker.takes_work() && worker.frames_open() == 0
 }
 
 /// When a recall from this worker is worth it.

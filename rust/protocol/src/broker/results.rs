@@ -204,7 +204,7 @@ impl Broker {
         for peer in clients {
             self.cut(peer, GoodbyeReason::WorkersFailed, text, now_ns);
         }
-        for worker in &mut self.workers {
+        for worker in self.workers.all_mut() {
             if matches!(worker.life, Life::Down { .. }) {
                 worker.life = Life::Retired;
             }

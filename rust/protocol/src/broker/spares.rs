@@ -22,7 +22,7 @@ impl Broker {
         if !self.nests.used {
             return;
         }
-        let (workers, spares) = self.workers.split_at_mut(self.config.workers as usize);
+        let (workers, spares) = self.workers.all_mut().split_at_mut(self.config.workers as usize);
         let mut places = workers.iter().filter(|worker| worker.waits()).count();
         for spare in spares.iter_mut().filter(|spare| spare.peer().is_some() && !spare.waits()) {
             spare.barred = places == 0;
@@ -58,14 +58,14 @@ impl Broker {
         let is_idle = |worker: &Worker| worker.takes_work() && worker.frames_open() == 0;
         let has_unstarted =
             |worker: &Worker| !worker.waits() && self.kernel.leases_of(worker_id(worker.number)).nth(1).is_some();
-        let is_needed = self.kernel.statistics().ready > self.count_parked() || self.workers.iter().any(has_unstarted);
+        let is_needed = self.kernel.ready() > self.count_parked() || self.workers.iter().any(has_unstarted);
         let waiting = self.workers.iter().filter(|worker| worker.waits()).count();
         let up = self.spares().filter(|spare| spare.life != Life::Spare).count();
         if !is_needed || up >= waiting || self.workers.iter().any(is_idle) {
             return false;
         }
         let first = self.config.workers as usize;
-        match self.workers[first..].iter_mut().find(|spare| spare.life == Life::Spare) {
+        match self.workers.all_mut()[first..].iter_mut().find(|spare| spare.life == Life::Spare) {
             Some(spare) => {
                 spare.life = Life::Down { respawn_ns: now_ns };
                 true
@@ -119,7 +119,7 @@ impl Broker {
     }
 
     fn spares(&self) -> impl Iterator<Item = &Worker> {
-        self.workers[self.config.workers as usize..].iter()
+        self.workers.iter().skip(self.config.workers as usize)
     }
 
     /// Nothing runs, and attempts wait: the wait of one of them fails, which lets others go on, perhaps.
