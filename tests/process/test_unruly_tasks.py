@@ -1,6 +1,7 @@
 """What user code does to its process harms nobody else, and costs at most that process."""
 
 import os
+import re
 import time
 from functools import partial
 from pathlib import Path
@@ -59,7 +60,8 @@ def test_a_worker_takes_it(task):
 
 
 FATAL = {
-    tasks.close_every_descriptor: "was killed by SIGABRT",
+    # libzmq gives up, or our own thread is faster to see that the broker cannot be heard any more.
+    tasks.close_every_descriptor: r"was killed by SIGABRT|exited with code 4",
     tasks.become_another_program: "was killed by SIGKILL",
     tasks.set_an_alarm: "was killed by SIGALRM",
     tasks.end_its_group: "was killed by SIGTERM",
@@ -73,7 +75,7 @@ def test_a_worker_dies_of_it_and_the_error_names_the_task(client, task):
         client.call(hr.task(task, key=f"the {task.__name__}")).result(timeout=TIMEOUT_S)
     text = str(caught.value)
     assert text.startswith(f"task 'the {task.__name__}' (attempt 3/3) was running in worker ")
-    assert FATAL[task] in text
+    assert re.search(FATAL[task], text)
     assert is_well(client)
     assert time.monotonic() - start < 15, "it took long to be noticed"
 
