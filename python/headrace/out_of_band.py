@@ -49,6 +49,11 @@ def _dumps(value: object, protocol: int, buffer_callback: Any, reduced: dict[typ
     return out.getvalue()
 
 
+def may_leave_more(pickle: bytes) -> bool:
+    """Say whether a pickle names a package whose objects :func:`dumps` would have left aside."""
+    return any(module in sys.modules and module.encode() in pickle for module, _, _ in _REDUCED)
+
+
 def reducers(private: Private | None) -> dict[type, Callable[[Any], Any]]:
     """Give what reduces objects of a class, subclasses apart. Nothing is imported for it."""
     found = {}

@@ -275,7 +275,7 @@ def _dump(value: object) -> tuple[bytes, list[PickleBuffer]]:
     buffers: list[PickleBuffer] = []
     try:
         pickle = _pickle.dumps(value, 5, buffer_callback=buffers.append)
-        if len(pickle) > _INLINE_BYTES_MAX and out_of_band.reducers(None):
+        if len(pickle) > _INLINE_BYTES_MAX and out_of_band.may_leave_more(pickle):
             buffers.clear()
             pickle = out_of_band.dumps(value, 5, buffers.append)
         return pickle, buffers
