@@ -15,6 +15,8 @@ pub(crate) struct Board {
     pub(crate) lists: Lists,
     pub(crate) ready: Ready,
     pub(crate) workers: Vec<Option<Worker>>,
+    /// The workers with followers, and some that have none any more; a number may be there twice.
+    pub(crate) followed: Vec<WorkerId>,
     /// Watched tasks that have become ready.
     pub(crate) became_ready: Vec<TaskIndex>,
     /// Tasks per state; those that have not ended all count as waiting.
@@ -28,6 +30,8 @@ pub(crate) struct Worker {
     pub(crate) leases: u32,
     /// Followers by class, because a worker need not be allowed to run the successors of what it runs.
     pub(crate) followers: Vec<(ClassId, u32)>,
+    /// Whether it is in [`Board::followed`].
+    pub(crate) is_listed: bool,
 }
 
 /// The ready queues.
@@ -187,7 +191,10 @@ impl Board {
 
     /// Makes a waiting task a follower of a worker.
     pub(crate) fn follow(&mut self, task: TaskIndex, worker: usize, end: End) {
-        let Some(followers) = self.workers[worker].as_mut().map(|worker| &mut worker.followers) else { return };
+        let Some(Worker { followers, is_listed, .. }) = self.workers[worker].as_mut() else { return };
+        if !std::mem::replace(is_listed, true) {
+            self.followed.push(WorkerId(worker as u32));
+        }
         let class = self.tasks[task.at()].rank.class;
         let list = match followers.iter().find(|entry| entry.0 == class) {
             Some(&(_, list)) => list,

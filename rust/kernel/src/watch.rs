@@ -3,6 +3,7 @@
 
 use crate::ids::{TaskIndex, WorkerId};
 use crate::kernel::Kernel;
+use crate::ready::Board;
 use crate::state::{Flag, TaskState};
 
 impl Kernel {
@@ -23,12 +24,34 @@ impl Kernel {
         self.board.became_ready.drain(..).for_each(f);
     }
 
-    /// Whether tasks wait for nothing but what this worker has in its queue (K2).
-    #[inline]
+    /// Whether tasks wait that need nothing but what this worker has in its queue (K2).
     #[must_use]
-    pub fn has_followers(&self, worker: WorkerId) -> bool {
-        let worker = self.board.workers.get(worker.at()).and_then(Option::as_ref);
-        worker.is_some_and(|worker| worker.followers.iter().any(|&(_, list)| self.board.lists.get(list).len > 0))
+    pub fn is_followed(&self, worker: WorkerId) -> bool {
+        let Board { workers, lists, .. } = &self.board;
+        let worker = workers.get(worker.at()).and_then(Option::as_ref);
+        worker.is_some_and(|worker| worker.followers.iter().any(|&(_, list)| lists.get(list).len > 0))
+    }
+
+    /// How many workers [`Kernel::followed`] would have to look at.
+    #[must_use]
+    pub fn followed_max(&self) -> usize {
+        self.board.followed.len()
+    }
+
+    /// The workers for which tasks wait that need nothing but what those have in their queues (K2), ascending.
+    ///
+    /// # Cost
+    /// O(workers with such tasks), and what has changed since the last call.
+    pub fn followed(&mut self) -> &[WorkerId] {
+        let Board { workers, lists, followed, .. } = &mut self.board;
+        followed.retain(|number| {
+            let Some(worker) = workers.get_mut(number.at()).and_then(Option::as_mut) else { return false };
+            worker.is_listed = worker.followers.iter().any(|&(_, list)| lists.get(list).len > 0);
+            worker.is_listed
+        });
+        followed.sort_unstable();
+        followed.dedup();
+        followed
     }
 
     /// How many tasks are ready.

@@ -71,7 +71,8 @@ impl Scenario {
             (0..clients).map(|client| draw_client(&mut Chance::numbered(seed, "client", client), &style)).collect();
         let span_ns = clients.iter().map(ClientPlan::work_ns).sum::<u64>() / u64::from(workers) + 10 * pace.frame_ns;
         let net = Net::draw(&mut Chance::new(seed, "net"), &pace);
-        let mut scenario = Scenario { seed, setup, pace, net, clients, faults: Vec::new(), heal_ns: 0 };
+        let mut scenario =
+            Scenario { seed, setup, pace, net, clients, faults: Vec::new(), heal_ns: 0, is_large: false };
         if scenario.net.lossy_odds > 0 {
             let mut chance = Chance::new(seed, "lossy clients");
             scenario.clients.iter_mut().for_each(|client| client.lossy = chance.one_in(2));

@@ -13,6 +13,7 @@ mod describe;
 mod draw;
 mod encode;
 mod history;
+mod large;
 mod queue;
 mod report;
 mod scenario;
@@ -23,6 +24,7 @@ mod world;
 
 pub use checker::Judgement;
 pub use coverage::Coverage;
+pub use large::Load;
 pub use report::tell;
 pub use scenario::Scenario;
 pub use world::{Outcome, Violation};

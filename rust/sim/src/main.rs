@@ -1,9 +1,9 @@
-//! `cargo run --release -p headrace-sim -- --seeds N [--first S]`, or `--seed S [--trace]` for one seed.
+//! `cargo run --release -p headrace-sim -- --seeds N [--first S]`, or `--seed S [--trace]` for one seed, or `--large WORKERS TASKS`.
 //!
 //! Without `--release` it is half as fast, and debug assertions look on.
 #![forbid(unsafe_code)]
 
-use headrace_sim::{Coverage, Scenario, Verdict, Violation, run, tell};
+use headrace_sim::{Coverage, Outcome, Scenario, Verdict, Violation, run, tell};
 use std::time::{Duration, Instant};
 
 /// How long a failure is made smaller.
@@ -11,12 +11,14 @@ const SHRINKING: Duration = Duration::from_secs(20);
 /// Failures that are told at length.
 const FAILURES_TOLD: usize = 3;
 
-const USAGE: &str = "usage: headrace-sim --seeds N [--first S] [--cover] | --seed S [--trace]
+const USAGE: &str =
+    "usage: headrace-sim --seeds N [--first S] [--cover] | --seed S [--trace] | --large WORKERS TASKS [--first S]
   --seeds N    play N seeds, and say what broke while what was going on
   --first S    the first of them; 0
   --cover      name each that meets what no one before it has met, for corpus.txt
   --seed S     play one seed and print the hash of its trace; a failure is made smaller
-  --trace      print the whole trace of it";
+  --trace      print the whole trace of it
+  --large W T  play one scenario of W workers and T tasks, in which machines die, and say what the broker had to do";
 
 struct Args {
     seeds: u64,
@@ -24,6 +26,7 @@ struct Args {
     covers: bool,
     single: Option<u64>,
     traced: bool,
+    large: Option<(u32, u32)>,
 }
 
 fn main() {
@@ -32,16 +35,17 @@ fn main() {
         std::process::exit(2);
     };
     std::panic::set_hook(Box::new(|_| {})); // A panic is a failure among others.
-    let failed = match args.single {
-        Some(seed) => show(seed, args.traced),
-        None => play(&args),
+    let failed = match (args.large, args.single) {
+        (Some((workers, tasks)), _) => play_large(args.first, workers, tasks),
+        (None, Some(seed)) => show(seed, args.traced),
+        (None, None) => play(&args),
     };
     std::process::exit(i32::from(failed));
 }
 
 fn read_args() -> Option<Args> {
     let mut words = std::env::args().skip(1);
-    let mut args = Args { seeds: 1_000, first: 0, covers: false, single: None, traced: false };
+    let mut args = Args { seeds: 1_000, first: 0, covers: false, single: None, traced: false, large: None };
     while let Some(word) = words.next() {
         let mut number = || words.next()?.parse::<u64>().ok();
         match word.as_str() {
@@ -50,6 +54,7 @@ fn read_args() -> Option<Args> {
             "--cover" => args.covers = true,
             "--seed" => args.single = Some(number()?),
             "--trace" => args.traced = true,
+            "--large" => args.large = Some((u32::try_from(number()?).ok()?, u32::try_from(number()?).ok()?)),
             #[cfg(feature = "seeded-bugs")]
             "--bug" => headrace_kernel::seeded::plant(words.next()?.leak()),
             _ => return None,
@@ -73,6 +78,31 @@ fn show(seed: u64, traced: bool) -> bool {
     }
     if let Some(violation) = &violation {
         println!("{}", told(seed, violation, traced));
+    }
+    violation.is_some()
+}
+
+/// Plays a large scenario; whether it fails.
+fn play_large(seed: u64, workers: u32, tasks: u32) -> bool {
+    let Verdict { outcome, judgement, violation } = run(&Scenario::large(seed, workers, tasks), false);
+    if let Some(Outcome { load, recoveries_ns, events, .. }) = outcome {
+        let per_task_us = load.broker.as_secs_f64() * 1e6 / f64::from(tasks);
+        println!("{workers} workers, {tasks} tasks, {} bodies, {events} events", judgement.bodies);
+        println!(
+            "broker: {per_task_us:.2} µs/task of processor time, {} turns, {} recalls; waiting for one turn: at most {} frames, {} bytes",
+            load.turns, load.recalls, load.frames_waiting_max, load.bytes_waiting_max
+        );
+        let middle = recoveries_ns.get(recoveries_ns.len() / 2).copied().unwrap_or(0) as f64 / 1e6;
+        let last = recoveries_ns.last().copied().unwrap_or(0) as f64 / 1e6;
+        println!(
+            "{} tasks were running on machines that died; they began again after {middle:.1} ms (most {last:.1} ms); all took {:.2} s",
+            recoveries_ns.len(),
+            load.took_ns as f64 / 1e9 - 1.0
+        );
+    }
+    match &violation {
+        Some(violation) => println!("{violation}"),
+        None => println!("no violation"),
     }
     violation.is_some()
 }

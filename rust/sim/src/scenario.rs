@@ -23,6 +23,8 @@ pub struct Scenario {
     pub(crate) faults: Vec<Fault>,
     /// When the faults stop.
     pub(crate) heal_ns: u64,
+    /// Whether it is one of those for which the load counts, and which have no bound of events.
+    pub(crate) is_large: bool,
 }
 
 /// How the broker is set up.

@@ -7,6 +7,8 @@
 use super::functions::Functions;
 use super::ledger::Ledger;
 use super::policy::DEFAULT_POLICY;
+use super::retry::is_parked;
+use super::roster::numbers;
 use super::workers::{FRAME_BUDGET_NS, FRAMES_MAX, Worker};
 use super::{Action, Broker, worker_id};
 use headrace_kernel::{LeaseRequest, Oracle, Preference, TaskIndex, seeded};
@@ -16,6 +18,8 @@ use std::collections::VecDeque;
 /// Bytes of functions, results and arguments in one frame to a worker; one that is longer by itself travels alone. Far
 /// below what a socket takes, and enough for any bandwidth.
 pub const LEASE_BYTES_MAX: usize = 32 << 20;
+/// Workers with room for each ready task from which on its inputs tell who is to have it, and not each worker is asked.
+const MANY_TAKERS: u64 = 16;
 /// Dead results that a worker without new work may still hold before it is told.
 pub(super) const FORGET_BATCH: usize = 1_024;
 
@@ -187,28 +191,69 @@ impl Broker {
     /// Serves whoever has room and there is something for.
     fn give_out(&mut self, now_ns: u64) {
         let parked = self.count_parked();
-        let candidates = match self.kernel.ready() > parked {
-            true => self.workers.with_room(),
-            // What follows on a worker's own queue is not ready yet.
-            false => self.workers.at_work(|worker| self.kernel.has_followers(worker_id(worker))),
-        };
-        if candidates.is_empty() {
+        if (self.kernel.ready() == parked && self.kernel.followed_max() == 0) || self.workers.room().is_clear() {
             return;
         }
         self.note_running(now_ns);
         for frames in 1..=FRAMES_MAX {
             for only_preferred in [true, false] {
-                for &worker in &candidates {
-                    if self.kernel.ready() == parked && !self.kernel.has_followers(worker_id(worker)) {
-                        continue;
-                    }
-                    // Who waits for memory runs a task, and what it got now would have to be taken back.
-                    while self.workers[worker as usize].takes_work()
-                        && !self.waits_for_room(worker)
-                        && self.workers[worker as usize].frames_open() < frames
-                        && self.lease_frame(worker, only_preferred, now_ns)
-                    {}
+                if self.kernel.ready() > parked {
+                    let candidates = self.takers_of_ready(parked, only_preferred);
+                    self.serve(&candidates, frames, only_preferred, Some(parked), now_ns);
                 }
+            }
+            if self.kernel.followed_max() > 0 {
+                // Whom that has not reached goes on with what follows on its own queue.
+                let candidates = self.takers_of_followers();
+                self.serve(&candidates, frames, false, None, now_ns);
+            }
+        }
+    }
+
+    /// Those with room and with tasks that follow on their own queues.
+    fn takers_of_followers(&mut self) -> Vec<u32> {
+        let Broker { kernel, workers, .. } = self;
+        let room = workers.room();
+        if room.count_ones(..) < kernel.followed_max() {
+            return numbers(room.ones().filter(|number| kernel.is_followed(worker_id(*number as u32))));
+        }
+        numbers(kernel.followed().iter().map(|worker| worker.0 as usize).filter(|number| room.contains(*number)))
+    }
+
+    /// Those that may be given what is ready: with room, and where there are many more of them than tasks, only those that have
+    /// an input if that is what counts.
+    fn takers_of_ready(&mut self, parked: u64, only_preferred: bool) -> Vec<u32> {
+        let room = self.workers.with_room();
+        if !only_preferred || self.kernel.ready() - parked > room.len() as u64 / MANY_TAKERS {
+            return room;
+        }
+        let mut holders: Vec<u32> = Vec::new();
+        for class in self.kernel.ready_classes().filter(|class| !is_parked(*class)) {
+            for task in self.kernel.ready_tasks(class) {
+                let inputs = self.kernel.predecessors(task).iter().filter_map(|input| self.ledger.value(input.0));
+                let before = holders.len();
+                holders.extend(inputs.flat_map(|value| value.holders.iter().copied()));
+                if holders.len() == before {
+                    return room; // it is as good anywhere
+                }
+            }
+        }
+        holders.sort_unstable();
+        holders.dedup();
+        holders
+    }
+
+    /// Gives each of them work up to so many frames; no longer than something is ready, if that is asked for.
+    fn serve(&mut self, workers: &[u32], frames: usize, only_preferred: bool, parked: Option<u64>, now_ns: u64) {
+        for &worker in workers {
+            // Who waits for memory runs a task, and what it got now would have to be taken back.
+            while self.workers[worker as usize].takes_work()
+                && !self.waits_for_room(worker)
+                && self.workers[worker as usize].frames_open() < frames
+                && self.lease_frame(worker, only_preferred, now_ns)
+            {}
+            if parked == Some(self.kernel.ready()) {
+                return;
             }
         }
     }

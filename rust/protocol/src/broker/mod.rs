@@ -181,6 +181,8 @@ pub struct Broker {
     heartbeat_number: u64,
     heartbeat_due_ns: u64,
     recall_due_ns: Option<u64>,
+    /// Before this time nobody looks for work to be recalled.
+    recall_rest_ns: u64,
     actions: VecDeque<Action>,
     statistics: Statistics,
     columns: LeaseColumns,
@@ -236,6 +238,7 @@ impl Broker {
             heartbeat_number: 0,
             heartbeat_due_ns: now_ns + HEARTBEAT_NS,
             recall_due_ns: None,
+            recall_rest_ns: 0,
             actions: VecDeque::new(),
             statistics: Statistics::default(),
             columns: LeaseColumns::default(),

@@ -5,35 +5,65 @@
 //! the donor is later than its estimate by as much, for then the estimate says nothing.
 
 use super::classes::HandOver;
-use super::workers::Worker;
+use super::workers::{FRAME_BUDGET_NS, Worker};
 use super::{Broker, worker_id};
 use headrace_kernel::{TaskIndex, TaskState, seeded};
 use headrace_wire::{ANY_WORKER, Message, Recall};
 use rustc_hash::FxHashSet;
+use std::cmp::Reverse;
 
 /// Remaining work for which a recall is worth its round trip; about three hops through the broker.
 const WORTH_NS: u64 = 300_000;
+/// Pause after a look at all who have something to give or nothing to do, for each: so it takes about a tenth of the time.
+const REST_NS: u64 = 200;
 
 impl Broker {
     pub(super) fn recall_for_idle_workers(&mut self, now_ns: u64) {
         self.recall_due_ns = None;
-        let idle = self.workers.idle();
-        if idle.is_empty() {
+        if !self.workers.is_uneven() {
             return;
         }
-        // One that waits has nothing that it has not started, or is giving it back.
-        for donor in self.workers.donors() {
-            let due_ns = recall_due_ns(&self.workers[donor as usize], now_ns);
-            if due_ns > now_ns {
-                self.recall_due_ns = Some(self.recall_due_ns.map_or(due_ns, |known_ns| known_ns.min(due_ns)));
-            } else {
-                self.recall(donor, &idle, now_ns);
-            }
+        if now_ns < self.recall_rest_ns {
+            self.recall_due_ns = Some(self.recall_rest_ns);
+            return;
         }
+        let (takers, served): (Vec<u32>, Vec<u32>) =
+            self.workers.idle().into_iter().partition(|taker| self.workers[*taker as usize].served_until_ns <= now_ns);
+        let later = served.iter().map(|taker| self.workers[*taker as usize].served_until_ns).min();
+        let next_ns = match takers.is_empty() {
+            true => None,
+            false => self.recall_for(&takers, now_ns),
+        };
+        self.recall_due_ns = later.into_iter().chain(next_ns).min();
     }
 
-    /// Asks `donor` for a share of what it has not started and one of the `takers` could run.
-    fn recall(&mut self, donor: u32, takers: &[u32], now_ns: u64) {
+    /// Asks the workers with most to do for a frame of work for each of the `takers`. When to look again.
+    fn recall_for(&mut self, takers: &[u32], now_ns: u64) -> Option<u64> {
+        // One that waits has nothing that it has not started, or is giving it back.
+        let mut donors = self.workers.donors();
+        self.recall_rest_ns = now_ns + (donors.len() + takers.len()) as u64 * REST_NS;
+        donors.sort_by_key(|donor| Reverse(self.workers[*donor as usize].estimated_end_ns()));
+        let mut look_ns: Option<u64> = None;
+        let mut asked_ns = 0;
+        for donor in donors {
+            let due_ns = recall_due_ns(&self.workers[donor as usize], now_ns);
+            if due_ns > now_ns {
+                look_ns = Some(look_ns.map_or(due_ns, |known_ns| known_ns.min(due_ns)));
+            } else if asked_ns < takers.len() as u64 * FRAME_BUDGET_NS {
+                asked_ns += self.recall(donor, takers, now_ns);
+            }
+        }
+        // They are to get it before others are asked: where all were, each end of a task had all queues given out anew.
+        for taker in takers.iter().take(asked_ns.div_ceil(FRAME_BUDGET_NS) as usize) {
+            self.workers[*taker as usize].served_until_ns = now_ns + WORTH_NS;
+            look_ns = Some(look_ns.map_or(now_ns + WORTH_NS, |known_ns| known_ns.min(now_ns + WORTH_NS)));
+        }
+        look_ns
+    }
+
+    /// Asks `donor` for a share of what it has not started and one of the `takers` could run. About how much work that is, where
+    /// no task counts for more than a frame.
+    fn recall(&mut self, donor: u32, takers: &[u32], now_ns: u64) -> u64 {
         // If the donor only has one task that runs long, there is nothing to ask for until it reports.
         self.workers[donor as usize].recall_pause_ns = now_ns + WORTH_NS;
         let hand_overs = self.hand_overs(donor, takers);
@@ -63,6 +93,11 @@ impl Broker {
         if !wanted.is_empty() {
             self.send_recall(donor, &wanted);
         }
+        let work_ns = |(task, _): &(u32, u32)| {
+            let known_ns = self.functions.estimate_ns(self.ledger.slot(*task).function);
+            known_ns.map_or(FRAME_BUDGET_NS, |ns| ns.clamp(1, FRAME_BUDGET_NS))
+        };
+        wanted.iter().map(work_ns).sum()
     }
 
     /// Asks workers that wait for memory for all that they have not started: what it takes may move to disk then. Whether
@@ -189,7 +224,7 @@ impl Broker {
 
 /// When a recall from this worker is worth it.
 fn recall_due_ns(worker: &Worker, now_ns: u64) -> u64 {
-    let end_ns = worker.progress_ns + worker.outstanding_ns;
+    let end_ns = worker.estimated_end_ns();
     let due_ns = if end_ns > now_ns + WORTH_NS { now_ns } else { end_ns + WORTH_NS };
     due_ns.max(worker.recall_pause_ns)
 }

@@ -60,15 +60,20 @@ impl Roster {
         Roster { workers, changed, any_changed: true, sets }
     }
 
-    /// The numbers of those that may be given a frame.
-    pub(super) fn with_room(&mut self) -> Vec<u32> {
-        numbers(self.up_to_date().room.ones())
+    /// Those that may be given a frame.
+    pub(super) fn room(&mut self) -> &FixedBitSet {
+        &self.up_to_date().room
     }
 
-    /// Of those, the ones that have work and are wanted.
-    pub(super) fn at_work(&mut self, is_wanted: impl Fn(u32) -> bool) -> Vec<u32> {
+    /// Their numbers.
+    pub(super) fn with_room(&mut self) -> Vec<u32> {
+        numbers(self.room().ones())
+    }
+
+    /// Whether somebody has nothing to do, and somebody else more than what it runs.
+    pub(super) fn is_uneven(&mut self) -> bool {
         let sets = self.up_to_date();
-        numbers(sets.room.difference(&sets.idle).filter(|number| is_wanted(*number as u32)))
+        !sets.idle.is_clear() && !sets.donors.is_clear()
     }
 
     /// Those that have nothing to do.
@@ -173,6 +178,6 @@ impl IndexMut<usize> for Roster {
     }
 }
 
-fn numbers(of: impl Iterator<Item = usize>) -> Vec<u32> {
+pub(super) fn numbers(of: impl Iterator<Item = usize>) -> Vec<u32> {
     of.map(|number| number as u32).collect()
 }

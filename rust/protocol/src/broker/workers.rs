@@ -131,6 +131,8 @@ pub(crate) struct Worker {
     pub(crate) progress_ns: u64,
     /// Before this time no further recall is sent.
     pub(crate) recall_pause_ns: u64,
+    /// Until then others were asked for work for it.
+    pub(crate) served_until_ns: u64,
     /// Functions that it knows, by number.
     functions: Vec<bool>,
     /// Dead results that it still holds.
@@ -188,6 +190,7 @@ impl Worker {
             outstanding_ns: 0,
             progress_ns: 0,
             recall_pause_ns: 0,
+            served_until_ns: 0,
             functions: Vec::new(),
             dead: Vec::new(),
             interrupted: Vec::new(),
@@ -244,6 +247,11 @@ impl Worker {
     /// Leases that are not settled.
     pub(crate) fn unsettled(&self) -> u64 {
         self.frames.iter().map(|unsettled| u64::from(*unsettled)).sum()
+    }
+
+    /// When it should have done what it holds.
+    pub(crate) fn estimated_end_ns(&self) -> u64 {
+        self.progress_ns + self.outstanding_ns
     }
 
     /// Opens a frame of `leases` leases and returns its number.
@@ -341,7 +349,7 @@ impl Worker {
         (self.refused, self.given_up) = (false, false);
         self.unanswered = 0;
         self.patience = UNANSWERED_MAX;
-        self.recall_pause_ns = 0;
+        (self.recall_pause_ns, self.served_until_ns) = (0, 0);
         self.functions.clear();
         self.dead.clear();
         self.interrupted.clear();

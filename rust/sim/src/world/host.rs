@@ -4,11 +4,13 @@ use super::worker::Fate;
 use super::{Event, Who, World};
 use crate::chance::Chance;
 use crate::coverage::FaultKind;
+use crate::large::processor_time;
 use crate::scenario::Moment;
 use headrace_protocol::broker::{Action, Frame, PeerId, SegmentNews, SpillPart};
 use headrace_protocol::link::{Event as LinkEvent, Limits, Listener};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The loop around the broker.
 #[derive(Debug)]
@@ -39,6 +41,8 @@ pub(crate) struct Host {
 const NEVER_NS: u64 = u64::MAX;
 /// Bodies up to this many tasks are cheap to check after every turn.
 const CHECKED_ALWAYS: u64 = 32;
+/// Turns of which one is checked where that takes seconds.
+const CHECK_ODDS_LARGE: u64 = 50_000;
 
 impl Host {
     pub(crate) fn new(seed: u64, limits: Limits) -> Self {
@@ -97,6 +101,7 @@ impl World<'_> {
         if self.now_ns < self.host.stopped_until_ns {
             return self.call_host(self.host.stopped_until_ns);
         }
+        let begin = self.begin_turn();
         self.drain_inbox();
         for process in std::mem::take(&mut self.host.exits) {
             let (worker, incarnation, exit, executing) = self.workers[process].epitaph();
@@ -119,12 +124,28 @@ impl World<'_> {
         }
         self.broker.handle_timeout(self.now_ns);
         self.broker.finish_turn(self.now_ns);
+        if let Some(begin) = begin {
+            self.load.broker += processor_time() - begin;
+        }
         self.perform_all();
         self.check_kernel();
         let due_ns = self.broker.next_timeout_ns().into_iter().chain(self.host.listener.next_timeout_ns()).min();
         if let Some(due_ns) = due_ns {
             self.call_host(due_ns.max(self.now_ns + 1));
         }
+    }
+
+    /// Notes what waits, if the load counts. The processor time so far.
+    fn begin_turn(&mut self) -> Option<Duration> {
+        if !self.scenario.is_large {
+            return None;
+        }
+        let bytes = self.host.inbox.iter().map(|(_, frame)| frame.len()).sum();
+        let load = &mut self.load;
+        load.turns += 1;
+        load.frames_waiting_max = load.frames_waiting_max.max(self.host.inbox.len());
+        load.bytes_waiting_max = load.bytes_waiting_max.max(bytes);
+        Some(processor_time())
     }
 
     fn drain_inbox(&mut self) {
@@ -203,7 +224,8 @@ impl World<'_> {
 
     fn check_kernel(&mut self) {
         let is_small = self.broker.statistics().tasks_held <= CHECKED_ALWAYS;
-        if (is_small || self.checks.one_in(100))
+        let odds = if self.scenario.is_large { CHECK_ODDS_LARGE } else { 100 };
+        if (is_small || self.checks.one_in(odds))
             && let Err(text) = self.broker.check()
         {
             self.fail("kernel", || text);

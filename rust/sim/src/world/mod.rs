@@ -16,6 +16,7 @@ use crate::chance::Chance;
 use crate::coverage::Coverage;
 use crate::encode;
 use crate::history::{History, Record};
+use crate::large::{Load, recoveries_ns};
 use crate::queue::Queue;
 use crate::scenario::{Act, Moment, Scenario};
 use crate::trace::Trace;
@@ -59,6 +60,10 @@ pub struct Outcome {
     pub coverage: Coverage,
     /// Events that were played.
     pub events: u64,
+    /// What the broker had to do, if the scenario is large.
+    pub load: Load,
+    /// How long after the death of a process the tasks that it ran began again, in order.
+    pub recoveries_ns: Vec<u64>,
 }
 
 /// A process, or who lives in it.
@@ -130,6 +135,7 @@ pub(crate) struct World<'s> {
     coverage: Coverage,
     violation: Option<Violation>,
     events: u64,
+    load: Load,
     checks: Chance,
 }
 
@@ -154,6 +160,7 @@ impl<'s> World<'s> {
             coverage: Coverage::default(),
             violation: None,
             events: 0,
+            load: Load::default(),
             checks: Chance::new(scenario.seed, "checks"),
         };
         world.plan_faults();
@@ -170,6 +177,8 @@ impl<'s> World<'s> {
         self.coverage.note_moments(&self.armed.counts());
         Outcome {
             violation: self.violation,
+            recoveries_ns: recoveries_ns(&self.history),
+            load: self.load,
             history: self.history,
             trace_hash: self.trace.hash(),
             trace: self.trace.into_lines(),
