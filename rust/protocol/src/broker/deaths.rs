@@ -129,7 +129,8 @@ impl Broker {
             wanted = neighbour;
         }
         let task = wanted.0.0;
-        if !self.kernel.leases_of(worker).any(|lease| lease == wanted) {
+        // Where another attempt of the task goes on, this one counts for nothing.
+        if self.rivals.second_worker(task).is_some() || !self.kernel.leases_of(worker).any(|lease| lease == wanted) {
             return false;
         }
         self.waits.forget(task);

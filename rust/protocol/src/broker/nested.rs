@@ -128,6 +128,7 @@ impl Broker {
             return Ok((Asker { owner: self.owner_of(peer), nest: 0 }, 0));
         };
         let (task, attempt) = (submit.parent, submit.parent_attempt);
+        self.win_race(worker, task, attempt);
         let is_known =
             self.nests.by_task.get(&task).is_some_and(|nest| (nest.worker, nest.attempt) == (worker, attempt));
         let may_begin = || self.ledger.knows(task) && self.is_leased(worker, task, attempt);
@@ -209,6 +210,7 @@ impl Broker {
 
     pub(super) fn handle_waiting(&mut self, number: u32, waiting: &Waiting) {
         let Waiting { task, attempt, waits, run, index, helps } = *waiting;
+        self.win_race(number, task, attempt);
         if !self.ledger.knows(task) || !self.is_leased(number, task, attempt) {
             return;
         }

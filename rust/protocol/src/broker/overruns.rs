@@ -39,7 +39,7 @@ impl Broker {
     pub(super) fn handle_overdue(&mut self, number: u32, overdue: &Overdue, now_ns: u64) {
         let Overdue { task, attempt } = *overdue;
         let is_limited = || self.policies.get(self.ledger.slot(task).policy).timeout_ms > 0;
-        if self.ledger.knows(task) && self.is_leased(number, task, attempt) && is_limited() {
+        if self.ledger.knows(task) && self.may_run(number, task, attempt) && is_limited() {
             let kill_ns = now_ns + self.config.grace_ns;
             let author = self.author_of(task, attempt);
             let worker = &mut self.workers[number as usize];
@@ -61,9 +61,10 @@ impl Broker {
 
     /// The same of an attempt that was declared overdue and ended with its process. Whether there was one.
     pub(super) fn end_overdue(&mut self, worker: u32, overdue: Option<(u32, u32)>, now_ns: u64) -> bool {
-        let Some((task, attempt)) = overdue.filter(|(task, attempt)| self.is_leased(worker, *task, *attempt)) else {
-            return false;
+        let counts = |(task, attempt): &(u32, u32)| {
+            self.is_leased(worker, *task, *attempt) && self.rivals.second_worker(*task).is_none()
         };
+        let Some((task, attempt)) = overdue.filter(counts) else { return false };
         if self.retry_after_death(task, now_ns) {
             self.count_timeout(task);
         } else if self.kernel.fail(worker_id(worker), TaskIndex(task), Attempt(attempt)).is_ok() {

@@ -55,13 +55,12 @@ impl Broker {
             return true;
         }
         // Whoever is idle has just been offered all that there is.
-        let is_idle = |worker: &Worker| worker.takes_work() && worker.frames_open() == 0;
         let has_unstarted =
             |worker: &Worker| !worker.waits() && self.kernel.leases_of(worker_id(worker.number)).nth(1).is_some();
         let is_needed = self.kernel.ready() > self.count_parked() || self.workers.iter().any(has_unstarted);
         let waiting = self.workers.iter().filter(|worker| worker.waits()).count();
         let up = self.spares().filter(|spare| spare.life != Life::Spare).count();
-        if !is_needed || up >= waiting || self.workers.iter().any(is_idle) {
+        if !is_needed || up >= waiting || self.workers.iter().any(Worker::is_idle) {
             return false;
         }
         let first = self.config.workers as usize;
