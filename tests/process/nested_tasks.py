@@ -188,6 +188,24 @@ def bad_graph(path=None):
     return graph
 
 
+def graph_that_is_late():
+    graph = hr.Graph()
+    graph.add(hr.task(time.sleep, key="culprit", timeout_s=0.2), 60)
+    return graph
+
+
+def graph_that_dies():
+    graph = hr.Graph()
+    graph.add(hr.task(os._exit, key="culprit"), 3)
+    return graph
+
+
+def graph_of_graph(make):
+    graph = hr.Graph()
+    graph.add(make)
+    return graph
+
+
 def empty_graph():
     return hr.Graph()
 

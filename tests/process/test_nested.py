@@ -32,6 +32,9 @@ from nested_tasks import (
     graph_of,
     graph_of_array,
     graph_of_future,
+    graph_of_graph,
+    graph_that_dies,
+    graph_that_is_late,
     leak_client,
     lines,
     note,
@@ -366,6 +369,16 @@ def test_a_failure_in_it_is_the_tasks(client):
     assert run.wait(TIMEOUT_S)
     with pytest.raises(hr.UpstreamFailed):
         run.result(behind)
+
+
+@pytest.mark.parametrize(("make", "kind"), [(graph_that_is_late, hr.TaskTimeout), (graph_that_dies, hr.WorkerDied)])
+def test_a_time_limit_or_a_death_in_it_names_the_inner_task(make, kind):
+    with hr.Client(workers=1, grace_s=GRACE_S, crash_limit=1) as client:
+        for future in (client.call(make), client.call(graph_of_graph, make)):
+            error = future.exception(TIMEOUT_S)
+            assert type(error) is kind
+            assert error.key == "culprit"
+            assert "task 'culprit'" in str(error)
 
 
 def test_a_graph_without_tasks_is_refused(client):

@@ -199,6 +199,15 @@ impl Broker {
         self.settle_returned();
     }
 
+    /// The key of a task if it belongs to a graph that has taken the place of another task, whose client is told of that one; else
+    /// nothing.
+    pub(super) fn inner_key(&self, task: u32) -> String {
+        match self.run(self.ledger.slot(task).run).replaces {
+            Some(_) => self.name_of(task),
+            None => String::new(),
+        }
+    }
+
     /// A lease is over, and with it the nest of its attempt, unless that has become a graph.
     pub(super) fn end_attempt(&mut self, number: u32, task: u32) {
         self.workers[number as usize].waits.retain(|wait| wait.task != task);

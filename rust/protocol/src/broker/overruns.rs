@@ -55,7 +55,8 @@ impl Broker {
         self.count_timeout(task);
         let limit_ms = self.policies.get(self.ledger.slot(task).policy).timeout_ms;
         let failures = self.retries.failures(task);
-        let blob = encoded(Overrun { queued: false, worker, attempt, limit_ms, failures });
+        let key = self.inner_key(task);
+        let blob = encoded(Overrun { queued: false, worker, attempt, limit_ms, failures, key: &key });
         self.note_failed(task, Outcome::TimedOut, &blob, now_ns);
     }
 
@@ -138,13 +139,14 @@ impl Broker {
         self.count_timeout(task.0);
         let (attempt, failures) = (self.kernel.attempt(task).0, self.retries.failures(task.0));
         self.kernel.fail_unleased(task);
-        let blob = encoded(Overrun { queued: true, worker: 0, attempt, limit_ms, failures });
+        let key = self.inner_key(task.0);
+        let blob = encoded(Overrun { queued: true, worker: 0, attempt, limit_ms, failures, key: &key });
         self.note_failed(task.0, Outcome::TimedOut, &blob, now_ns);
         self.settle_cascades(now_ns);
     }
 }
 
-fn encoded(overrun: Overrun) -> Vec<u8> {
+fn encoded(overrun: Overrun<'_>) -> Vec<u8> {
     let mut blob = Vec::new();
     Message::Overrun(overrun).encode(&mut blob);
     blob

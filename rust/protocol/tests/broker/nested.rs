@@ -248,6 +248,32 @@ fn a_failure_in_a_graph_is_its_tasks_and_a_cancel_reaches_in() {
 }
 
 #[test]
+fn a_death_in_a_graph_names_the_task_that_died() {
+    let mut story = Story::with(1, |config| config.crash_limit = 1);
+    story.submit(1, &[&[]], &[0]);
+    let (_, outer) = only(&story.leases());
+    submit(&mut story, 0, outer, 1, 1, false, SUBMIT_REPLACES);
+    story.report(0, &[(outer, Verdict::Became, b"")]);
+    // The graph's task becomes a graph itself.
+    let (_, parent) = only(&story.leases());
+    submit(&mut story, 0, parent, 2, 2, true, SUBMIT_REPLACES);
+    story.report(0, &[(parent, Verdict::Became, b"")]);
+    let inner = story.leases().remove(0).1[0];
+    story.exit(0, Exit::Code(3), Some((inner.task, inner.attempt)));
+    let told = endings(&story.turn());
+    assert_eq!((told.len(), told[0].0, told[0].1, told[0].2), (1, 1, 0, Outcome::Died));
+    let Ok(Message::Death(death)) = Message::decode(&told[0].3) else { panic!("{told:?}") };
+    assert_eq!(death.key, "inner-0");
+    story.connect_worker(0);
+    story.submit(2, &[&[]], &[0]);
+    let (_, plain) = only(&story.leases());
+    story.exit(0, Exit::Code(3), Some((plain.task, plain.attempt)));
+    let told = endings(&story.turn());
+    let Ok(Message::Death(death)) = Message::decode(&told[0].3) else { panic!("{told:?}") };
+    assert_eq!(death.key, "", "the client knows it");
+}
+
+#[test]
 fn a_graph_that_was_not_submitted_is_none() {
     let mut story = story(1, 0);
     story.submit(1, &[&[]], &[0]);
