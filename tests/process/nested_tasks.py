@@ -83,6 +83,17 @@ def call_and_be_called(fn, *args):
     return ended.get().result()
 
 
+def call_and_iterate(fn, *args):
+    (future,) = concurrent.futures.as_completed([hr.current_client().call(fn, *args)])
+    return future.result()
+
+
+def call_and_wait_in_a_thread(fn, *args):
+    client = hr.current_client()
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        return threads.submit(lambda: client.call(fn, *args).result()).result()
+
+
 def call_and_leave(path, fn, *args):
     hr.current_client().call(fn, *args)
     note(path, "left")

@@ -18,10 +18,12 @@ from nested_tasks import (
     boom,
     call_and_await,
     call_and_be_called,
+    call_and_iterate,
     call_and_leave,
     call_and_wait,
     call_and_wait_briefly,
     call_and_wait_by_futures,
+    call_and_wait_in_a_thread,
     call_until_caught,
     crash_at_depth,
     deep,
@@ -232,6 +234,18 @@ def test_why_tells_which_task_runs_on_top_of_another_one(alone, path, gate):
     assert re.search(r"'outer' runs in worker 0 .*, and waits for 'inner'", str(waiting.why()))
     assert re.search(r"'behind' is ready and waits for a worker; .* busy are worker 0 \('outer'", str(behind.why()))
     assert not behind.done()
+
+
+@pytest.mark.parametrize(
+    "wait", [call_and_await, call_and_wait_by_futures, call_and_be_called, call_and_iterate, call_and_wait_in_a_thread]
+)
+def test_what_nobody_can_run_ends_for_event_loops_callbacks_and_threads(alone, wait):
+    error = alone.call(wait, hr.task(double, key="inner"), 1).exception(TIMEOUT_S)
+    assert type(error) is hr.Stalled
+    assert re.search(
+        r"'inner' cannot run: nothing can go on: 'inner' waits for a worker; .* busy are worker 0", str(error)
+    )
+    assert alone.call(call_and_wait, double, 1).result(TIMEOUT_S) == 2
 
 
 def test_a_standstill_of_waits_is_told():

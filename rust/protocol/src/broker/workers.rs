@@ -162,6 +162,9 @@ pub(crate) struct Worker {
     pub(crate) farewell: String,
     /// Its attempts that wait for nested work; each was started within the wait of the one before.
     pub(crate) waits: Vec<Wait>,
+    /// Processor time that its process had used at the last look, and whether it had computed since the look before.
+    pub(crate) cpu_ns: u64,
+    pub(crate) computes: bool,
     /// It executes one of two attempts of a task: nothing is to queue behind.
     pub(crate) is_racing: bool,
     /// It stands in for others, and nobody waits for whom it could.
@@ -206,6 +209,8 @@ impl Worker {
             stderr: VecDeque::new(),
             farewell: String::new(),
             waits: Vec::new(),
+            cpu_ns: 0,
+            computes: false,
             is_racing: false,
             barred: false,
             idle_looks: 0,
@@ -362,6 +367,7 @@ impl Worker {
         self.author = None;
         self.waits.clear();
         (self.is_racing, self.barred, self.idle_looks) = (false, false, 0);
+        (self.cpu_ns, self.computes) = (0, false);
         let farewell = std::mem::take(&mut self.farewell);
         let end = &farewell.as_bytes()[farewell.len().saturating_sub(STDERR_TAIL_BYTES)..];
         let is_written = end.is_empty() || self.stderr.make_contiguous().windows(end.len()).any(|part| part == end);

@@ -297,6 +297,48 @@ fn waits_that_nothing_can_end_are_told_one_by_one() {
     assert_eq!(told.count(), 0, "it runs");
 }
 
+fn wait_aside(story: &mut Story, worker: u32, got: Got, run: u32, index: u32) {
+    let Got { task, attempt, .. } = got;
+    let waiting = Waiting { task, attempt, waits: true, run, index, helps: false };
+    story.send(story.peer(worker), &Message::Waiting(waiting));
+}
+
+#[test]
+fn what_a_thread_beside_waits_for_ends_where_nobody_can_run_it() {
+    for index in [0, WHOLE_RUN] {
+        let mut story = story(1, 0);
+        let parent = parent_of(&mut story, 1);
+        wait_aside(&mut story, 0, parent, 1, index);
+        assert_eq!(story.leases(), [], "only the main thread would run it");
+        let said = seconds(&mut story, 2, 1);
+        let told = endings(&said);
+        assert_eq!((told.len(), told[0].0, told[0].1, told[0].2), (1, 1, 0, Outcome::Refused), "{said:?}");
+        let text = String::from_utf8_lossy(&told[0].3);
+        let expected =
+            "Stalled: 'inner-0' waits for a worker; it is the next of its kind, and busy are worker 0 ('work-0' for ";
+        assert!(text.starts_with(expected), "{text}");
+        wait(&mut story, 0, parent, false);
+        story.report(0, &[(parent, DONE, b"went on")]);
+        assert!(endings(&story.turn()).contains(&(1, 0, Outcome::Done, b"went on".to_vec())));
+        story.broker.check().unwrap();
+    }
+}
+
+#[test]
+fn a_task_that_computes_beside_its_wait_is_given_time() {
+    let mut story = story(1, 0);
+    let parent = parent_of(&mut story, 1);
+    wait_aside(&mut story, 0, parent, 1, 0);
+    story.turn();
+    for second in 1..10 {
+        story.broker.handle_cpu_time(0, second * SECOND_NS / 2);
+        assert_eq!(endings(&seconds(&mut story, 1, 1)), []);
+    }
+    story.broker.handle_cpu_time(0, 9 * SECOND_NS / 2);
+    let told = endings(&seconds(&mut story, 2, 1));
+    assert_eq!(told.iter().map(|told| told.2).collect::<Vec<_>>(), [Outcome::Refused]);
+}
+
 #[test]
 fn crashes_within_a_wait_count_against_the_attempt_at_the_bottom_too() {
     let mut story = story(1, 0);
