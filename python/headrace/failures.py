@@ -16,6 +16,7 @@ from headrace.errors import (
     InfraError,
     NoSuitableWorker,
     ResultReleased,
+    Stalled,
     StoreFull,
     TaskError,
     TaskTimeout,
@@ -141,6 +142,8 @@ def refused(key: str, text: str) -> HeadraceError:
         return NoSuitableWorker(f"task {key!r} cannot run: {rest}", key=key)
     if colon and word == "StoreFull":
         return StoreFull(f"task {key!r} has no result: {rest}")
+    if colon and word == "Stalled":
+        return Stalled(f"task {key!r} cannot run: nothing can go on: {rest}")
     if "released" in text:
         return ResultReleased(f"task {key!r} cannot run: {text}")
     return GraphError(f"task {key!r} cannot run: {text}")

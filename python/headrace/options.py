@@ -29,6 +29,9 @@ RETRIES_MAX = 1_000_000
 #: Flag of a policy: the worker says of each exception whether it is worth a retry.
 RETRY_ON = 1
 
+#: Flag of a policy: two attempts may run at once.
+SPECULATIVE = 2
+
 #: Bytes in the units that an amount of memory may be given in.
 UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 UNITS |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
@@ -61,7 +64,7 @@ def policy_of(options: dict[str, Any]) -> Policy | None:
     first_s, longest_s = backoff if isinstance(backoff, (tuple, list)) else (backoff, max(backoff, BACKOFF_MAX_S))
     return (
         options.get("retries", 0),
-        RETRY_ON if options.get("retry_on") is not None else 0,
+        (RETRY_ON if options.get("retry_on") is not None else 0) | (SPECULATIVE if options.get("speculative") else 0),
         milliseconds(first_s),
         milliseconds(longest_s),
         milliseconds(options.get("timeout_s", 0)),
@@ -155,6 +158,11 @@ def _check_retry_on(value: object) -> None:
         )
 
 
+def _check_speculative(value: object) -> None:
+    if not isinstance(value, bool):
+        raise UsageError(f"option speculative must be True or False, not {value!r}")
+
+
 def _check_tags(value: object) -> None:
     if not isinstance(value, (str, tuple, list)) or not all(map(_is_name, _as_names(value))):
         raise UsageError(f"option tags must be a name, or a tuple of names, not {value!r}")
@@ -180,9 +188,12 @@ KNOWN: dict[str, Callable[[Any], object]] = {
     "backoff": _check_backoff,
     "timeout_s": lambda value: check_seconds("option timeout_s", value),
     "queue_timeout_s": lambda value: check_seconds("option queue_timeout_s", value),
+    "speculative": _check_speculative,
     "resources": lambda value: amounts_of("option resources", value),
     "tags": _check_tags,
 }
 
 #: Those that the broker acts on, beyond priority and worker.
-POLICY = frozenset({"retries", "retry_on", "backoff", "timeout_s", "queue_timeout_s", "resources", "tags"})
+POLICY = frozenset(
+    {"retries", "retry_on", "backoff", "timeout_s", "queue_timeout_s", "speculative", "resources", "tags"}
+)

@@ -64,6 +64,8 @@ class Task(Generic[P, R]):
                     the first and the longest pause. By default 0.
                 timeout_s: seconds that an attempt may run.
                 queue_timeout_s: seconds that the task may stand ready until a worker takes it.
+                speculative: whether an idle worker may try the task, too, once it has been running for long; the first
+                    attempt that ends well counts, and the other is cancelled. By default False.
                 resources: how much it needs of what while it runs, such as `{"gpu": 1, "memory": "4GiB"}`.
                 tags: a name, or a tuple of names, whose limits it counts against.
 

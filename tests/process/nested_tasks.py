@@ -83,6 +83,17 @@ def call_and_be_called(fn, *args):
     return ended.get().result()
 
 
+def call_and_iterate(fn, *args):
+    (future,) = concurrent.futures.as_completed([hr.current_client().call(fn, *args)])
+    return future.result()
+
+
+def call_and_wait_in_a_thread(fn, *args):
+    client = hr.current_client()
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        return threads.submit(lambda: client.call(fn, *args).result()).result()
+
+
 def call_and_leave(path, fn, *args):
     hr.current_client().call(fn, *args)
     note(path, "left")
@@ -185,6 +196,24 @@ def deep(n):
 def bad_graph(path=None):
     graph = hr.Graph()
     graph.add(hr.task(boom, key="culprit"), "inner")
+    return graph
+
+
+def graph_that_is_late():
+    graph = hr.Graph()
+    graph.add(hr.task(time.sleep, key="culprit", timeout_s=0.2), 60)
+    return graph
+
+
+def graph_that_dies():
+    graph = hr.Graph()
+    graph.add(hr.task(os._exit, key="culprit"), 3)
+    return graph
+
+
+def graph_of_graph(make):
+    graph = hr.Graph()
+    graph.add(make)
     return graph
 
 

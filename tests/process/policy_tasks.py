@@ -1,5 +1,6 @@
 """Functions with effects that are counted outside: each call appends a line to a file."""
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -160,3 +161,56 @@ def hold(path, gate, value=None, *_after):
         note(path + ".interrupts")
         raise
     return value
+
+
+# -- second attempts ---------------------------------------------------------------------------------------------------
+
+
+def hang_first(path, gate, value=None, *_after):
+    """Hang in the first attempt until the gate is there, note an interrupt, and return at once in any other."""
+    if note(path, os.getpid()) > 1:
+        return value
+    try:
+        while not Path(gate).exists():
+            time.sleep(0.002)
+    except KeyboardInterrupt:
+        note(path + ".interrupts")
+        raise
+    return "late"
+
+
+def ignore_first(path, gate, value=None):
+    """The same, and let no interrupt through."""
+    if note(path, os.getpid()) > 1:
+        return value
+    while not Path(gate).exists():
+        with contextlib.suppress(KeyboardInterrupt):
+            time.sleep(0.002)
+    return "late"
+
+
+def fail_beside(path, gate, value=None):
+    """Fail in the first attempt once there is a second one, which goes on until the gate is there."""
+    first = note(path) == 1
+    while not (len(lines(path)) > 1 if first else Path(gate).exists()):
+        time.sleep(0.002)
+    if first:
+        note(path + ".failed")
+        raise Sour(1)
+    return value
+
+
+def fail_both(path):
+    """Fail once there are two attempts."""
+    note(path)
+    while len(lines(path)) < 2:
+        time.sleep(0.002)
+    raise Sour(2)
+
+
+def die_beside(path, gate, value=None):
+    """The same, by a crash."""
+    try:
+        return fail_beside(path, gate, value)
+    except Sour:
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -18,10 +18,12 @@ from nested_tasks import (
     boom,
     call_and_await,
     call_and_be_called,
+    call_and_iterate,
     call_and_leave,
     call_and_wait,
     call_and_wait_briefly,
     call_and_wait_by_futures,
+    call_and_wait_in_a_thread,
     call_until_caught,
     crash_at_depth,
     deep,
@@ -32,6 +34,9 @@ from nested_tasks import (
     graph_of,
     graph_of_array,
     graph_of_future,
+    graph_of_graph,
+    graph_that_dies,
+    graph_that_is_late,
     leak_client,
     lines,
     note,
@@ -231,6 +236,18 @@ def test_why_tells_which_task_runs_on_top_of_another_one(alone, path, gate):
     assert not behind.done()
 
 
+@pytest.mark.parametrize(
+    "wait", [call_and_await, call_and_wait_by_futures, call_and_be_called, call_and_iterate, call_and_wait_in_a_thread]
+)
+def test_what_nobody_can_run_ends_for_event_loops_callbacks_and_threads(alone, wait):
+    error = alone.call(wait, hr.task(double, key="inner"), 1).exception(TIMEOUT_S)
+    assert type(error) is hr.Stalled
+    assert re.search(
+        r"'inner' cannot run: nothing can go on: 'inner' waits for a worker; .* busy are worker 0", str(error)
+    )
+    assert alone.call(call_and_wait, double, 1).result(TIMEOUT_S) == 2
+
+
 def test_a_standstill_of_waits_is_told():
     def hold(tag, path, name, others):
         note(path, name)
@@ -366,6 +383,16 @@ def test_a_failure_in_it_is_the_tasks(client):
     assert run.wait(TIMEOUT_S)
     with pytest.raises(hr.UpstreamFailed):
         run.result(behind)
+
+
+@pytest.mark.parametrize(("make", "kind"), [(graph_that_is_late, hr.TaskTimeout), (graph_that_dies, hr.WorkerDied)])
+def test_a_time_limit_or_a_death_in_it_names_the_inner_task(make, kind):
+    with hr.Client(workers=1, grace_s=GRACE_S, crash_limit=1) as client:
+        for future in (client.call(make), client.call(graph_of_graph, make)):
+            error = future.exception(TIMEOUT_S)
+            assert type(error) is kind
+            assert error.key == "culprit"
+            assert "task 'culprit'" in str(error)
 
 
 def test_a_graph_without_tasks_is_refused(client):

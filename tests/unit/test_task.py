@@ -74,6 +74,7 @@ def test_options_are_kept_on_top_of_each_other():
         ({"timeout_s": float("nan")}, "option timeout_s must be seconds"),
         ({"timeout_s": True}, "option timeout_s must be seconds"),
         ({"queue_timeout_s": "1"}, "option queue_timeout_s must be seconds"),
+        ({"speculative": 1}, "option speculative must be True or False, not 1"),
         ({"resources": "gpu"}, "option resources must map names to amounts"),
         ({"resources": {"gpu": 0.5}}, "option resources: 'gpu' must be a whole number of at least 0"),
         ({"resources": {"memory": "4 GoB"}}, "option resources: 'memory' must be a number or a size such as '4GiB'"),
@@ -146,6 +147,8 @@ def test_options_come_to_what_travels():
     assert policy_of({"backoff": 90})[2:4] == (90_000, 90_000)
     assert policy_of({"backoff": (0.5, 4)})[2:4] == (500, 4_000)
     assert policy_of({"timeout_s": 1.5, "queue_timeout_s": 2})[4:6] == (1_500, 2_000)
+    assert policy_of({"speculative": True})[1] == 2
+    assert policy_of({"speculative": True, "retries": 1, "retry_on": OSError})[1] == 3
     assert policy_of({"tags": "db"})[7] == ["db"]
     assert policy_of({"tags": ("web", "db", "web")})[7] == ["db", "web"]
     sizes = {"memory": "4 GiB", "gpu": 1, "disk": "1.5kB", "tokens": "1_000"}

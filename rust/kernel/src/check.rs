@@ -16,7 +16,10 @@ impl Kernel {
             self.check_inputs(task, &places)?;
             self.check_place(task, &places)?;
             self.check_end(task)?;
+            self.check_rival(task)?;
         }
+        let rivalled = self.live().filter(|task| self.board.tasks[task.at()].has(Flag::Rivalled)).count();
+        ensure(self.elders.len() == rivalled, || format!("K4: {rivalled} tasks with rivals, not {:?}", self.elders))?;
         self.check_uses()?;
         self.check_counts()
     }
@@ -151,6 +154,18 @@ impl Kernel {
         ensure(released || !needless || loose(), || format!("K5: nobody will release {task:?}"))?;
         let freeable = released && !entry.held() && entry.lineage == 0;
         ensure(!freeable || loose(), || format!("K5: nobody will free {task:?}"))
+    }
+
+    /// K4: a rival stands beside a lease, and has a later number.
+    fn check_rival(&self, task: TaskIndex) -> Result<(), String> {
+        let entry = &self.board.tasks[task.at()];
+        if !entry.has(Flag::Rivalled) {
+            return Ok(());
+        }
+        let (elder, last) = (self.elders.get(&task), entry.attempt);
+        ensure(self.state(task) == TaskState::Leased && elder.is_some_and(|elder| *elder < last), || {
+            format!("K4: {task:?} is {:?} as attempt {elder:?}, with a rival {last:?}", self.state(task))
+        })
     }
 
     /// The two sides of every edge, and who counts them.

@@ -1,5 +1,7 @@
 //! The engine: what happens to tasks, one call an event.
 
+use std::collections::BTreeMap;
+
 use crate::error::Stale;
 use crate::graph::Graph;
 use crate::ids::{Attempt, ClassId, Handle, TaskIndex, WorkerId};
@@ -24,6 +26,8 @@ pub struct Kernel {
     pub(crate) returned: Vec<Returned>,
     pub(crate) stale_reports: u64,
     pub(crate) operations: u64,
+    /// The number of the lease of each task whose last number is that of a rival.
+    pub(crate) elders: BTreeMap<TaskIndex, Attempt>,
     /// Consumers of one task, while they are visited.
     pub(crate) scratch: Vec<TaskIndex>,
 }
@@ -134,6 +138,7 @@ impl Kernel {
             self.stale_reports += 1;
             return Err(Stale);
         }
+        self.end_rival(task);
         self.board.lists.remove(&mut self.board.tasks, task);
         self.board.set_ended(task, TaskState::Done);
         self.operations += 1 + self.board.tasks[task.at()].span.degree();
@@ -181,6 +186,7 @@ impl Kernel {
         if !self.state(task).is_pending() {
             return;
         }
+        self.end_rival(task);
         self.board.leave(task);
         self.board.set_ended(task, TaskState::Failed);
         self.let_go_of_inputs(task);
@@ -266,11 +272,6 @@ impl Kernel {
         self.board.tasks.get(task.at()).map_or(TaskState::Free, |task| task.state)
     }
 
-    /// The attempt of the current lease, or of the last one.
-    pub fn attempt(&self, task: TaskIndex) -> Attempt {
-        self.board.tasks.get(task.at()).map_or(Attempt(0), |task| task.attempt)
-    }
-
     /// Predecessors of a task that are not done (K2). Costs O(them) for a leased task.
     pub fn missing(&self, task: TaskIndex) -> u32 {
         match self.state(task) {
@@ -304,13 +305,6 @@ impl Kernel {
     /// The worker that has the task.
     pub fn worker_of(&self, task: TaskIndex) -> Option<WorkerId> {
         if self.state(task) == TaskState::Leased { self.board.worker_of(task) } else { None }
-    }
-
-    /// The leases of a worker in the order in which it will run them.
-    pub fn leases_of(&self, worker: WorkerId) -> impl Iterator<Item = (TaskIndex, Attempt)> + '_ {
-        let tasks = &self.board.tasks[..];
-        let leases = self.board.leases(worker).map(|list| self.board.lists.iter(tasks, list));
-        leases.into_iter().flatten().map(|task| (task, tasks[task.at()].attempt))
     }
 
     /// The number of ready tasks in a class.
@@ -388,7 +382,8 @@ impl Kernel {
 
     /// Ends a task that has not ended, without its descendants.
     pub(crate) fn end(&mut self, task: TaskIndex, how: HowEnded) {
-        let leased_to = self.board.worker_of(task).map(|worker| (worker, self.board.tasks[task.at()].attempt));
+        let leased_to = self.board.worker_of(task).map(|worker| (worker, self.attempt(task)));
+        self.end_rival(task);
         if !(crate::seeded!("cancelled and dispatched") && self.state(task) == TaskState::Ready) {
             self.board.leave(task);
         }
@@ -472,7 +467,8 @@ impl Kernel {
     fn unlease(&mut self, worker: WorkerId, task: TaskIndex) {
         self.board.leave(task);
         self.board.set_state(task, TaskState::Waiting);
-        let attempt = self.board.tasks[task.at()].attempt;
+        let attempt = self.attempt(task);
+        self.end_rival(task);
         self.returned.push(Returned { task, worker, attempt });
     }
 
@@ -483,18 +479,5 @@ impl Kernel {
             self.recount(task);
             self.board.place(task, End::Front);
         }
-    }
-
-    /// The lease queue in which the task stands, if the report matches the lease (K4).
-    fn fence(&mut self, worker: WorkerId, task: TaskIndex, attempt: Attempt) -> Result<u32, Stale> {
-        if let Some(entry) = self.board.tasks.get(task.at())
-            && entry.state == TaskState::Leased
-            && (entry.attempt == attempt || crate::seeded!("skipped fence"))
-            && (self.board.leases(worker) == Some(entry.list) || crate::seeded!("skipped fence"))
-        {
-            return Ok(entry.list);
-        }
-        self.stale_reports += 1;
-        Err(Stale)
     }
 }

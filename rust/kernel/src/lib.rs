@@ -7,14 +7,15 @@
 //!   task's missing predecessors are leased to the same worker, earlier in its queue.
 //! - **K3** One ready queue per class holds all and only its ready tasks, each once, in order: priority; then tasks readied
 //!   by a completion at the front in order of submission, roots at the back, tasks given back at the front.
-//! - **K4** A lease is (task, worker, attempt), and every lease has a new attempt number. A report that does not match is
-//!   counted and dropped.
+//! - **K4** A lease is (task, worker, attempt), and every lease has a new attempt number, as has a rival of one. A report that
+//!   does not match is counted and dropped.
 //! - **K5** A result is alive while a consumer has not ended or somebody holds it. Its death is told once.
 //! - **K6** Failure and cancellation reach every descendant once; none of them is leased afterwards.
 //! - **K7** No call scans all tasks; a completion costs O(its edges).
 //! - **K8** No clock, no I/O, no randomness, no hash order: equal inputs give equal outputs.
 #![forbid(unsafe_code)]
 
+mod attempts;
 mod batch;
 mod check;
 mod chunk;

@@ -107,7 +107,7 @@ pub(crate) struct Task {
     pub(crate) prev: u32,
     /// Neighbour in that list; once skipped, the slot of the root.
     pub(crate) next: u32,
-    /// Goes on where the slot's last task left it (K4).
+    /// The last number that was given out (K4). Goes on where the slot's last task left it.
     pub(crate) attempt: Attempt,
     /// How many tasks the slot held before.
     pub(crate) generation: u32,
@@ -206,6 +206,10 @@ impl Task {
         self.flags |= flag as u8;
     }
 
+    pub(crate) fn clear(&mut self, flag: Flag) {
+        self.flags &= !(flag as u8);
+    }
+
     /// The task runs again.
     pub(crate) fn clear_end(&mut self) {
         self.flags &= Flag::Checkpoint as u8 | Flag::Watched as u8;
@@ -226,7 +230,7 @@ impl Task {
     }
 }
 
-/// One bit of a task; all but the last two are clear in a task that has not ended.
+/// One bit of a task; all but the last three are clear in a task that has not ended.
 #[derive(Clone, Copy)]
 #[repr(u8)]
 pub(crate) enum Flag {
@@ -240,6 +244,8 @@ pub(crate) enum Flag {
     Checkpoint = 8,
     /// The caller wants to hear when it becomes ready.
     Watched = 16,
+    /// It is leased, and has a rival.
+    Rivalled = 32,
 }
 
 const _: () = assert!(size_of::<Task>() == 96);

@@ -127,8 +127,14 @@ fn events(world: &World, grain: Grain) -> Vec<(Op, bool)> {
             events.push((Op::Complete { task, secured: true }, false));
             events.push((Op::Complete { task, secured: false }, false));
             events.push((Op::Fail(task), true));
+            if !world.elders.contains_key(&task) {
+                events.push((Op::Rival(task), true));
+            }
         }
         events.extend(queue.iter().map(|&task| (Op::GiveBack(task), true)));
+    }
+    for &task in world.elders.keys() {
+        events.extend(world.workers.keys().map(|&worker| (Op::TakeOver { task, worker }, false)));
     }
     for task in world.live() {
         if world.pending(task) {
@@ -154,5 +160,6 @@ fn lease(worker: u32, tasks_max: u32) -> Op {
 
 /// What tells two worlds apart: all but the numbers of attempts.
 fn signature(world: &World) -> String {
-    format!("{:?} {:?} {:?}", world.tasks, world.workers, world.ready)
+    let rivalled: Vec<&usize> = world.elders.keys().collect();
+    format!("{:?} {:?} {:?} {rivalled:?}", world.tasks, world.workers, world.ready)
 }

@@ -4,8 +4,8 @@
 mod story;
 
 use headrace_kernel::{
-    ClassId, Classes, EXTERNAL, LeaseRequest, Oracle, Preference, Priorities, Returned, Stale, TaskIndex, TaskState,
-    WorkerId,
+    Attempt, ClassId, Classes, EXTERNAL, LeaseRequest, Oracle, Preference, Priorities, Returned, Stale, TaskIndex,
+    TaskState, WorkerId,
 };
 use story::{ANNA, BERT, CHAIN, DIAMOND, Elsewhere, Story, everything};
 
@@ -392,4 +392,46 @@ fn k4_a_lost_worker_is_not_heard_again() {
     assert_eq!(story.kernel.complete(ANNA, tasks[0], lost[0].1, false), Err(Stale), "a new one by the same number");
     assert_eq!(story.lease(BERT, 9), tasks, "its leases come first, in their order");
     assert_eq!(story.returned(), [], "the caller knows them from the call");
+}
+
+#[test]
+fn k4_a_rival_has_a_number_of_its_own_and_no_lease() {
+    let mut story = Story::new();
+    let tasks = story.submit(&[&[], &[0]], &[1]);
+    assert_eq!(story.kernel.add_rival(tasks[0]), None, "nobody has the task");
+    story.lease(ANNA, 2);
+    let lease = story.kernel.attempt(tasks[0]);
+    let rival = story.kernel.add_rival(tasks[0]).expect("it is leased");
+    assert!(rival > lease);
+    assert_eq!(story.kernel.add_rival(tasks[1]), None, "it waits for what stands before it");
+    for (worker, attempt) in [(BERT, rival), (ANNA, rival), (BERT, lease)] {
+        assert_eq!(story.kernel.complete(worker, tasks[0], attempt, true), Err(Stale));
+    }
+    assert_eq!((story.kernel.attempt(tasks[0]), story.kernel.worker_of(tasks[0])), (lease, Some(ANNA)));
+    story.give_back(ANNA, tasks[0]);
+    assert_eq!(story.returned().len(), 1, "what stood behind it");
+    let next = story.batch(BERT, 1)[0].attempt;
+    assert!(next > rival, "the number of the rival is not used again");
+    assert!(!story.kernel.take_over(tasks[0], ANNA), "its rival ended with the lease before");
+    story.complete(BERT, &tasks[..1]);
+}
+
+#[test]
+fn k2_a_rival_that_takes_over_brings_back_what_stood_behind() {
+    let mut story = Story::new();
+    let tasks = story.submit(&[&[], &[0], &[1]], &[2]);
+    story.lease(ANNA, 3);
+    let behind = story.kernel.attempt(tasks[1]);
+    let rival = story.kernel.add_rival(tasks[0]).expect("it is leased");
+    assert!(story.kernel.take_over(tasks[0], BERT));
+    story.check();
+    let returned: Vec<(TaskIndex, WorkerId)> =
+        story.returned().iter().map(|lease| (lease.task, lease.worker)).collect();
+    assert_eq!(returned, [(tasks[1], ANNA), (tasks[2], ANNA)]);
+    assert_eq!((story.kernel.attempt(tasks[0]), story.kernel.worker_of(tasks[0])), (rival, Some(BERT)));
+    assert_eq!(story.kernel.complete(ANNA, tasks[0], Attempt(rival.0 - 1), true), Err(Stale), "the first attempt");
+    assert_eq!(story.kernel.complete(ANNA, tasks[1], behind, true), Err(Stale));
+    assert_eq!(story.lease(ANNA, 9), [], "it follows the other worker now");
+    assert_eq!(story.lease(BERT, 9), tasks[1..]);
+    story.complete(BERT, &tasks);
 }

@@ -12,7 +12,7 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn random_events(steps in proptest::collection::vec((0..100_u32, any::<u64>()), 1..150)) {
+    fn random_events(steps in proptest::collection::vec((0..106_u32, any::<u64>()), 1..150)) {
         let mut world = World::default();
         world.apply(&Op::AddWorker(0));
         world.apply(&Op::AddWorker(1));
@@ -32,7 +32,7 @@ fn config() -> ProptestConfig {
     ProptestConfig { rng_seed, failure_persistence: None, ..asked }
 }
 
-/// What happens next: `kind` says what in percent, the dice to whom.
+/// What happens next: `kind` says what, the dice to whom.
 fn choose(world: &World, kind: u32, dice: &mut Dice) -> Option<Op> {
     let in_state = |state: TaskState| world.live().filter(|&task| world.tasks[task].state == state).collect::<Vec<_>>();
     let any: Vec<usize> = world.live().collect();
@@ -66,6 +66,15 @@ fn choose(world: &World, kind: u32, dice: &mut Dice) -> Option<Op> {
         }
         94..96 => Op::SetClass(*dice.pick(&any)?, dice.below(3)),
         96 => Op::Watch(*dice.pick(&any)?),
+        97..101 => {
+            let from = if dice.one_in(8) { &any } else { &leased };
+            Op::Rival(*dice.pick(from)?)
+        }
+        101..104 => {
+            let rivalled: Vec<usize> = world.elders.keys().copied().collect();
+            let from = if dice.one_in(8) { &any } else { &rivalled };
+            Op::TakeOver { task: *dice.pick(from)?, worker: dice.below(3) }
+        }
         _ => Op::DrainFreed,
     })
 }

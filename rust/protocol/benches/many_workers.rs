@@ -80,6 +80,7 @@ impl Cluster {
             version: "0.1.0".into(),
             python: "3.11.7".into(),
             grace_ns: 1_000_000_000,
+            straggler_ns: 500_000_000,
             seed: 7,
         };
         let mut broker = Broker::new(config, 0);

@@ -54,6 +54,11 @@ pub trait Facts {
         None
     }
 
+    /// The task that a worker tries while another one does.
+    fn second_attempt(&self, _worker: u32) -> Option<TaskIndex> {
+        None
+    }
+
     /// How many tasks a worker has started that wait, with the one that runs on top of them.
     fn waiting(&self, _worker: u32) -> usize {
         0
@@ -265,7 +270,8 @@ impl<F: Facts> View<'_, F> {
             let class = self.limits.class(self.facts.class(task));
             class.is_some_and(|class| class.demand.iter().any(|part| part.0 == number))
         };
-        let task = self.kernel.leases_of(WorkerId(worker)).map(|lease| lease.0).find(|task| takes(*task));
+        let leased = self.kernel.leases_of(WorkerId(worker)).map(|lease| lease.0);
+        let task = leased.chain(self.facts.second_attempt(worker)).find(|task| takes(*task));
         Some(match task {
             Some(task) => format!("'{}' in {}", self.facts.name(task), self.facts.worker(worker)),
             // It was cancelled, and its worker has not said that it has stopped.

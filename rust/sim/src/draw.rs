@@ -5,6 +5,7 @@ use crate::scenario::{
     Act, ClientPlan, Fault, Moment, Net, Op, PLENTY_BYTES, Pace, Scenario, Setup, Ways, When, Whose,
 };
 use crate::workload::{Body, Dep, Size, Style, Task, draw_graph};
+use headrace_protocol::broker::STRAGGLER_NS;
 
 /// Moments that come about once a task.
 const USUAL_MOMENTS: &[Moment] = &[
@@ -32,6 +33,7 @@ impl Scenario {
             store_limit: if scarce { 1 << chance.within(13, 17) } else { PLENTY_BYTES },
             spill_limit: chance.pick(&[0, 1 << 15, PLENTY_BYTES]),
             grace_ns: chance.pick(&[1_000_000, 50_000_000, 1_000_000_000]),
+            straggler_ns: STRAGGLER_NS,
         };
         let mut chance = Chance::new(seed, "pace");
         let mut pace = Pace {
@@ -67,8 +69,15 @@ impl Scenario {
             pace.disk_ns = chance.log_within(1_000_000, 50_000_000);
         }
         let clients = Chance::new(seed, "clients").pick(&[1, 1, 1, 1, 1, 2, 2, 3]);
-        let clients: Vec<ClientPlan> =
+        let mut clients: Vec<ClientPlan> =
             (0..clients).map(|client| draw_client(&mut Chance::numbered(seed, "client", client), &style)).collect();
+        let mut chance = Chance::new(seed, "speculation");
+        if chance.one_in(4) {
+            setup.straggler_ns = chance.log_within(1_000, STRAGGLER_NS);
+            let odds = chance.within(1, 4);
+            let tasks = clients.iter_mut().flat_map(ClientPlan::tasks_mut);
+            tasks.for_each(|task| task.speculative = chance.one_in(odds));
+        }
         let span_ns = clients.iter().map(ClientPlan::work_ns).sum::<u64>() / u64::from(workers) + 10 * pace.frame_ns;
         let net = Net::draw(&mut Chance::new(seed, "net"), &pace);
         let mut scenario =

@@ -7,8 +7,8 @@ use headrace_protocol::limits::Offer;
 use headrace_protocol::link::Limits;
 use headrace_protocol::worker::Identity;
 use headrace_wire::{
-    ANY_WORKER, BlobsBuf, EXTERNAL, Hello, Message, PROTOCOL_VERSION, Policy, Role, SUBMIT_MORE, SUBMIT_STOP_ON_ERROR,
-    Submit,
+    ANY_WORKER, BlobsBuf, EXTERNAL, Hello, Message, POLICY_SPECULATIVE, PROTOCOL_VERSION, Policy, Role, SUBMIT_MORE,
+    SUBMIT_STOP_ON_ERROR, Submit,
 };
 
 const VERSION: &str = "0.1.0";
@@ -34,6 +34,7 @@ pub(crate) fn config(setup: &Setup) -> Config {
         version: VERSION.into(),
         python: PYTHON.into(),
         grace_ns: setup.grace_ns,
+        straggler_ns: setup.straggler_ns,
         seed: 0,
     }
 }
@@ -203,6 +204,7 @@ fn policy(task: &Task) -> Vec<u8> {
     let amounts = u64::from(task.licenses).to_le_bytes();
     let policy = Policy {
         retries: task.retries,
+        flags: if task.speculative { POLICY_SPECULATIVE } else { 0 },
         backoff_ms: if task.retries > 0 { task.backoff_ms } else { 0 },
         backoff_max_ms: if task.retries > 0 { 4 * task.backoff_ms } else { 0 },
         timeout_ms: task.timeout_ms,
@@ -210,7 +212,6 @@ fn policy(task: &Task) -> Vec<u8> {
         resources: resources.as_blobs(),
         amounts: if task.licenses > 0 { &amounts } else { &[] },
         tags: tags.as_blobs(),
-        ..Policy::default()
     };
     let mut blob = Vec::new();
     if policy != Policy::default() {

@@ -1,7 +1,7 @@
 //! What a seed stands for, as plain data: what is asked for, how fast things go, and what breaks when. The same scenario
 //! always runs the same way, and so does one from which something was taken away.
 
-use crate::workload::{Dep, Workload};
+use crate::workload::{Dep, STRAGGLES, Task, Workload};
 
 /// So much memory is never scarce.
 pub(crate) const PLENTY_BYTES: u64 = 1 << 30;
@@ -44,6 +44,8 @@ pub(crate) struct Setup {
     pub(crate) spill_limit: u64,
     /// From an interrupt to a kill.
     pub(crate) grace_ns: u64,
+    /// For how long an attempt runs before another worker may try the same task.
+    pub(crate) straggler_ns: u64,
 }
 
 /// Longest times that things take.
@@ -256,12 +258,18 @@ impl Scenario {
 impl ClientPlan {
     /// Nanoseconds of all its tasks together.
     pub(crate) fn work_ns(&self) -> u64 {
-        self.workloads().flat_map(|workload| &workload.tasks).map(|task| task.run_ns).sum()
+        let slowest_ns = |task: &Task| if task.speculative { STRAGGLES * task.run_ns } else { task.run_ns };
+        self.workloads().flat_map(|workload| &workload.tasks).map(slowest_ns).sum()
     }
 
     /// The number of its tasks.
     pub(crate) fn tasks(&self) -> usize {
         self.workloads().map(|workload| workload.tasks.len()).sum()
+    }
+
+    /// All of them, to change.
+    pub(crate) fn tasks_mut(&mut self) -> impl Iterator<Item = &mut Task> {
+        std::iter::once(&mut self.calls).chain(&mut self.runs).flat_map(|workload| &mut workload.tasks)
     }
 
     /// Calls, then runs.

@@ -62,7 +62,7 @@ const CUTS: &[Cut] = &[
     },
     Cut { places: |scenario| 3 * workloads(scenario), take: |scenario, at| halve(scenario, at / 3, [2, 4, 8][at % 3]) },
     Cut { places: tasks, take: take_task },
-    Cut { places: |_| 6, take: ease_tasks },
+    Cut { places: |_| 7, take: ease_tasks },
     Cut { places: |scenario| scenario.setup.workers as usize - 1, take: |scenario, _| scenario.setup.workers -= 1 },
     Cut {
         places: |scenario| usize::from(scenario.setup.store_limit < PLENTY_BYTES),
@@ -74,8 +74,9 @@ const CUTS: &[Cut] = &[
 fn size(scenario: &Scenario) -> u64 {
     let Scenario { net, clients, faults, setup, .. } = scenario;
     let per_task = |task: &Task| {
-        let marks = [task.deaf, task.pin.is_some(), task.priority != 0, task.size != Size::Small, task.run_ns > 0];
-        8 + task.deps.len() as u64 + marks.into_iter().filter(|mark| *mark).count() as u64
+        let has_options = [task.deaf, task.pin.is_some(), task.priority != 0, task.speculative];
+        let marks = has_options.into_iter().chain([task.size != Size::Small, task.run_ns > 0]);
+        8 + task.deps.len() as u64 + marks.filter(|mark| *mark).count() as u64
     };
     let per_client = |client: &ClientPlan| {
         let workloads = client.workloads();
@@ -196,6 +197,7 @@ fn ease_tasks(scenario: &mut Scenario, at: usize) {
                 2 => task.priority = 0,
                 3 => task.size = Size::Small,
                 4 => task.run_ns = 0,
+                6 => task.speculative = false,
                 _ => {}
             }
         }

@@ -72,6 +72,8 @@ pub(crate) enum Size {
     Block,
 }
 
+/// How many times as long as it should an attempt takes that straggles.
+pub(crate) const STRAGGLES: u64 = 10;
 /// As [`Task::raises`].
 pub(crate) const FOR_EVER: u8 = u8::MAX;
 
@@ -102,6 +104,8 @@ pub(crate) struct Task {
     pub(crate) licenses: u8,
     /// Whether it has the tag.
     pub(crate) tagged: bool,
+    /// Whether two workers may try it at once. Some attempts take long then.
+    pub(crate) speculative: bool,
     /// Which function it calls.
     pub(crate) function: u8,
     /// The only worker that may run it.
@@ -228,6 +232,7 @@ impl Style {
             queue_timeout_ms: if chance.one_in(4) { self.queue_timeout_ms } else { 0 },
             licenses: if chance.one_in(self.license_odds) { chance.below(LICENSES + 1) as u8 } else { 0 },
             tagged: chance.one_in(2 * self.license_odds),
+            speculative: false,
             function: chance.below(3) as u8,
             pin: chance.one_in(self.pin_odds).then(|| chance.below(self.workers.into()) as u32),
             priority: if self.priorities { chance.below(5) as i32 - 2 } else { 0 },

@@ -15,6 +15,7 @@ const BUGS: &[&str] = &[
     "death keeps a lease",
     "cancelled and dispatched",
     "attempt used again",
+    "number of a rival used again",
     "retry of a done task",
     // Broker.
     "kept result told twice",
@@ -30,6 +31,10 @@ const BUGS: &[&str] = &[
     "no blame behind an overdue one",
     "input out of reach made again",
     "refusal unheard",
+    "any task is tried twice",
+    "third attempt",
+    "one of two failures counted",
+    "second attempt takes nothing",
     // Worker.
     "started without an input",
     "held value dropped",

@@ -140,6 +140,19 @@ impl PidFd {
         (self.peak > self.floor).then_some(self.peak)
     }
 
+    /// Nanoseconds of processor time that the process has used, all its threads together; `None` if that is not known.
+    pub fn cpu_ns(&self) -> Option<u64> {
+        let mut clock = 0;
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        let pid = libc::pid_t::try_from(self.pid).ok()?;
+        // SAFETY: each call writes to the one variable that it is given.
+        let are_known = unsafe {
+            libc::clock_getcpuclockid(pid, &raw mut clock) == 0 && libc::clock_gettime(clock, &raw mut time) == 0
+        };
+        let ns = || u64::try_from(time.tv_sec).ok()?.checked_mul(1_000_000_000)?.checked_add(time.tv_nsec as u64);
+        if are_known && self.ended.is_none() { ns() } else { None }
+    }
+
     /// The descriptor to poll for input: it is readable once the process has ended.
     pub fn fd(&self) -> RawFd {
         self.fd.as_raw_fd()

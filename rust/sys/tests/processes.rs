@@ -67,6 +67,22 @@ fn the_peak_of_memory_is_the_childs_own_or_nothing() {
 }
 
 #[test]
+fn the_processor_time_of_a_child_grows_while_it_computes() {
+    let mut idle = shell("exec sleep 1000", &[]);
+    let mut busy = shell("while :; do :; done", &[]);
+    let until = Instant::now() + std::time::Duration::from_secs(20);
+    while busy.process.cpu_ns().expect("it lives") < 100_000_000 {
+        assert!(Instant::now() < until, "it does not compute");
+    }
+    assert!(idle.process.cpu_ns().expect("it lives") < 50_000_000);
+    for child in [&mut idle, &mut busy] {
+        child.process.send_signal(Signal::KILL).unwrap();
+        end_of(&mut child.process);
+        assert_eq!(child.process.cpu_ns(), None);
+    }
+}
+
+#[test]
 fn a_program_that_cannot_run_is_named() {
     for (program, kind) in
         [("/nowhere/python", io::ErrorKind::NotFound), ("/etc/passwd", io::ErrorKind::PermissionDenied)]

@@ -44,7 +44,7 @@ no_rules!(
     Want,
     Withdraw,
     Lack,
-    Overrun,
+    Overrun<'_>,
     Overdue,
     Waiting,
     Standstill<'_>,

@@ -142,12 +142,12 @@ body!(Released<'a> { segment, offset });
 body!(GiveBack<'a> { segment, pages } later { urgency });
 body!(Moved<'a> { run, index, values });
 body!(Death<'a> { worker, pid, signal, exit_code, attempts, limit, stderr } later {
-    cause, memory_limit, memory_peak, group_others, workers, pids, signals, exit_codes, causes
+    cause, memory_limit, memory_peak, group_others, workers, pids, signals, exit_codes, causes, key
 });
 body!(Policy<'a> {
     retries, flags, backoff_ms, backoff_max_ms, timeout_ms, queue_timeout_ms, resources, amounts, tags
 });
-body!(Overrun { queued, worker, attempt, limit_ms } later { failures });
+body!(Overrun<'a> { queued, worker, attempt, limit_ms } later { failures, key });
 body!(Waiting { task, attempt, waits, run, index, helps });
 body!(Standstill<'a> { task, attempt, text });
 body!(Overdue { task, attempt });

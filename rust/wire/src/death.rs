@@ -38,6 +38,9 @@ pub struct Death<'a> {
     pub exit_codes: U32s<'a>,
     /// Per death: a [`DeathCause`] as its number.
     pub causes: &'a [u8],
+    /// The key of the task that did it, where that is one of a graph which has taken the place of the task that is told of;
+    /// else empty.
+    pub key: &'a str,
 }
 
 /// What the death of a worker says of the task that it was executing.

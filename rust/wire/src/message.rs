@@ -433,7 +433,7 @@ pub enum Message<'a> {
     Moved(Moved<'a>),
     Death(Death<'a>),
     Policy(Policy<'a>),
-    Overrun(Overrun),
+    Overrun(Overrun<'a>),
     Overdue(Overdue),
     Waiting(Waiting),
     Standstill(Standstill<'a>),

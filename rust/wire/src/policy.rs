@@ -33,7 +33,7 @@ pub const POLICY_SPECULATIVE: u32 = 2;
 
 /// A task that passed its time limit, as the blob of [`crate::Outcome::TimedOut`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Overrun {
+pub struct Overrun<'a> {
     /// It was not the attempt that took too long, but the wait for a worker.
     pub queued: bool,
     /// Worker of the attempt; 0 where it waited.
@@ -44,6 +44,8 @@ pub struct Overrun {
     pub limit_ms: u32,
     /// Attempts that failed before.
     pub failures: u32,
+    /// As [`Death::key`](crate::Death::key).
+    pub key: &'a str,
 }
 
 /// An attempt runs longer than its lease allows (worker to broker). The worker has asked it to stop; where it does not, the

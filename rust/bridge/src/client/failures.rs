@@ -55,10 +55,11 @@ pub(crate) fn outcome(
             let last = (death.worker, death.pid, death.signal, death.exit_code, death.cause);
             let memory = (death.memory_limit, death.memory_peak, death.group_others);
             let stderr = PyBytes::new(py, death.stderr);
-            build(py, "died", (key(), death.attempts, death.limit, death.cause, stderr, memory, last, rows))
+            let key = inner_or(death.key, key);
+            build(py, "died", (key, death.attempts, death.limit, death.cause, stderr, memory, last, rows))
         }
-        Detail::TimedOut(Overrun { queued, worker, attempt, limit_ms, failures }) => {
-            build(py, "timed_out", (key(), queued, worker, attempt, limit_ms, failures))
+        Detail::TimedOut(Overrun { queued, worker, attempt, limit_ms, failures, key: inner }) => {
+            build(py, "timed_out", (inner_or(inner, key), queued, worker, attempt, limit_ms, failures))
         }
         Detail::Refused(text) => build(py, "refused", (key(), text)),
     };
@@ -72,6 +73,11 @@ pub(crate) fn lost(py: Python<'_>, session: &Session, key: String) -> PyResult<P
     };
     let by_us = side == Side::Client;
     build(py, "lost", (key, by_us, reason.map(|reason| reason as u8), text))
+}
+
+/// The key of the task that failed: of one in a graph which has taken the other's place, if it was that.
+fn inner_or(inner: &str, key: impl FnOnce() -> String) -> String {
+    if inner.is_empty() { key() } else { inner.to_owned() }
 }
 
 fn build<'py>(py: Python<'py>, kind: &str, details: impl pyo3::call::PyCallArgs<'py>) -> PyResult<Py<PyAny>> {

@@ -65,6 +65,11 @@ pub enum Op {
     Fail(usize),
     FailUnleased(usize),
     GiveBack(usize),
+    Rival(usize),
+    TakeOver {
+        task: usize,
+        worker: u32,
+    },
     SetClass(usize, u32),
     Watch(usize),
     LoseWorker(u32),
@@ -91,7 +96,10 @@ type Lease = (u32, u32);
 pub struct World {
     pub kernel: Kernel,
     pub tasks: Vec<Naive>,
+    /// The last number of each slot.
     pub attempts: Vec<u32>,
+    /// The number of the lease of each task that has a rival.
+    pub elders: BTreeMap<usize, u32>,
     /// The lease queue of each worker.
     pub workers: BTreeMap<u32, Vec<usize>>,
     pub ready: BTreeMap<u32, BTreeMap<Reverse<i32>, Vec<usize>>>,
@@ -110,7 +118,7 @@ impl World {
     }
 
     pub fn attempt(&self, task: usize) -> Attempt {
-        Attempt(self.attempts[self.slot(task).0 as usize])
+        Attempt(self.elders.get(&task).copied().unwrap_or(self.attempts[self.slot(task).0 as usize]))
     }
 
     pub fn worker_of(&self, task: usize) -> Option<u32> {
@@ -190,6 +198,8 @@ impl World {
                 }
             }
             &Op::GiveBack(task) => self.give_back(task),
+            &Op::Rival(task) => self.add_rival(task),
+            &Op::TakeOver { task, worker } => self.take_over(task, worker),
             &Op::SetClass(task, class) => self.set_class(task, class),
             &Op::Watch(task) => {
                 self.kernel.watch(self.slot(task));
@@ -336,6 +346,7 @@ impl World {
     }
 
     fn leave(&mut self, task: usize) {
+        self.elders.remove(&task);
         self.workers.values_mut().for_each(|queue| queue.retain(|&other| other != task));
         for levels in self.ready.values_mut() {
             levels.values_mut().for_each(|queue| queue.retain(|&other| other != task));
@@ -390,6 +401,28 @@ impl World {
         }
     }
 
+    fn add_rival(&mut self, task: usize) {
+        let number = self.kernel.add_rival(self.slot(task));
+        if self.tasks[task].state != LeasedState || !self.missing(task).is_empty() {
+            assert_eq!(number, None, "a rival beside no lease that runs");
+            return;
+        }
+        self.elders.insert(task, self.attempt(task).0);
+        let last = &mut self.attempts[self.tasks[task].slot.expect("it is leased") as usize];
+        *last += 1;
+        assert_eq!(number, Some(Attempt(*last)), "K4: every rival has a new number");
+    }
+
+    fn take_over(&mut self, task: usize, worker: u32) {
+        let may = self.elders.contains_key(&task) && self.workers.contains_key(&worker);
+        assert_eq!(self.kernel.take_over(self.slot(task), WorkerId(worker)), may);
+        if may {
+            self.leave(task);
+            self.return_illegal();
+            self.workers.get_mut(&worker).expect("known").push(task);
+        }
+    }
+
     fn set_class(&mut self, task: usize, class: u32) {
         let before = std::mem::replace(&mut self.tasks[task].class, class);
         assert_eq!(self.kernel.set_class(self.slot(task), ClassId(class)), ClassId(before));
@@ -409,9 +442,9 @@ impl World {
                 Some((worker, queue[position]))
             };
             let Some((worker, task)) = self.workers.iter().find_map(illegal) else { return };
+            self.returned.push((task, worker, self.attempt(task).0));
             self.leave(task);
             self.tasks[task].state = Waiting;
-            self.returned.push((task, worker, self.attempt(task).0));
         }
     }
 
@@ -422,6 +455,7 @@ impl World {
         let expected: Vec<_> = queue.iter().map(|&task| (self.slot(task), self.attempt(task))).collect();
         assert_eq!(out, expected, "the leases of a lost worker, in order");
         for &task in queue.iter().rev() {
+            self.leave(task);
             self.tasks[task].state = Waiting;
             if self.missing(task).is_empty() {
                 self.make_ready(task, true);

@@ -82,8 +82,9 @@ pub enum Action {
         attempt: u32,
     },
     /// See whether the worker has received anything since the last look, and say so
-    /// ([`Broker::handle_sign_of_life`](super::Broker::handle_sign_of_life)): its answer may stand behind a long frame. There
-    /// is a look with each question.
+    /// ([`Broker::handle_sign_of_life`](super::Broker::handle_sign_of_life)): its answer may stand behind a long frame; and
+    /// what its process has computed ([`Broker::handle_cpu_time`](super::Broker::handle_cpu_time)). There is a look with each
+    /// question.
     Look {
         /// Worker number.
         worker: u32,

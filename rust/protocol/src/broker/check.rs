@@ -11,6 +11,7 @@ impl Broker {
     pub fn check(&self) -> Result<(), String> {
         self.kernel.check()?;
         self.check_leases()?;
+        self.check_races()?;
         self.check_values()
     }
 
@@ -62,7 +63,8 @@ impl Broker {
         for worker in self.workers.iter() {
             let leases: Vec<TaskIndex> =
                 self.kernel.leases_of(worker_id(worker.number)).map(|(task, _)| task).collect();
-            if worker.unsettled() != leases.len() as u64 {
+            let seconds = u64::from(self.rivals.task_of(worker.number).is_some());
+            if worker.unsettled() != leases.len() as u64 + seconds {
                 let (number, open) = (worker.number, worker.unsettled());
                 return Err(format!("B1: worker {number} has {} leases and {open} unsettled ones", leases.len()));
             }
@@ -73,6 +75,24 @@ impl Broker {
         if (leased, consuming) != (counted, self.consuming) {
             let counted = (counted, self.consuming);
             return Err(format!("(leases, those with inputs) are {:?}, counted as {counted:?}", (leased, consuming)));
+        }
+        Ok(())
+    }
+
+    /// The two attempts of a task run in two workers, which know it.
+    fn check_races(&self) -> Result<(), String> {
+        let mut racing: Vec<u32> = Vec::new();
+        for (task, second) in self.rivals.all() {
+            match self.kernel.worker_of(TaskIndex(task)) {
+                Some(first) if first.0 != second => racing.extend([first.0, second]),
+                first => return Err(format!("task {task} is tried by worker {second} beside {first:?}")),
+            }
+        }
+        racing.sort_unstable();
+        let marked = self.workers.iter().filter(|worker| worker.is_racing).map(|worker| worker.number);
+        let marked: Vec<u32> = marked.collect();
+        if marked != racing {
+            return Err(format!("the workers {racing:?} share tasks, and {marked:?} are said to"));
         }
         Ok(())
     }

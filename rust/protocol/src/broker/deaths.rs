@@ -129,7 +129,8 @@ impl Broker {
             wanted = neighbour;
         }
         let task = wanted.0.0;
-        if !self.kernel.leases_of(worker).any(|lease| lease == wanted) {
+        // Where another attempt of the task goes on, this one counts for nothing.
+        if self.rivals.second_worker(task).is_some() || !self.kernel.leases_of(worker).any(|lease| lease == wanted) {
             return false;
         }
         self.waits.forget(task);
@@ -145,7 +146,8 @@ impl Broker {
         if count < limit || seeded!("deaths not counted") {
             return true;
         }
-        let blob = record(deaths, ended, count, limit);
+        let key = self.inner_key(task);
+        let blob = record(&self.deaths.0[&task], ended, &key, count, limit);
         if self.kernel.fail(worker, wanted.0, wanted.1).is_ok() {
             self.uncount_lease(task);
             if self.nests.used {
@@ -158,7 +160,7 @@ impl Broker {
 }
 
 /// What the client is told of a task that fails for it.
-fn record(deaths: &[Blamed], last: &Ended<'_>, attempts: u32, limit: u32) -> Vec<u8> {
+fn record(deaths: &[Blamed], last: &Ended<'_>, key: &str, attempts: u32, limit: u32) -> Vec<u8> {
     let column = |field: fn(&Blamed) -> u32| deaths.iter().map(field).collect::<Vec<u32>>();
     let (workers, pids) = (column(|death| death.worker), column(|death| death.pid));
     let (signals, exit_codes) = (column(|death| death.exit.signal()), column(|death| death.exit.code() as u32));
@@ -185,6 +187,7 @@ fn record(deaths: &[Blamed], last: &Ended<'_>, attempts: u32, limit: u32) -> Vec
         signals: (&signals).into(),
         exit_codes: (&exit_codes).into(),
         causes: &causes,
+        key,
     };
     Message::Death(death).encode(&mut blob);
     blob

@@ -36,6 +36,7 @@ mod reports;
 mod results;
 mod retire;
 mod retry;
+mod rivals;
 mod roster;
 mod runs;
 mod spares;
@@ -69,6 +70,8 @@ use overruns::Waits;
 use peers::Peer;
 use policy::Policies;
 use retry::Retries;
+use rivals::Rivals;
+pub use rivals::STRAGGLER_NS;
 use roster::Roster;
 use runs::{Counts, Run};
 use rustc_hash::FxHashMap;
@@ -106,6 +109,8 @@ pub struct Config {
     pub python: String,
     /// Nanoseconds between an interrupt of a running task and the kill of its worker.
     pub grace_ns: u64,
+    /// For how long an attempt runs at least before another worker may try the same task; of those whose options allow it.
+    pub straggler_ns: u64,
     /// Where the chance in pauses before retries begins: equal seeds and events give equal pauses.
     pub seed: u64,
 }
@@ -133,6 +138,8 @@ pub struct Statistics {
     pub retries: u64,
     /// Attempts, and waits for a worker, that passed a time limit.
     pub timeouts: u64,
+    /// Attempts that were begun beside others of the same tasks.
+    pub second_attempts: u64,
     /// Frames of unknown type that were skipped.
     pub unknown_frames: u64,
     /// Bytes of arguments and results held now, in shared memory and out of it.
@@ -155,6 +162,7 @@ pub struct Broker {
     policies: Policies,
     retries: Retries,
     waits: Waits,
+    rivals: Rivals,
     timers: Timers,
     deaths: Deaths,
     limits: Limits,
@@ -214,6 +222,7 @@ impl Broker {
             store: Store::new(config.store_limit, config.spill_limit),
             retries: Retries::new(config.seed),
             waits: Waits::default(),
+            rivals: Rivals::default(),
             timers: Timers::default(),
             limits: Limits::with_spares(config.workers, config.spares, std::mem::take(&mut config.offer)),
             config,
@@ -346,12 +355,14 @@ impl Broker {
         self.ring_timers(now_ns);
         self.stop_failed_runs(now_ns);
         self.settle_nests(now_ns);
+        self.stop_losers(now_ns);
         self.unpark(now_ns);
         self.settle_grants();
         self.bar_spares();
         self.dispatch(now_ns);
         self.serve_waiting(now_ns);
         self.recall_for_idle_workers(now_ns);
+        self.try_stragglers(now_ns);
         self.tell_news(now_ns);
         self.retire_workers(now_ns);
         self.start_due_workers(now_ns);
@@ -384,7 +395,7 @@ impl Broker {
                 interrupts.chain(worker.leave_ns).min()
             }
         });
-        let timers = [self.recall_due_ns, self.wants_due_ns(), self.timers.next_ns()];
+        let timers = [self.recall_due_ns, self.wants_due_ns(), self.timers.next_ns(), self.rivals.due_ns()];
         workers.chain([self.heartbeat_due_ns]).chain(timers.into_iter().flatten()).min()
     }
 

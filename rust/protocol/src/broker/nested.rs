@@ -128,6 +128,7 @@ impl Broker {
             return Ok((Asker { owner: self.owner_of(peer), nest: 0 }, 0));
         };
         let (task, attempt) = (submit.parent, submit.parent_attempt);
+        self.win_race(worker, task, attempt);
         let is_known =
             self.nests.by_task.get(&task).is_some_and(|nest| (nest.worker, nest.attempt) == (worker, attempt));
         let may_begin = || self.ledger.knows(task) && self.is_leased(worker, task, attempt);
@@ -198,6 +199,15 @@ impl Broker {
         self.settle_returned();
     }
 
+    /// The key of a task if it belongs to a graph that has taken the place of another task, whose client is told of that one; else
+    /// nothing.
+    pub(super) fn inner_key(&self, task: u32) -> String {
+        match self.run(self.ledger.slot(task).run).replaces {
+            Some(_) => self.name_of(task),
+            None => String::new(),
+        }
+    }
+
     /// A lease is over, and with it the nest of its attempt, unless that has become a graph.
     pub(super) fn end_attempt(&mut self, number: u32, task: u32) {
         self.workers[number as usize].waits.retain(|wait| wait.task != task);
@@ -209,6 +219,7 @@ impl Broker {
 
     pub(super) fn handle_waiting(&mut self, number: u32, waiting: &Waiting) {
         let Waiting { task, attempt, waits, run, index, helps } = *waiting;
+        self.win_race(number, task, attempt);
         if !self.ledger.knows(task) || !self.is_leased(number, task, attempt) {
             return;
         }

@@ -8,8 +8,8 @@ use headrace_wire::{Log, Message};
 /// An attempt that writes, or may. It is remembered beyond its lease: one that was cancelled has last words too.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Author {
-    task: u32,
-    attempt: u32,
+    pub(super) task: u32,
+    pub(super) attempt: u32,
     peer: PeerId,
     run: u32,
     index: u32,
@@ -59,7 +59,7 @@ impl Broker {
         let is_it = |author: &Author| (author.task, author.attempt) == (task, attempt);
         if !worker.author.as_ref().is_some_and(is_it) {
             let stopped = worker.interrupted.iter().map(|asked| asked.author).find(is_it);
-            let is_leased = || self.ledger.knows(task) && self.is_leased(number, task, attempt);
+            let is_leased = || self.ledger.knows(task) && self.may_run(number, task, attempt);
             let author = stopped.or_else(|| is_leased().then(|| self.author_of(task, attempt)))?;
             self.workers[number as usize].author = Some(author);
         }

@@ -39,7 +39,7 @@ impl Broker {
     pub(super) fn handle_overdue(&mut self, number: u32, overdue: &Overdue, now_ns: u64) {
         let Overdue { task, attempt } = *overdue;
         let is_limited = || self.policies.get(self.ledger.slot(task).policy).timeout_ms > 0;
-        if self.ledger.knows(task) && self.is_leased(number, task, attempt) && is_limited() {
+        if self.ledger.knows(task) && self.may_run(number, task, attempt) && is_limited() {
             let kill_ns = now_ns + self.config.grace_ns;
             let author = self.author_of(task, attempt);
             let worker = &mut self.workers[number as usize];
@@ -55,15 +55,17 @@ impl Broker {
         self.count_timeout(task);
         let limit_ms = self.policies.get(self.ledger.slot(task).policy).timeout_ms;
         let failures = self.retries.failures(task);
-        let blob = encoded(Overrun { queued: false, worker, attempt, limit_ms, failures });
+        let key = self.inner_key(task);
+        let blob = encoded(Overrun { queued: false, worker, attempt, limit_ms, failures, key: &key });
         self.note_failed(task, Outcome::TimedOut, &blob, now_ns);
     }
 
     /// The same of an attempt that was declared overdue and ended with its process. Whether there was one.
     pub(super) fn end_overdue(&mut self, worker: u32, overdue: Option<(u32, u32)>, now_ns: u64) -> bool {
-        let Some((task, attempt)) = overdue.filter(|(task, attempt)| self.is_leased(worker, *task, *attempt)) else {
-            return false;
+        let counts = |(task, attempt): &(u32, u32)| {
+            self.is_leased(worker, *task, *attempt) && self.rivals.second_worker(*task).is_none()
         };
+        let Some((task, attempt)) = overdue.filter(counts) else { return false };
         if self.retry_after_death(task, now_ns) {
             self.count_timeout(task);
         } else if self.kernel.fail(worker_id(worker), TaskIndex(task), Attempt(attempt)).is_ok() {
@@ -137,13 +139,14 @@ impl Broker {
         self.count_timeout(task.0);
         let (attempt, failures) = (self.kernel.attempt(task).0, self.retries.failures(task.0));
         self.kernel.fail_unleased(task);
-        let blob = encoded(Overrun { queued: true, worker: 0, attempt, limit_ms, failures });
+        let key = self.inner_key(task.0);
+        let blob = encoded(Overrun { queued: true, worker: 0, attempt, limit_ms, failures, key: &key });
         self.note_failed(task.0, Outcome::TimedOut, &blob, now_ns);
         self.settle_cascades(now_ns);
     }
 }
 
-fn encoded(overrun: Overrun) -> Vec<u8> {
+fn encoded(overrun: Overrun<'_>) -> Vec<u8> {
     let mut blob = Vec::new();
     Message::Overrun(overrun).encode(&mut blob);
     blob

@@ -1,7 +1,7 @@
 //! Policies: how tasks are to be run, each distinct one once.
 
 use crate::limits::{ANY_CLASS, Asker, Limits};
-use headrace_kernel::ClassId;
+use headrace_kernel::{ClassId, seeded};
 use headrace_wire::{ANY_WORKER, Message, POLICY_RETRY_ON, POLICY_SPECULATIVE};
 use rustc_hash::FxHashMap;
 
@@ -18,6 +18,7 @@ pub(crate) struct Policy {
     pub(crate) retries: u32,
     /// The worker says of each exception whether it is worth a retry.
     pub(crate) retry_on: bool,
+    /// Whether a second worker may try it while the first one does.
     pub(crate) speculative: bool,
     pub(crate) backoff_ms: u32,
     pub(crate) backoff_max_ms: u32,
@@ -99,6 +100,8 @@ pub(crate) struct Policies {
     entries: Vec<Option<Entry>>,
     numbers: FxHashMap<Key, u32>,
     free: Vec<u32>,
+    /// How many of them allow second attempts.
+    speculative: usize,
 }
 
 impl Default for Policies {
@@ -109,6 +112,7 @@ impl Default for Policies {
             entries: vec![Some(default)],
             numbers: FxHashMap::from_iter([(key, DEFAULT_POLICY)]),
             free: Vec::new(),
+            speculative: 0,
         }
     }
 }
@@ -118,6 +122,12 @@ impl Policies {
     #[inline]
     pub(crate) fn get(&self, number: u32) -> &Policy {
         &self.entries[number as usize].as_ref().expect("a policy that a task has is in the table").policy
+    }
+
+    /// Whether some live task may be tried by two workers at once.
+    #[inline]
+    pub(crate) fn any_speculative(&self) -> bool {
+        self.speculative > 0 || seeded!("any task is tried twice")
     }
 
     /// The number of the policy that a SUBMIT describes. It stays if [`Policies::add_task`] follows, and
@@ -143,6 +153,7 @@ impl Policies {
         let resources = policy.resources.iter().map(|(name, amount)| (&**name, *amount));
         let demand = limits.demand(pin, resources, policy.tags.iter().map(|tag| &**tag));
         policy.class = limits.enter_class(asker, pin, demand.map_err(PolicyError::NoSuitableWorker)?);
+        self.speculative += usize::from(policy.speculative);
         let entry = Some(Entry { policy, key: key.clone(), tasks: 0 });
         let number = match self.free.pop() {
             Some(number) => {
@@ -176,6 +187,7 @@ impl Policies {
     pub(crate) fn drop_unused(&mut self, limits: &mut Limits, number: u32) {
         if let Some(entry) = self.entries[number as usize].take_if(|entry| entry.tasks == 0) {
             limits.leave_class(entry.policy.class);
+            self.speculative -= usize::from(entry.policy.speculative);
             self.numbers.remove(&entry.key);
             self.free.push(number);
         }

@@ -63,6 +63,7 @@ impl Broker {
             let below = bottom.filter(|bottom| executing.is_some_and(|executing| executing != *bottom));
             let blamed = on_top.into_iter().chain(below).filter(|blamed| self.blame(*blamed, &ended, now_ns)).count();
             self.statistics.blamed_deaths += u64::from(blamed > 0 && cause != DeathCause::Silent);
+            self.leave_races(worker);
             self.take_back(worker);
             self.end_worker_session(worker, peer, now_ns);
             self.limits.lose_worker(worker);

@@ -1,6 +1,7 @@
 //! REPORT: what became of leases, and what follows from it.
 
 use super::ledger::Value;
+use super::output::Author;
 use super::payload::Part;
 use super::store::CITES_NOTHING;
 use super::workers::{Entry, INTERRUPT_RETRY_NS, Interrupted};
@@ -57,12 +58,18 @@ impl Broker {
     fn apply_entry(&mut self, number: u32, entry: Entry<'_>, now_ns: u64) {
         let Entry { task, attempt, mut verdict, value } = entry;
         self.workers[number as usize].note_over(task, attempt);
+        if self.rivals.are_any() && self.rivals.is_one(number, task, attempt) {
+            return self.end_rival(task, verdict, value, now_ns);
+        }
         let (worker, index, stamp) = (worker_id(number), TaskIndex(task), Attempt(attempt));
         let slot = *self.ledger.slot(task);
         let (held, wanted) = (slot.held_by_worker, slot.wanted);
         if matches!(verdict, Verdict::Done | Verdict::DoneHeld) && wanted && !held && !slot.reported {
             // Nobody wanted the value, so the worker has kept nothing. Now somebody does, and it has to be made again.
             verdict = Verdict::Returned;
+        }
+        if self.rivals.are_any() && self.gives_way(number, task, attempt, verdict) {
+            return;
         }
         if verdict == Verdict::Done
             && let Some(text) = self.refuse_inline(value.bytes(), now_ns)
@@ -137,6 +144,11 @@ impl Broker {
         self.kernel.worker_of(task) == Some(worker_id(number)) && self.kernel.attempt(task) == Attempt(attempt)
     }
 
+    /// Whether an attempt counts that a worker speaks of: it has the lease, or is the rival of the one that has.
+    pub(super) fn may_run(&self, number: u32, task: u32, attempt: u32) -> bool {
+        self.is_leased(number, task, attempt) || self.rivals.is_one(number, task, attempt)
+    }
+
     /// What a worker may hold of an attempt that does not count is to go, unless it holds or makes a value that does.
     fn disown(&mut self, number: u32, task: u32) {
         let makes = self.kernel.worker_of(TaskIndex(task)) == Some(worker_id(number));
@@ -146,7 +158,7 @@ impl Broker {
         }
     }
 
-    fn apply_done(&mut self, number: u32, task: u32, verdict: Verdict, value: Part<'_>, now_ns: u64) {
+    pub(super) fn apply_done(&mut self, number: u32, task: u32, verdict: Verdict, value: Part<'_>, now_ns: u64) {
         self.waits.forget(task);
         let slot = *self.ledger.slot(task);
         self.ledger.slot_mut(task).done = true;
@@ -209,15 +221,23 @@ impl Broker {
 
     /// A lease is over, whatever came of it: its worker has room again.
     pub(super) fn unlease(&mut self, number: u32, task: u32) {
-        let slot = *self.ledger.slot(task);
-        let cost_ns = self.functions.estimate_ns(slot.function).unwrap_or(0);
-        let worker = &mut self.workers[number as usize];
-        worker.outstanding_ns = worker.outstanding_ns.saturating_sub(cost_ns);
-        worker.settle(slot.frame);
+        if self.rivals.are_any() {
+            self.end_race(task);
+        }
+        self.leave_frame(number, task, self.ledger.slot(task).frame);
         self.uncount_lease(task);
         if self.nests.used {
             self.end_attempt(number, task);
         }
+    }
+
+    /// An attempt is over, and its worker has room again.
+    pub(super) fn leave_frame(&mut self, number: u32, task: u32, frame: u32) {
+        let slot = *self.ledger.slot(task);
+        let cost_ns = self.functions.estimate_ns(slot.function).unwrap_or(0);
+        let worker = &mut self.workers[number as usize];
+        worker.outstanding_ns = worker.outstanding_ns.saturating_sub(cost_ns);
+        worker.settle(frame);
         self.end_grant(number, slot.policy);
     }
 
@@ -375,8 +395,12 @@ impl Broker {
     /// A cancelled attempt is dropped if it has not started, and interrupted if it has. Its worker gets no new work until
     /// it says that the attempt is over.
     fn stop_attempt(&mut self, number: u32, task: u32, attempt: u32, now_ns: u64) {
+        self.stop_author(number, self.author_of(task, attempt), now_ns);
+    }
+
+    pub(super) fn stop_author(&mut self, number: u32, author: Author, now_ns: u64) {
         let (retry_ns, kill_ns) = (now_ns + INTERRUPT_RETRY_NS, now_ns + self.config.grace_ns);
-        let author = self.author_of(task, attempt);
+        let Author { task, attempt, .. } = author;
         let worker = &mut self.workers[number as usize];
         // One that is overdue has been interrupted: once more would hit its clean-up.
         if worker.peer().is_none() || worker.overdue == Some((task, attempt)) || seeded!("cancel unheard") {

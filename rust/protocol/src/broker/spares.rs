@@ -8,10 +8,10 @@
 use super::nested::{BECAME_CLASS, Wait};
 use super::retry::PARKED_CLASS;
 use super::workers::{FRAME_BUDGET_NS, Life, Worker};
-use super::{Broker, worker_id};
+use super::{Broker, PeerId, worker_id};
 use crate::why::Listed;
-use headrace_kernel::{ClassId, LeaseRequest, TaskIndex};
-use headrace_wire::{Message, Standstill, WHOLE_RUN};
+use headrace_kernel::{ClassId, LeaseRequest, TaskIndex, TaskState};
+use headrace_wire::{Message, Outcome, Standstill, WHOLE_RUN};
 
 /// Looks, one a heartbeat, after which a spare worker without work leaves.
 const IDLE_LOOKS: u32 = 3;
@@ -55,13 +55,12 @@ impl Broker {
             return true;
         }
         // Whoever is idle has just been offered all that there is.
-        let is_idle = |worker: &Worker| worker.takes_work() && worker.frames_open() == 0;
         let has_unstarted =
             |worker: &Worker| !worker.waits() && self.kernel.leases_of(worker_id(worker.number)).nth(1).is_some();
         let is_needed = self.kernel.ready() > self.count_parked() || self.workers.iter().any(has_unstarted);
         let waiting = self.workers.iter().filter(|worker| worker.waits()).count();
         let up = self.spares().filter(|spare| spare.life != Life::Spare).count();
-        if !is_needed || up >= waiting || self.workers.iter().any(is_idle) {
+        if !is_needed || up >= waiting || self.workers.iter().any(Worker::is_idle) {
             return false;
         }
         let first = self.config.workers as usize;
@@ -122,15 +121,49 @@ impl Broker {
         self.workers.iter().skip(self.config.workers as usize)
     }
 
-    /// Nothing runs, and attempts wait: the wait of one of them fails, which lets others go on, perhaps.
+    /// Nothing runs, and attempts wait: the wait of one of them fails, which lets others go on, perhaps. Where other threads
+    /// wait than the ones that run tasks, or event loops, it is the awaited tasks that fail, so whoever waits is told.
     pub(super) fn break_standstill(&mut self, now_ns: u64) {
-        let Some(worker) = self.workers.iter().find(|worker| worker.waits() && worker.peer().is_some()) else { return };
-        let (number, peer) = (worker.number, worker.peer().expect("it was just seen"));
-        let wait = *worker.waits.last().expect("it waits");
         let why = self.stall_words(now_ns);
-        let text = format!("'{}' waits for {}, and {why}", self.name_of(wait.task), self.awaited_words(number, &wait));
-        let standstill = Standstill { task: wait.task, attempt: wait.attempt, text: &text };
-        self.send(peer, &Message::Standstill(standstill));
+        let up = self.workers.iter().filter_map(|worker| Some((worker.number, worker.peer()?, *worker.waits.last()?)));
+        let waits: Vec<(u32, PeerId, Wait)> = up.collect();
+        if let Some((number, peer, wait)) = waits.iter().find(|(.., wait)| wait.helps) {
+            let awaited = self.awaited_words(*number, wait);
+            let text = format!("'{}' waits for {awaited}, and {why}", self.name_of(wait.task));
+            let standstill = Standstill { task: wait.task, attempt: wait.attempt, text: &text };
+            return self.send(*peer, &Message::Standstill(standstill));
+        }
+        let awaited = waits.into_iter().map(|(_, peer, wait)| self.awaited(peer, &wait));
+        let Some(tasks) = awaited.into_iter().find(|tasks| !tasks.is_empty()) else { return };
+        for task in tasks {
+            self.nests.end(task.0);
+            self.kernel.fail_unleased(task);
+            self.note_failed(task.0, Outcome::Refused, format!("Stalled: {why}").as_bytes(), now_ns);
+        }
+        self.settle_cascades(now_ns);
+    }
+
+    /// What an attempt waits for and nobody runs: the task, or all of a run that could start.
+    fn awaited(&self, peer: PeerId, wait: &Wait) -> Vec<TaskIndex> {
+        let Some(position) = self.find_run(peer, wait.run) else { return Vec::new() };
+        let is_all = wait.index == WHOLE_RUN;
+        let mut tasks = match is_all {
+            true => self.live_slots(position),
+            false => self.run(position).slots.get(wait.index).map(TaskIndex).into_iter().collect(),
+        };
+        let nest = self.nests.number_of(wait.task);
+        tasks.retain(|task| {
+            let state = self.kernel.state(*task);
+            let is_unleased = state == TaskState::Ready || (state == TaskState::Waiting && !is_all);
+            is_unleased && self.kernel.class_of(*task) != PARKED_CLASS && self.is_of_nest(*task, nest)
+        });
+        tasks
+    }
+
+    /// Whether the attempt with this nest has submitted the task.
+    fn is_of_nest(&self, task: TaskIndex, nest: u32) -> bool {
+        let class = self.limits.class(self.policies.get(self.ledger.slot(task.0).policy).class);
+        class.is_some_and(|class| class.nest == nest)
     }
 
     /// What an attempt of a worker waits for.
@@ -143,10 +176,7 @@ impl Broker {
         }
         let live = position.map(|position| self.live_slots(position)).unwrap_or_default();
         let nest = self.nests.number_of(wait.task);
-        let is_its = |task: &&TaskIndex| {
-            let class = self.limits.class(self.policies.get(self.ledger.slot(task.0).policy).class);
-            class.is_some_and(|class| class.nest == nest) && !self.ledger.slot(task.0).done
-        };
+        let is_its = |task: &&TaskIndex| self.is_of_nest(**task, nest) && !self.ledger.slot(task.0).done;
         let names: Vec<String> = live.iter().filter(is_its).map(|task| format!("'{}'", self.name_of(task.0))).collect();
         if names.is_empty() { "tasks that have ended".to_owned() } else { Listed(names).to_string() }
     }

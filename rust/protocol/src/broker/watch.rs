@@ -13,6 +13,9 @@ use headrace_wire::{Log, Message, NO_WORKER};
 
 /// How long nothing may run before clients are told; each further time takes twice as long.
 const PATIENCE_NS: u64 = 5_000_000_000;
+/// Processor time from one look to the next, of a second, with which a process counts as computing. Threads that wait take a
+/// hundredth of that.
+const COMPUTES_NS: u64 = 50_000_000;
 
 /// Since when nothing runs.
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,6 +43,14 @@ impl Broker {
         }
     }
 
+    /// The processor time that a worker's process has used so far.
+    pub fn handle_cpu_time(&mut self, worker: u32, cpu_ns: u64) {
+        if let Some(worker) = self.workers.get_mut(worker as usize) {
+            worker.computes = cpu_ns.saturating_sub(worker.cpu_ns) > COMPUTES_NS;
+            worker.cpu_ns = cpu_ns;
+        }
+    }
+
     /// Whether nothing runs, nothing is about to, and not all has ended.
     fn is_still(&self) -> bool {
         // A process that comes up changes that, unless it never does.
@@ -47,8 +58,9 @@ impl Broker {
             Life::Ready(_) | Life::Retired | Life::Spare => false,
             _ => worker.start_failures < START_FAILURES_MAX,
         };
+        // While another thread waits, the task itself may compute, and end by itself.
         let only_waits = |worker: &Worker| {
-            worker.waits.last().is_some_and(|wait| wait.helps)
+            worker.waits.last().is_some_and(|wait| wait.helps || !worker.computes)
                 && self.kernel.leases_of(worker_id(worker.number)).count() == worker.waits.len()
         };
         let is_idle =

@@ -192,8 +192,14 @@ impl Facts for Known<'_> {
             let count = running.filter(|(task, _)| tags(*task).contains(tag)).count();
             format!("tag '{tag}' has no limit, and {count} of its tasks run")
         });
-        let free: Vec<String> = free.collect();
-        (!free.is_empty()).then(|| Listed(free).to_string())
+        let second =
+            broker.rivals.second_worker(task.0).map(|worker| format!("and a second attempt in worker {worker}"));
+        let words: Vec<String> = second.into_iter().chain(free).collect();
+        (!words.is_empty()).then(|| Listed(words).to_string())
+    }
+
+    fn second_attempt(&self, worker: u32) -> Option<TaskIndex> {
+        self.broker.rivals.task_of(worker).map(TaskIndex)
     }
 
     fn waiting(&self, worker: u32) -> usize {

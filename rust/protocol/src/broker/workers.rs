@@ -164,6 +164,11 @@ pub(crate) struct Worker {
     pub(crate) farewell: String,
     /// Its attempts that wait for nested work; each was started within the wait of the one before.
     pub(crate) waits: Vec<Wait>,
+    /// Processor time that its process had used at the last look, and whether it had computed since the look before.
+    pub(crate) cpu_ns: u64,
+    pub(crate) computes: bool,
+    /// It executes one of two attempts of a task: nothing is to queue behind.
+    pub(crate) is_racing: bool,
     /// It stands in for others, and nobody waits for whom it could.
     pub(crate) barred: bool,
     /// Looks in a row that found it idle, if it stands in for others.
@@ -207,6 +212,9 @@ impl Worker {
             stderr: VecDeque::new(),
             farewell: String::new(),
             waits: Vec::new(),
+            cpu_ns: 0,
+            computes: false,
+            is_racing: false,
             barred: false,
             idle_looks: 0,
             session: Session::default(),
@@ -225,7 +233,17 @@ impl Worker {
 
     /// Whether it may be given work.
     pub(crate) fn takes_work(&self) -> bool {
-        self.peer().is_some() && self.interrupted.is_empty() && self.tasks_left > 0 && !self.waits() && !self.barred
+        self.peer().is_some()
+            && self.interrupted.is_empty()
+            && self.tasks_left > 0
+            && !self.waits()
+            && !self.barred
+            && !self.is_racing
+    }
+
+    /// Whether it may be given work and has none.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.takes_work() && self.frames_open() == 0
     }
 
     /// Whether its attempt waits for nested work.
@@ -356,7 +374,8 @@ impl Worker {
         self.overdue = None;
         self.author = None;
         self.waits.clear();
-        (self.barred, self.idle_looks) = (false, 0);
+        (self.is_racing, self.barred, self.idle_looks) = (false, false, 0);
+        (self.cpu_ns, self.computes) = (0, false);
         let farewell = std::mem::take(&mut self.farewell);
         let end = &farewell.as_bytes()[farewell.len().saturating_sub(STDERR_TAIL_BYTES)..];
         let is_written = end.is_empty() || self.stderr.make_contiguous().windows(end.len()).any(|part| part == end);

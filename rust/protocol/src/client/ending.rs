@@ -36,7 +36,7 @@ pub enum Detail<'a> {
     /// It could not be run as asked, for this reason.
     Refused(&'a str),
     /// It passed a time limit.
-    TimedOut(Overrun),
+    TimedOut(Overrun<'a>),
 }
 
 impl Ending {

@@ -219,6 +219,11 @@ impl Limits {
         class.demand.iter().map(most).fold(workers, usize::min).max(1)
     }
 
+    /// Whether ready tasks wait for some of what the class takes and all share.
+    pub fn is_wanted(&self, kernel: &Kernel, class: ClassId) -> bool {
+        kernel.ready_classes().any(|other| self.compete(class, other))
+    }
+
     /// Whether both classes take some of the same thing that all share.
     fn compete(&self, one: ClassId, other: ClassId) -> bool {
         let (Some(one), Some(other)) = (self.classes.get(one), self.classes.get(other)) else { return false };

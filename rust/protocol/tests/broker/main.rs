@@ -9,6 +9,7 @@ mod observer;
 mod output;
 mod retire;
 mod retry;
+mod rivals;
 mod spill;
 mod store;
 mod story;

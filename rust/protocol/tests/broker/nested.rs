@@ -248,6 +248,32 @@ fn a_failure_in_a_graph_is_its_tasks_and_a_cancel_reaches_in() {
 }
 
 #[test]
+fn a_death_in_a_graph_names_the_task_that_died() {
+    let mut story = Story::with(1, |config| config.crash_limit = 1);
+    story.submit(1, &[&[]], &[0]);
+    let (_, outer) = only(&story.leases());
+    submit(&mut story, 0, outer, 1, 1, false, SUBMIT_REPLACES);
+    story.report(0, &[(outer, Verdict::Became, b"")]);
+    // The graph's task becomes a graph itself.
+    let (_, parent) = only(&story.leases());
+    submit(&mut story, 0, parent, 2, 2, true, SUBMIT_REPLACES);
+    story.report(0, &[(parent, Verdict::Became, b"")]);
+    let inner = story.leases().remove(0).1[0];
+    story.exit(0, Exit::Code(3), Some((inner.task, inner.attempt)));
+    let told = endings(&story.turn());
+    assert_eq!((told.len(), told[0].0, told[0].1, told[0].2), (1, 1, 0, Outcome::Died));
+    let Ok(Message::Death(death)) = Message::decode(&told[0].3) else { panic!("{told:?}") };
+    assert_eq!(death.key, "inner-0");
+    story.connect_worker(0);
+    story.submit(2, &[&[]], &[0]);
+    let (_, plain) = only(&story.leases());
+    story.exit(0, Exit::Code(3), Some((plain.task, plain.attempt)));
+    let told = endings(&story.turn());
+    let Ok(Message::Death(death)) = Message::decode(&told[0].3) else { panic!("{told:?}") };
+    assert_eq!(death.key, "", "the client knows it");
+}
+
+#[test]
 fn a_graph_that_was_not_submitted_is_none() {
     let mut story = story(1, 0);
     story.submit(1, &[&[]], &[0]);
@@ -269,6 +295,48 @@ fn waits_that_nothing_can_end_are_told_one_by_one() {
     wait(&mut story, 0, parent, false);
     let told = seconds(&mut story, 3, 1).into_iter().filter(|said| matches!(said, Said::Standstill { .. }));
     assert_eq!(told.count(), 0, "it runs");
+}
+
+fn wait_aside(story: &mut Story, worker: u32, got: Got, run: u32, index: u32) {
+    let Got { task, attempt, .. } = got;
+    let waiting = Waiting { task, attempt, waits: true, run, index, helps: false };
+    story.send(story.peer(worker), &Message::Waiting(waiting));
+}
+
+#[test]
+fn what_a_thread_beside_waits_for_ends_where_nobody_can_run_it() {
+    for index in [0, WHOLE_RUN] {
+        let mut story = story(1, 0);
+        let parent = parent_of(&mut story, 1);
+        wait_aside(&mut story, 0, parent, 1, index);
+        assert_eq!(story.leases(), [], "only the main thread would run it");
+        let said = seconds(&mut story, 2, 1);
+        let told = endings(&said);
+        assert_eq!((told.len(), told[0].0, told[0].1, told[0].2), (1, 1, 0, Outcome::Refused), "{said:?}");
+        let text = String::from_utf8_lossy(&told[0].3);
+        let expected =
+            "Stalled: 'inner-0' waits for a worker; it is the next of its kind, and busy are worker 0 ('work-0' for ";
+        assert!(text.starts_with(expected), "{text}");
+        wait(&mut story, 0, parent, false);
+        story.report(0, &[(parent, DONE, b"went on")]);
+        assert!(endings(&story.turn()).contains(&(1, 0, Outcome::Done, b"went on".to_vec())));
+        story.broker.check().unwrap();
+    }
+}
+
+#[test]
+fn a_task_that_computes_beside_its_wait_is_given_time() {
+    let mut story = story(1, 0);
+    let parent = parent_of(&mut story, 1);
+    wait_aside(&mut story, 0, parent, 1, 0);
+    story.turn();
+    for second in 1..10 {
+        story.broker.handle_cpu_time(0, second * SECOND_NS / 2);
+        assert_eq!(endings(&seconds(&mut story, 1, 1)), []);
+    }
+    story.broker.handle_cpu_time(0, 9 * SECOND_NS / 2);
+    let told = endings(&seconds(&mut story, 2, 1));
+    assert_eq!(told.iter().map(|told| told.2).collect::<Vec<_>>(), [Outcome::Refused]);
 }
 
 #[test]

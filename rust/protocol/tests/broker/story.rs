@@ -194,6 +194,7 @@ impl Story {
             version: "0.1.0".into(),
             python: "3.11.7".into(),
             grace_ns: 1_000_000_000,
+            straggler_ns: 500_000_000,
             seed: 7,
         };
         change(&mut config);

@@ -94,6 +94,7 @@ impl Siege {
             version: VERSION.into(),
             python: PYTHON.into(),
             grace_ns: SECOND_NS,
+            straggler_ns: [1, SECOND_NS / 2][script.below(2)],
             seed: 1,
         };
         let mut siege = Siege {

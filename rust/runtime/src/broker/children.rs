@@ -247,6 +247,11 @@ impl Children {
         std::mem::replace(&mut process.frames, frames) != frames
     }
 
+    /// Processor time that the worker's process has used.
+    pub(super) fn cpu_ns(&mut self, worker: u32) -> Option<u64> {
+        self.at_work(worker)?.process.cpu_ns()
+    }
+
     /// Kills a process and all that user code started in it; its end is seen by [`Children::reap`].
     pub(super) fn kill(&mut self, worker: u32) {
         if let Some(process) = self.at_work(worker) {

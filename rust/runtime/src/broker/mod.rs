@@ -14,7 +14,7 @@ use crate::clock;
 use crate::inproc::{self, ClientEnd};
 use crate::run_dir::RunDir;
 use crate::segments::Segments;
-use headrace_protocol::broker::Config as MachineConfig;
+use headrace_protocol::broker::{Config as MachineConfig, STRAGGLER_NS};
 use headrace_protocol::limits::Offer;
 use headrace_sys::threads::spawn_native;
 use headrace_sys::zmq::{Context, Library, Router};
@@ -144,6 +144,7 @@ pub fn start(config: BrokerConfig) -> Result<(BrokerHandle, ClientEnd), StartErr
         version: config.version.clone(),
         python: config.python.clone(),
         grace_ns: config.grace_ns,
+        straggler_ns: STRAGGLER_NS,
         seed: clock::now_ns(),
     };
     let path = run_dir.path().to_owned();

@@ -237,6 +237,9 @@ impl Loop {
                     if self.children.has_heard(worker) {
                         self.machine.handle_sign_of_life(worker);
                     }
+                    if let Some(cpu_ns) = self.children.cpu_ns(worker) {
+                        self.machine.handle_cpu_time(worker, cpu_ns);
+                    }
                 }
                 Action::Kill { worker } => self.children.kill(worker),
                 Action::DumpStacks { worker } => {

@@ -34,6 +34,14 @@ impl Checker<'_> {
                 _ => Some(format!("{detail:?}")),
             },
         };
+        let ran =
+            matches!(outcome, Outcome::Failed | Outcome::Died) || matches!(detail, Detail::Overrun { queued: false });
+        let wrong = wrong.or_else(|| {
+            // One that has made its value may be stopping still when that is lost and has to be made again.
+            let log = self.known(name);
+            let runs_on = ran && log.made == 0 && !log.runs_in.is_empty();
+            runs_on.then(|| format!("it runs in the processes {:?}", log.runs_in))
+        });
         if let Some(text) = wrong {
             let class = if outcome == Outcome::Died { "blamed" } else { "unexpected" };
             self.fail(class, format!("{name} is {outcome:?}: {text}"));

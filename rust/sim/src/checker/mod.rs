@@ -11,7 +11,7 @@
 mod endings;
 
 use crate::history::{Detail, History, Record};
-use crate::scenario::{PLENTY_BYTES, Scenario};
+use crate::scenario::{ClientPlan, PLENTY_BYTES, Scenario};
 use crate::workload::{Body, Dep, LICENSES, Name, TAGGED, Task, Workload, compute};
 use crate::world::Violation;
 use headrace_wire::Outcome;
@@ -45,8 +45,8 @@ struct Log {
     deaths: u32,
     /// Those of which its body was the cause.
     suicides: u32,
-    /// The process in which its body runs, and since when.
-    runs_in: Option<(usize, u64)>,
+    /// The processes in which bodies of it run, and since when.
+    runs_in: Vec<(usize, u64)>,
     told: Option<(u64, Outcome, Detail)>,
 }
 
@@ -66,6 +66,8 @@ struct Checker<'a> {
     judgement: Judgement,
 }
 
+/// Deaths of silent workers that a task may have.
+const SILENT_MAX: u32 = 10;
 /// A kill takes so long at most, unless the broker is stopped.
 const SLACK_NS: u64 = 20_000_000;
 
@@ -149,19 +151,19 @@ impl Checker<'_> {
                     self.fail("unexpected", format!("{name} read {value:#x} as the result of {dep}"));
                 }
             }
-            Record::Made { name, value, .. } => {
-                self.ended(at_ns, name);
+            Record::Made { process, name, value } => {
+                self.ended(at_ns, process, name);
                 self.log(name).made += 1;
                 if self.expected(name) != value {
                     self.fail("unexpected", format!("{name} made {value:#x}"));
                 }
             }
-            Record::Threw { name, .. } => {
-                self.ended(at_ns, name);
+            Record::Threw { process, name } => {
+                self.ended(at_ns, process, name);
                 self.log(name).threw += 1;
             }
-            Record::Interrupted { name, .. } => {
-                self.ended(at_ns, name);
+            Record::Interrupted { process, name } => {
+                self.ended(at_ns, process, name);
                 if !self.may_be_interrupted(name) {
                     self.fail("unexpected", format!("{name} was interrupted and nobody had cancelled it"));
                 }
@@ -171,9 +173,9 @@ impl Checker<'_> {
                     *is_over = true;
                 }
             }
-            Record::Died { executing, of_itself, .. } => {
+            Record::Died { process, executing, of_itself } => {
                 if let Some(name) = executing {
-                    let is_late = self.ended(at_ns, name);
+                    let is_late = self.ended(at_ns, process, name);
                     let log = self.log(name);
                     log.deaths += 1;
                     // Of one that had to stop anyway, only that counts.
@@ -231,8 +233,9 @@ impl Checker<'_> {
             let text = format!("{name} began long after its client was told that it is {outcome:?}");
             self.fail("phantom", text);
         }
-        if let Some((other, _)) = self.known(name).runs_in {
-            self.fail("duplicated", format!("{name} runs in the processes {other} and {process} at once"));
+        let others = self.known(name).runs_in.clone();
+        if others.len() > usize::from(self.task(name).speculative) {
+            self.fail("duplicated", format!("{name} runs in the processes {others:?} and {process} at once"));
         }
         for dep in self.task(name).deps.clone() {
             let dep = Self::dep(name, dep);
@@ -240,12 +243,19 @@ impl Checker<'_> {
                 self.fail("unexpected", format!("{name} began before {dep} was done"));
             }
         }
-        let limit = u32::from(self.scenario.setup.crash_limit);
+        // Of two that run at once, the first death does not count. And who stands behind a loser may die before its process is
+        // killed for that: then nobody knows that it has, and it counts as one of a silent worker.
+        let mut limit = u32::from(self.scenario.setup.crash_limit) << u32::from(self.task(name).speculative);
+        let mut tasks = self.scenario.clients.iter().flat_map(ClientPlan::workloads).flat_map(|load| &load.tasks);
+        if tasks.any(|task| task.speculative) {
+            limit += SILENT_MAX;
+        }
         if self.known(name).suicides >= limit {
             self.fail("blamed", format!("{name} runs though it has killed {limit} processes"));
         }
         let log = self.log(name);
-        (log.bodies, log.runs_in) = (log.bodies + 1, Some((process, at_ns)));
+        log.bodies += 1;
+        log.runs_in.push((process, at_ns));
         let Task { licenses, tagged, .. } = *self.task(name);
         self.licenses += u64::from(licenses);
         self.tagged += u64::from(tagged);
@@ -256,10 +266,11 @@ impl Checker<'_> {
     }
 
     /// A body has come to its end, whatever that was. Whether it took too long.
-    fn ended(&mut self, at_ns: u64, name: Name) -> bool {
+    fn ended(&mut self, at_ns: u64, process: usize, name: Name) -> bool {
         let Task { licenses, tagged, timeout_ms, .. } = *self.task(name);
         let log = self.log(name);
-        let Some((_, began_ns)) = log.runs_in.take() else { return false };
+        let Some(place) = log.runs_in.iter().position(|(other, _)| *other == process) else { return false };
+        let (_, began_ns) = log.runs_in.remove(place);
         let is_long = timeout_ms > 0 && at_ns >= began_ns + u64::from(timeout_ms) * 1_000_000;
         log.overran += u32::from(is_long);
         self.licenses -= u64::from(licenses);
@@ -271,6 +282,7 @@ impl Checker<'_> {
     fn may_be_interrupted(&self, name: Name) -> bool {
         self.was_cancelled(name)
             || self.task(name).timeout_ms > 0
+            || self.task(name).speculative
             || self.sessions_over.contains(&name.client)
             // What it reads may have been refused where memory is scarce, and its worker only learns that later.
             || (self.scenario.setup.store_limit < PLENTY_BYTES && !self.task(name).deps.is_empty())

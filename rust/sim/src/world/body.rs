@@ -6,7 +6,7 @@ use super::{Event, Who, World};
 use crate::chance::Chance;
 use crate::history::Record;
 use crate::scenario::Moment;
-use crate::workload::{Body, FOR_EVER, Name, Size, Task, compute};
+use crate::workload::{Body, FOR_EVER, Name, STRAGGLES, Size, Task, compute};
 use headrace_protocol::store::BlockId;
 use headrace_protocol::worker::{Ending, Start};
 use headrace_wire::{Citation, WANTED_BADLY, citations, write_citations};
@@ -39,6 +39,8 @@ const VIEW_ODDS: u64 = 4;
 const LACK_ODDS: u64 = 16;
 /// One attempt in so many takes too long, where there is a limit.
 const SLOW_ODDS: u64 = 3;
+/// One attempt in so many straggles, where another worker may try the same task.
+const STRAGGLER_ODDS: u64 = 3;
 
 /// The task that a lease's arguments name.
 pub(crate) fn named(args: &[u8]) -> Name {
@@ -149,9 +151,12 @@ impl World<'_> {
 
     /// How long an attempt runs.
     fn run_ns(&self, name: Name, attempt: u32) -> u64 {
-        let Task { run_ns, timeout_ms, .. } = *self.task(name);
+        let Task { mut run_ns, timeout_ms, speculative, .. } = *self.task(name);
         let limit_ns = u64::from(timeout_ms) * 1_000_000;
         let number = u64::from(name.packed()) << 32 | u64::from(attempt);
+        if speculative && Chance::numbered(self.scenario.seed, "straggler", number).one_in(STRAGGLER_ODDS) {
+            run_ns *= STRAGGLES;
+        }
         match limit_ns {
             0 => run_ns,
             _ if Chance::numbered(self.scenario.seed, "slow", number).one_in(SLOW_ODDS) => 3 * limit_ns,

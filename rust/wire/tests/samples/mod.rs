@@ -45,7 +45,17 @@ pub(crate) fn samples() -> Vec<(&'static str, Message<'static>)> {
         ("moved", Message::Moved(Moved { run: 3, index: words(&[7, 300]), values: blobs(&[2, 0], b"\x03\x07") })),
         ("death", Message::Death(death())),
         ("policy", Message::Policy(policy())),
-        ("overrun", Message::Overrun(Overrun { queued: true, worker: 1, attempt: 2, limit_ms: 60_000, failures: 1 })),
+        (
+            "overrun",
+            Message::Overrun(Overrun {
+                queued: true,
+                worker: 1,
+                attempt: 2,
+                limit_ms: 60_000,
+                failures: 1,
+                key: "fit-7",
+            }),
+        ),
         ("overdue", Message::Overdue(Overdue { task: 40, attempt: 300 })),
         (
             "waiting",
@@ -249,5 +259,6 @@ fn death() -> Death<'static> {
         signals: words(&[0, 9]),
         exit_codes: words(&[-1_i32 as u32, 0]),
         causes: &[0, 1],
+        key: "fit-7",
     }
 }

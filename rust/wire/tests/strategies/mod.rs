@@ -55,9 +55,11 @@ pub(crate) fn message() -> BoxedStrategy<Message<'static>> {
             .prop_map(|(run, index, values)| Message::Moved(Moved { run, index, values })),
         death().prop_map(Message::Death),
         policy().prop_map(Message::Policy),
-        any::<(bool, u32, u32, u32, u32)>().prop_map(|(queued, worker, attempt, limit_ms, failures)| {
-            Message::Overrun(Overrun { queued, worker, attempt, limit_ms, failures })
-        }),
+        (any::<(bool, u32, u32, u32, u32)>(), text()).prop_map(
+            |((queued, worker, attempt, limit_ms, failures), key)| {
+                Message::Overrun(Overrun { queued, worker, attempt, limit_ms, failures, key })
+            }
+        ),
         any::<(u32, u32)>().prop_map(|(task, attempt)| Message::Overdue(Overdue { task, attempt })),
         any::<(u32, u32, bool, u32, u32, bool)>().prop_map(|(task, attempt, waits, run, index, helps)| {
             Message::Waiting(Waiting { task, attempt, waits, run, index, helps })
@@ -296,17 +298,17 @@ fn report() -> impl Strategy<Value = Report<'static>> {
 }
 
 fn death() -> impl Strategy<Value = Death<'static>> {
-    let last = (any::<(u32, u32, u32, i32, u32, u32)>(), bytes(0..300), any::<(u8, u64, u64, u32)>());
+    let last = (any::<(u32, u32, u32, i32, u32, u32)>(), bytes(0..300), any::<(u8, u64, u64, u32)>(), text());
     let columns = (0..5_usize).prop_flat_map(|deaths| {
         let words = (column(deaths), column(deaths), column(deaths), column(deaths));
         (words, bytes(deaths..=deaths))
     });
-    (last, columns).prop_map(|((numbers, stderr, memory), ((workers, pids, signals, exit_codes), causes))| {
+    (last, columns).prop_map(|((numbers, stderr, memory, key), ((workers, pids, signals, exit_codes), causes))| {
         let (worker, pid, signal, exit_code, attempts, limit) = numbers;
         let (cause, memory_limit, memory_peak, group_others) = memory;
         let death = Death { worker, pid, signal, exit_code, attempts, limit, stderr, ..Death::default() };
         let death = Death { cause, memory_limit, memory_peak, group_others, ..death };
-        Death { workers, pids, signals, exit_codes, causes, ..death }
+        Death { workers, pids, signals, exit_codes, causes, key, ..death }
     })
 }
 

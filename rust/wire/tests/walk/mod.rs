@@ -57,7 +57,8 @@ pub(crate) fn walk(message: &Message<'_>) -> u64 {
         Message::GiveBack(give_back) => (0..give_back.segment.len()).map(|at| u64::from(give_back.pages.at(at))).sum(),
         Message::Moved(moved) => moved.index.iter().zip(moved.values.iter()).map(|(_, value)| value.len() as u64).sum(),
         Message::Hello(_) | Message::Welcome(_) | Message::Goodbye(_) | Message::Heartbeat(_) => 0,
-        Message::Query(_) | Message::Log(_) | Message::Overrun(_) => 0,
+        Message::Query(_) | Message::Log(_) => 0,
+        Message::Overrun(overrun) => overrun.key.len() as u64,
         Message::Waiting(_) | Message::Standstill(_) => 0,
         Message::Death(death) => (0..death.workers.len())
             .map(|at| {
