@@ -198,6 +198,22 @@ class TopologicalSorter(Generic[_T]):
     def __bool__(self) -> bool: ...
     def __class_getitem__(cls, key: Any) -> GenericAlias: ...
 
+def depth_first(keys: Iterable[_T], needs: Callable[[_T], Iterable[_T] | None], wanted: Iterable[_T], /) -> list[_T]:
+    """Order tasks so that each comes behind what it needs, and few results are alive at a time.
+
+    It goes depth first, and of what a task needs first to that whose own needs take the most room.
+
+    Args:
+        keys: the tasks, in the order that decides where nothing else does. Only what is needed is looked at.
+        needs: gives what a task needs; None for what is there already, and is no part of the order.
+        wanted: the tasks whose results are wanted.
+
+    Raises:
+        GraphError: tasks need each other in a cycle (it is named).
+
+    Cost: linear in the tasks and what they need; about 0.3 microseconds a task, and the calls of `needs`.
+    """
+
 def try_pickle(value: object) -> BaseException | None:
     """Pickle `value` as an argument would be and throw the pickle away; give the error, if there is one."""
 
@@ -416,6 +432,7 @@ class RunCore:
     def _outcome(self, index: int) -> tuple[Any, BaseException | None]: ...
     def _node(self, index: int) -> Node[Any]: ...
     def _counts(self) -> tuple[int, int, int, int, int] | None: ...
+    def _ended_badly(self) -> list[int]: ...
     def _plan_again(self) -> tuple[list[int], list[int]]: ...
     def _wait_outcome(self, index: int, timeout: float | None = None) -> tuple[Any, BaseException | None]: ...
     def _hold(self, node: object) -> tuple[int, str]: ...

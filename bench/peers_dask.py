@@ -1,0 +1,32 @@
+"""What test_dask.py has a peer do, in an interpreter that has it: `peers_dask.py distributed`, or `frisky`.
+
+Two workers of one thread each. Answers are seconds: of a task that does nothing, or of a collection.
+"""
+
+import sys
+
+from dask_workloads import SHAPES, seconds_of, seconds_of_no_ops
+from other_interpreter import serve
+
+#: How many tasks that do nothing each runs: they take milliseconds, or a tenth of one.
+NO_OPS = {"distributed": 2_000, "frisky": 20_000}
+
+
+def client_of(peer):
+    """Start a peer, and give its client."""
+    if peer == "distributed":
+        from distributed import Client
+
+        return Client(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50)
+    from frisky import Client, LocalCluster
+
+    return Client(LocalCluster(n_workers=2, threads_per_worker=1))
+
+
+if __name__ == "__main__":
+    peer = sys.argv[1]
+    client = client_of(peer)
+    seconds_of_no_ops(client, 1_000)
+    measures = {shape: (lambda shape=shape: seconds_of(client, shape)) for shape in SHAPES}
+    serve({"no-ops": lambda: seconds_of_no_ops(client, NO_OPS[peer]), **measures})
+    client.close()

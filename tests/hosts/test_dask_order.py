@@ -1,0 +1,55 @@
+"""Memory: graphs of Dask run in an order that keeps at most as much alive as Dask's own order would."""
+
+import pytest
+
+dask = pytest.importorskip("dask")
+pytest.importorskip("numpy")
+
+import dask_shapes  # noqa: E402
+from dask.order import order  # noqa: E402
+from dask.sizeof import sizeof  # noqa: E402
+from dask_shapes import optimized, peak, turns_by_rank, turns_of_headrace  # noqa: E402
+
+import headrace as hr  # noqa: E402
+from headrace.integrations._dask_translation import Translation  # noqa: E402
+
+SHAPES = dask_shapes.shapes()
+
+
+@pytest.fixture(scope="module")
+def client():
+    with hr.Client(mode="sync") as client:
+        yield client
+
+
+def measured(collections, client):
+    """Peaks of results and bytes with one and two workers: ours, and those of Dask's order."""
+    graph, keys = optimized(collections)
+    translated = Translation(graph, keys, client, {}.__getitem__)
+    nodes = list(translated.graph.nodes)
+    needs = {node.index: [need.index for need in node.predecessors] for node in nodes}
+    kept = [place.index for place in map(translated.places.__getitem__, keys) if isinstance(place, hr.Node)]
+    rank = order(graph)
+    ranks = [rank[key] for key in translated.keys]
+    sizes = [sizeof(value) for value in client.submit(translated.graph, keep=nodes).results()]
+    ours, theirs = [], []
+    for workers in (1, 2):
+        for size in (lambda _: 1, sizes.__getitem__):
+            ours.append(peak(needs, kept, turns_of_headrace(needs, workers), size))
+            theirs.append(peak(needs, kept, turns_by_rank(needs, ranks, workers), size))
+    return len(nodes), ours, theirs
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_no_more_is_alive_than_by_dasks_order(name, client):
+    _, ours, theirs = measured(SHAPES[name], client)
+    assert all(one <= other for one, other in zip(ours, theirs, strict=True)), (ours, theirs)
+
+
+if __name__ == "__main__":
+    with hr.Client(mode="sync") as client:
+        print("| graph | tasks | results, 1 worker | kB | results, 2 workers | kB |")
+        for name in SHAPES:
+            tasks, ours, theirs = measured(SHAPES[name], client)
+            cells = [f"{one / by:,.0f} / {other / by:,.0f}" for one, other, by in zip(ours, theirs, (1, 1e3) * 2)]
+            print(f"| {name} | {tasks} |", " | ".join(cells), "|")
