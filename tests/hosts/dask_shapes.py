@@ -105,7 +105,7 @@ def turns_by_rank(needs, rank, workers):
 
 
 def turns_of_headrace(needs, workers):
-    """Turns of workers by the kernel's rule (K3): what has become ready goes first, in order of submission, and then roots."""
+    """Turns of workers by the kernel's rule (K3): what has become ready, in order of submission, goes before roots."""
     return _turns(needs, workers, lambda ready, fresh: ready.extendleft(reversed(fresh)), deque.popleft, deque())
 
 
