@@ -131,15 +131,15 @@ class Run(RunCore):
     def failure(self, timeout: float | None = None) -> BaseException | None:
         """Wait for the end of the run, and tell what went wrong in it first.
 
-        That is the exception of the first task that failed by itself, kept or not, and not what others ended with because
-        of that. Where tasks were only skipped, it is that of the task of another run for which they were.
+        That is the exception of the first task that failed by itself, kept or not, and not what others ended with
+        because of that. Where tasks were only skipped, it is that of the task of another run for which they were.
 
         Args:
             timeout: seconds to wait at most; None waits for ever.
 
         Returns:
-            The exception; None if no task failed. A task that was cancelled has not failed, and of one that was let go of
-            nothing is known.
+            The exception; None if no task failed. A task that was cancelled has not failed, and of one that was let go
+            of nothing is known.
 
         Raises:
             TimeoutError: the run has not ended in time; it goes on.

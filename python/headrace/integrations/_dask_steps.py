@@ -85,7 +85,7 @@ class _Row:
             return self.step(node.func, args, list(node.kwargs))
         (_, inner), (_, last), (_, keys), *values = args
         within = dict(zip(keys, values, strict=True))
-        for key in headrace.depth_first(inner, lambda key: inner[key].dependencies if key in inner else None, [last]):
+        for key in headrace.depth_first(lambda key: inner[key].dependencies if key in inner else None, [last]):
             within[key] = self.value_of(inner[key], within)
         found: Found = within[last]
         return found
