@@ -198,12 +198,12 @@ class TopologicalSorter(Generic[_T]):
     def __bool__(self) -> bool: ...
     def __class_getitem__(cls, key: Any) -> GenericAlias: ...
 
-def depth_first(keys: Iterable[_T], needs: Callable[[_T], Iterable[_T] | None], wanted: Iterable[_T], /) -> list[_T]:
+def depth_first(needs: Callable[[_T], Iterable[_T] | None], wanted: Iterable[_T], /) -> list[_T]:
     """Order tasks so that each comes behind what it needs, and few results are alive at a time.
 
     Of three such orders it is the one with the fewest alive, if the kernel runs them one by one: depth first; depth
-    first, and of what a task needs first that whose own needs take the most room; on with what is nearest to the results
-    that are there.
+    first, and of what a task needs first that whose own needs take the most room; on with what is nearest to the
+    results that are there.
 
     Args:
         needs: gives what a task needs, in the order that decides where nothing else does; None for what is there
