@@ -13,20 +13,23 @@ NO_OPS = {"distributed": 2_000, "frisky": 20_000}
 
 
 def client_of(peer):
-    """Start a peer, and give its client."""
+    """Start a peer; give its client, and what must stay alive with it."""
     if peer == "distributed":
         from distributed import Client
 
-        return Client(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50)
-    from frisky import Client, LocalCluster
+        client = Client(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50)
+        return client, client.cluster
+    from frisky import LocalCluster
 
-    return Client(LocalCluster(n_workers=2, threads_per_worker=1))
+    cluster = LocalCluster(n_workers=2, threads_per_worker=1, processes=True)
+    return cluster.get_client(), cluster
 
 
 if __name__ == "__main__":
     peer = sys.argv[1]
-    client = client_of(peer)
+    client, cluster = client_of(peer)
     seconds_of_no_ops(client, 1_000)
     measures = {shape: (lambda shape=shape: seconds_of(client, shape)) for shape in SHAPES}
     serve({"no-ops": lambda: seconds_of_no_ops(client, NO_OPS[peer]), **measures})
     client.close()
+    cluster.close()
