@@ -39,6 +39,10 @@ DEVIATIONS = {
         ],
         (PROCESSES, WARNS),
     ),
+    "test_disk_shuffle_with_unknown_compression": (
+        PROCESSES,
+        "it sets Dask's configuration in its own process",
+    ),
     "test_frompyfunc": (PROCESSES, "numpy's ufunc of a Python function cannot be pickled"),
     "test_to_delayed_optimize_graph": (PROCESSES, LOOKS),
     "test_repartition_partition_size_complex_dtypes": (PROCESSES, SAME),
