@@ -148,9 +148,7 @@ class Translation:
         return DaskFuture(key, place, self.client).result() if isinstance(place, headrace.Ref) else place
 
     def _needs(self, key: Key) -> Iterable[Key] | None:
-        """Give what a task needs; None if something stands for it already."""
-        if key in self.places:
-            return None
+        """Give what a task needs; None if something stands for it already. Each key is asked for once."""
         task = self._tasks.get(key)
         if type(task) is tuple and task and callable(task[0]):
             found = self._keys_in(task)
@@ -158,14 +156,15 @@ class Translation:
                 return found
         if not isinstance(task, GraphNode):
             if key not in self._tasks:
-                self.places[key] = self._known(key)
+                if key not in self.places:
+                    self.places[key] = self._known(key)
                 return None
             task = self._tasks[key] = convert_legacy_task(key, task, self._raw)
-        if isinstance(task, GraphNode) and not isinstance(task, DataNode):
-            needed: frozenset[Key] = task.dependencies
-            return needed if len(needed) < 2 else in_order(needed)
-        self.places[key] = task.value if isinstance(task, DataNode) else task
-        return None
+        if isinstance(task, DataNode) or not isinstance(task, GraphNode):
+            self.places[key] = task.value if isinstance(task, DataNode) else task
+            return None
+        needed: frozenset[Key] = task.dependencies
+        return needed if len(needed) < 2 else in_order(needed)
 
     def _keys_in(self, task: tuple[Any, ...]) -> list[Key] | None:
         """Give the keys among the arguments of a task in Dask's old notation; None if Dask has to look for them."""
