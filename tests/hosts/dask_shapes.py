@@ -1,8 +1,8 @@
 """Graphs of Dask that are known to be hard to order, and what an order of one costs in memory."""
 
 import heapq
+import itertools
 import warnings
-from collections import deque
 
 import dask
 import dask.array as da
@@ -104,9 +104,17 @@ def turns_by_rank(needs, rank, workers):
     )
 
 
-def turns_of_headrace(needs, workers):
-    """Turns of workers by the kernel's rule (K3): what has become ready, in order of submission, goes before roots."""
-    return _turns(needs, workers, lambda ready, fresh: ready.extendleft(reversed(fresh)), deque.popleft, deque())
+def turns_of_headrace(needs, priorities, workers):
+    """Turns of workers by the kernel's rule (K3): of the highest priority first what has become ready, then roots."""
+    clock = itertools.count()
+
+    def put(ready, fresh):
+        is_root = not next(clock)
+        number = next(clock)
+        for place, task in enumerate(fresh):
+            heapq.heappush(ready, (-priorities[task], is_root, -number, place, task))
+
+    return _turns(needs, workers, put, lambda ready: heapq.heappop(ready)[-1], [])
 
 
 def _turns(needs, workers, put, take, ready):

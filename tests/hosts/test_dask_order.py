@@ -35,17 +35,13 @@ def measured(collections, client):
     ours, theirs = [], []
     for workers in (1, 2):
         for size in (lambda _: 1, sizes.__getitem__):
-            ours.append(peak(needs, kept, turns_of_headrace(needs, workers), size))
+            ours.append(peak(needs, kept, turns_of_headrace(needs, translated.levels, workers), size))
             theirs.append(peak(needs, kept, turns_by_rank(needs, ranks, workers), size))
     return len(nodes), ours, theirs
 
 
-#: Where more is alive than by Dask's order, because the kernel runs whatever is ready and holds nothing back.
-MORE = {
-    "climatology, anomaly": 1.4,
-    "z @ z.T": 1.3,
-    "(z @ z.T).sum()": 1.7,
-}
+#: Where more is alive than by Dask's order, and how much at most; 5 % elsewhere, which may be a single block.
+MORE = {"climatology, anomaly": 1.4, "(z @ z.T).sum()": 1.1}
 
 
 @pytest.mark.parametrize("name", SHAPES)

@@ -47,3 +47,27 @@ def test_errors_of_needs_and_cycles_are_raised():
         hr.depth_first(needs_of(graph), ["c"])
     with pytest.raises(TypeError):
         hr.depth_first(lambda key: [[]], ["a"])
+
+
+def test_levels_are_used_where_it_pays_that_ready_tasks_wait():
+    blocks = {f"block {row} {column}": [] for row in range(8) for column in range(4)}
+    products = {
+        f"product {one} {other} {column}": [f"block {one} {column}", f"block {other} {column}"]
+        for one in range(8)
+        for other in range(8)
+        for column in range(4)
+    }
+    sums = {
+        f"sum {one} {other}": [f"product {one} {other} {column}" for column in range(4)]
+        for one in range(8)
+        for other in range(8)
+    }
+    graph = {**blocks, **products, **sums, "total": list(sums)}
+    order = hr.depth_first(needs_of(graph), ["total"], levels=16)
+    assert [key for key, _ in order][-1] == "total"
+    priorities = [priority for _, priority in order]
+    assert priorities == sorted(priorities, reverse=True)
+    assert set(priorities) == set(range(-15, 1))
+    tree = {0: [1, 2], 1: [], 2: []}
+    assert hr.depth_first(needs_of(tree), [0], levels=16) == [(1, 0), (2, 0), (0, 0)]
+    assert hr.depth_first(needs_of(tree), [], levels=16) == []

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 _PLAIN = frozenset((type(None), bool, int, float, str, bytes))
 
 
+#: How many priorities the order of a graph may use.
+_LEVELS = 64
+
+
 class DaskFuture(TaskRef):  # type: ignore[misc]
     """A result that lives with the workers, by its key in a graph of Dask."""
 
@@ -96,6 +100,8 @@ class Translation:
         self.places: dict[Key, Place] = {}
         #: Keys of the tasks by their index in the graph.
         self.keys: list[Key] = []
+        #: What their order adds to their priorities.
+        self.levels: list[int] = []
         self._tasks: dict[Key, Any] = {}
         self._known = known
         self._wanted = dict.fromkeys(keys)
@@ -105,7 +111,7 @@ class Translation:
             else:
                 self._tasks[key] = value
         try:
-            order = headrace.depth_first(self._needs, self._wanted)
+            order = headrace.depth_first(self._needs, self._wanted, levels=_LEVELS)
         except headrace.GraphError as error:
             raise RuntimeError(str(error)) from None  # as Dask does
         self._add_all(order, _options(annotations))
@@ -176,11 +182,12 @@ class Translation:
                 found.append(value)
         return found
 
-    def _add_all(self, order: list[Key], options: dict[Key, dict[str, Any]]) -> None:
+    def _add_all(self, order: list[tuple[Key, int]], options: dict[Key, dict[str, Any]]) -> None:
         #: Functions with options, one for all tasks that have both in common.
         with_options: dict[tuple[int, str], Any] = {}
         raw, tasks, places, add = self._raw, self._tasks, self.places, self.graph.add
-        for key in order:
+        has_levels = bool(order) and order[-1][1] < 0
+        for key, priority in order:
             task = tasks[key]
             if type(task) is tuple:
                 fn: Any = task[0]
@@ -191,13 +198,17 @@ class Translation:
                 continue
             else:
                 fn, args, kwargs = self._call(task)
-            if options and key in options:
-                same = id(fn), repr(options[key])
+            if has_levels or (options and key in options):
+                own = options.get(key, {})
+                if has_levels:  # between two priorities of the user's
+                    own = {**own, "priority": own.get("priority", 0) * _LEVELS + priority}
+                same = id(fn), repr(own)
                 if same not in with_options:
-                    with_options[same] = headrace.task(fn, **options[key])
+                    with_options[same] = headrace.task(fn, **own)
                 fn = with_options[same]
             places[key] = add(fn, *args, **kwargs)
             self.keys.append(key)
+            self.levels.append(priority)
 
     def _call(self, task: Any) -> Call:
         """Give a function and its arguments, with places in those of keys."""

@@ -9,22 +9,30 @@ const CYCLE_SHOWN_MAX: usize = 10;
 
 /// Order tasks so that each comes behind what it needs, and few results are alive at a time.
 ///
-/// Of three such orders it is the one with the fewest alive, if the kernel runs them one by one: depth first; depth first,
-/// and of what a task needs first that whose own needs take the most room; on with what is nearest to the results that are
-/// there.
+/// Of several such orders it is the one in which the least is alive, if the kernel runs them one by one: depth first; depth
+/// first, and of what a task needs first that whose own needs take the most room; on with what is nearest to the results that
+/// are there.
 ///
 /// Args:
 ///     needs: gives what a task needs, in the order that decides where nothing else does; None for what is there already,
 ///         and is no part of the order.
 ///     wanted: the tasks whose results are wanted.
+///     levels: give a priority to each task, of so many at most, where it is better to let some wait that are ready.
+///
+/// Returns:
+///     The tasks; with `levels` pairs of a task and its priority, which is 0 or less.
 ///
 /// Raises:
 ///     GraphError: tasks need each other in a cycle (it is named).
 ///
 /// Cost: linear in the tasks and what they need; about a microsecond a task, and the calls of `needs`.
 #[pyfunction]
-#[pyo3(signature = (needs, wanted, /))]
-pub(crate) fn depth_first<'py>(needs: &Bound<'py, PyAny>, wanted: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
+#[pyo3(signature = (needs, wanted, /, *, levels = None))]
+pub(crate) fn depth_first<'py>(
+    needs: &Bound<'py, PyAny>,
+    wanted: &Bound<'py, PyAny>,
+    levels: Option<u32>,
+) -> PyResult<Bound<'py, PyList>> {
     let py = needs.py();
     let mut numbered = Numbered { numbers: PyDict::new(py), keys: Vec::new() };
     let wanted = wanted.try_iter()?.map(|key| numbered.number(&key?)).collect::<PyResult<Vec<u32>>>()?;
@@ -58,9 +66,15 @@ pub(crate) fn depth_first<'py>(needs: &Bound<'py, PyAny>, wanted: &Bound<'py, Py
         starts.push(flat.len() as u32);
     }
     let wanted: Vec<u32> = wanted.into_iter().filter(|task| !is_there(task)).collect();
-    match headrace_kernel::depth_first(&starts, &flat, &wanted) {
-        Ok(order) => PyList::new(py, order.iter().map(|&task| &numbered.keys[task as usize])),
-        Err(cycle) => Err(numbered.cycle_error(py, &cycle)),
+    let (order, used) = headrace_kernel::depth_first(&starts, &flat, &wanted, levels.unwrap_or(1).max(1))
+        .map_err(|cycle| numbered.cycle_error(py, &cycle))?;
+    let keys = order.iter().map(|&task| &numbered.keys[task as usize]);
+    match levels {
+        None => PyList::new(py, keys),
+        Some(_) => {
+            let priority = |place: usize| -((place as u64 * u64::from(used) / order.len() as u64) as i64);
+            PyList::new(py, keys.enumerate().map(|(place, key)| (key, priority(place))))
+        }
     }
 }
 

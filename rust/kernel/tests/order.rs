@@ -1,7 +1,11 @@
 //! The order for few live results: complete, topological, and for trees the best there is.
 #![allow(missing_docs)]
 
-use headrace_kernel::depth_first;
+use headrace_kernel::depth_first as ordered;
+
+fn depth_first(starts: &[u32], needs: &[u32], wanted: &[u32]) -> Result<Vec<u32>, Vec<u32>> {
+    ordered(starts, needs, wanted, 1).map(|(order, _)| order)
+}
 
 /// Predecessors by task, as the function takes them.
 fn rows(needs: &[Vec<u32>]) -> (Vec<u32>, Vec<u32>) {
@@ -103,4 +107,31 @@ fn a_cycle_is_named_and_nothing_is_too_deep() {
         ((0..=tasks).map(|task| task.max(1) - 1).collect(), (0..tasks - 1).collect());
     let order = depth_first(&starts, &flat, &[tasks - 1]).unwrap();
     assert_eq!(order, (0..tasks).collect::<Vec<u32>>());
+}
+
+#[test]
+fn products_of_blocks_wait_until_they_are_due_and_sums_of_slices_do_not() {
+    // 6 rows of 4 blocks; a sum of products for each pair of rows.
+    let (rows_of_blocks, blocks) = (6_u32, 4_u32);
+    let mut needs: Vec<Vec<u32>> = vec![Vec::new(); (rows_of_blocks * blocks) as usize];
+    let mut sums = Vec::new();
+    for one in 0..rows_of_blocks {
+        for other in 0..rows_of_blocks {
+            let first = needs.len() as u32;
+            needs.extend((0..blocks).map(|block| vec![one * blocks + block, other * blocks + block]));
+            needs.push((first..first + blocks).collect());
+            sums.push(needs.len() as u32 - 1);
+        }
+    }
+    let total = needs.len() as u32;
+    needs.push(sums);
+    let (starts, flat) = rows(&needs);
+    assert_eq!(ordered(&starts, &flat, &[total], 64).unwrap().1, 64);
+    assert_eq!(ordered(&starts, &flat, &[total], 1).unwrap().1, 1);
+    // 20 blocks in 5 slices each, which are smaller than they; a sum for each number of a slice.
+    let mut needs: Vec<Vec<u32>> = vec![Vec::new(); 20];
+    needs.extend((0..100_u32).map(|slice| vec![slice / 5]));
+    needs.extend((0..5_u32).map(|number| (0..20).map(|block| 20 + block * 5 + number).collect()));
+    let (starts, flat) = rows(&needs);
+    assert_eq!(ordered(&starts, &flat, &[120, 121, 122, 123, 124], 64).unwrap().1, 1);
 }
