@@ -21,6 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from headrace._core import depth_first as depth_first
     from headrace.client import Client as Client
     from headrace.client import run as run
     from headrace.errors import ArgumentNotPicklable as ArgumentNotPicklable
@@ -68,6 +69,7 @@ _LAZY = {
     "Run": "headrace.runs",
     "TopologicalSorter": "headrace.sorting",
     "copy": "headrace.memory",
+    "depth_first": "headrace._core",
     "empty": "headrace.memory",
     "gather": "headrace.gathering",
     "run": "headrace.client",

@@ -120,7 +120,7 @@ class Graph(_core.Graph):
         Dask optimizes it first. Its one sink is the value of the collection. Persisted collections have no graph; use
         `headrace.integrations.dask.DaskClient` for those.
 
-        Cost: what Dask takes to make and optimize its graph, and some 10 µs a task.
+        Cost: what Dask takes to make and optimize its graph, and some 4 µs a task.
         """
         from headrace.integrations.dask import fill
 

@@ -311,7 +311,7 @@ class Call:
         self, session: int, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], depth: int
     ) -> None:
         self.depth = depth
-        self._fn, self.name, _, self.key, self.priority, self.worker, _, policy = describe(fn, "call", True)
+        self._fn, self.name, self.key, self.priority, self.worker, _, policy = describe(fn, "call")
         self.policy = None if policy is None else (policy, self._fn)
         self._args = args
         self._kwargs = kwargs

@@ -8,7 +8,7 @@ import sys
 from headrace._core import try_pickle
 from headrace.errors import ArgumentNotPicklable, UsageError
 from headrace.options import is_unicode, policy_of
-from headrace.task import Task
+from headrace.task import Task, around, wrapped
 
 TYPE_CHECKING = False  # without the import of typing; see headrace/__init__.py
 if TYPE_CHECKING:
@@ -87,9 +87,9 @@ def function_name(fn: Callable[..., Any]) -> str:
 
 
 def describe(
-    fn: Any, verb: str, by_reference: bool
-) -> tuple[Callable[..., Any], str, bytes, str | None, int, int | None, int | None, Policy | None]:
-    """Say what a graph has to know of a callable: plain function, name, pickle, and the options of its tasks."""
+    fn: Any, verb: str
+) -> tuple[Callable[..., Any], str, str | None, int, int | None, int | None, Policy | None]:
+    """Say what a graph has to know of a callable: what is called and captured, its name, the options of its tasks."""
     if not callable(fn):
         raise UsageError(f"{verb}() takes a function to run, not {type(fn).__name__}: {_short(fn)}")
     if _is_async(fn):
@@ -101,18 +101,9 @@ def describe(
         raise UsageError(f"{verb}(): the function's name {name!a} has lone surrogates; give it another one")
     inner = getattr(fn, "__func__", fn)  # what a bound method calls
     options = inner._options if isinstance(inner, Task) else {}
-    plain = fn.__wrapped__ if isinstance(fn, Task) else fn
-    if options.get("writable"):
-        from headrace.writable import WritableArguments
-
-        fn = plain = WritableArguments(plain, options["writable"])
-    if options.get("retry_on") is not None:
-        from headrace.retrying import Retried
-
-        fn = plain = Retried(plain, options["retry_on"])
-    blob = b"" if by_reference else dump_function(fn, verb)
+    called = around(fn) if isinstance(fn, Task) else wrapped(fn, options)
     priority, worker, nout = options.get("priority", 0), options.get("worker"), options.get("nout")
-    return plain, name, blob, options.get("key"), priority, worker, nout, policy_of(options)
+    return called, name, options.get("key"), priority, worker, nout, policy_of(options)
 
 
 def _is_async(fn: Any) -> bool:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from headrace._core import Node, RunCore
-from headrace.errors import UsageError
+from headrace.errors import CancelledError, UpstreamFailed, UsageError
 from headrace.terms import Terms
 
 if TYPE_CHECKING:
@@ -127,6 +127,33 @@ class Run(RunCore):
             return value if error is None else error
 
         return [read(node) for node in (nodes or map(self._node, self._keep))]
+
+    def failure(self, timeout: float | None = None) -> BaseException | None:
+        """Wait for the end of the run, and tell what went wrong in it first.
+
+        That is the exception of the first task that failed by itself, kept or not, and not what others ended with
+        because of that. Where tasks were only skipped, it is that of the task of another run for which they were.
+
+        Args:
+            timeout: seconds to wait at most; None waits for ever.
+
+        Returns:
+            The exception; None if no task failed. A task that was cancelled has not failed, and of one that was let go
+            of nothing is known.
+
+        Raises:
+            TimeoutError: the run has not ended in time; it goes on.
+            ResultReleased: this run was released.
+        """
+        if not self._wait_end(timeout):
+            raise TimeoutError(f"run {self.number} has not ended within {timeout} s")
+        found: BaseException | None = None
+        for error in map(self._ending, self._ended_badly()):
+            if isinstance(error, UpstreamFailed):
+                found = found or error.__cause__ or error
+            elif not isinstance(error, CancelledError):
+                return error
+        return found
 
     def resubmit(self, failed_only: bool = True) -> Run:
         """Submit the graph of this run once more, to make good what did not end well.

@@ -45,6 +45,7 @@ class Task(Generic[P, R]):
         if not hasattr(self, "__name__"):  # a partial, or an instance with `__call__`
             self.__name__ = type(fn).__name__
         self._options = options
+        self._called: Callable[P, R] | None = None
 
     def options(self, **options: Any) -> Task[P, R]:
         """Give a copy of this task object with some options changed.
@@ -72,7 +73,10 @@ class Task(Generic[P, R]):
         Raises:
             UsageError: an option is unknown or has a value that it cannot have, such as a name that is no parameter.
         """
-        return Task(self.__wrapped__, {**self._options, **options})
+        changed = Task(self.__wrapped__, {**self._options, **options})
+        if not options.keys() & AROUND:
+            changed._called = self._called = around(self)  # one object, to be captured once
+        return changed
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function, here and now."""
@@ -92,6 +96,30 @@ class Task(Generic[P, R]):
     def __repr__(self) -> str:
         options = ", ".join(f"{name}={value!r}" for name, value in self._options.items())
         return f"<Task {self.__name__}({options})>" if options else f"<Task {self.__name__}>"
+
+
+#: Options that put something around the function.
+AROUND = frozenset(("writable", "retry_on"))
+
+
+def around(task: Task[P, R]) -> Callable[P, R]:
+    """Give what is called for a task object: its function, with what its options put around it."""
+    if task._called is None:
+        task._called = wrapped(task.__wrapped__, task._options)
+    return task._called
+
+
+def wrapped(fn: Any, options: dict[str, Any]) -> Any:
+    """Give a function with what options put around it."""
+    if options.get("writable"):
+        from headrace.writable import WritableArguments
+
+        fn = WritableArguments(fn, options["writable"])
+    if options.get("retry_on") is not None:
+        from headrace.retrying import Retried
+
+        fn = Retried(fn, options["retry_on"])
+    return fn
 
 
 def _restore(fn: Callable[P, R], options: dict[str, Any]) -> Task[P, R]:

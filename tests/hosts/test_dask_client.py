@@ -106,6 +106,36 @@ def test_only_what_is_needed_runs(client):
     assert client.get(graph, "x") == 2
 
 
+def compute_within(number):
+    total = dask.delayed(add)(dask.delayed(inc)(number), 1).compute()
+    return total, hr.current().key, da.ones(10, chunks=5).sum().compute()
+
+
+def test_a_task_may_compute_with_the_scheduler_that_runs_it(client):
+    with dask.config.set(scheduler=client):
+        found = dask.compute(*(dask.delayed(compute_within)(number) for number in range(6)))
+    assert [total for total, _, _ in found] == [number + 2 for number in range(6)]
+    assert {ones for _, _, ones in found} == {10}
+
+
+def test_a_scheduler_may_be_an_argument_and_used_by_name(client):
+    def within(scheduler, number):
+        x = dask.delayed(inc)(number)
+        return x.compute(scheduler=scheduler), x.compute(scheduler=get)
+
+    with dask.config.set(scheduler=client):
+        assert client.client.call(within, client, 1).result(TIMEOUT_S) == (2, 2)
+        assert client.client.call(within, client, 5).result(TIMEOUT_S) == (6, 6)
+
+
+def test_what_a_nested_task_raises_is_raised_through_the_task_around_it(client):
+    def within():
+        return dask.delayed(divide)(1, 0).compute()
+
+    with dask.config.set(scheduler=client), pytest.raises(ZeroDivisionError):
+        dask.delayed(within)().compute()
+
+
 # -- futures -----------------------------------------------------------------------------------------------------------
 
 

@@ -103,14 +103,16 @@ def test_nested_parallels_work(mode):
     assert Parallel()(delayed(outer)(x) for x in range(5)) == [sum(y * y for y in range(x)) for x in range(5)]
 
 
-def test_large_arguments_are_written_once(monkeypatch):
+@pytest.mark.parametrize("by_name", [False, True])
+def test_large_arguments_are_written_once(monkeypatch, by_name):
     np = pytest.importorskip("numpy")
     puts = []
     put = hr.Client.put
     monkeypatch.setattr(hr.Client, "put", lambda self, value: puts.append(value) or put(self, value))
     array = np.ones(1 << 18)
     with parallel_config(backend="headrace", n_jobs=2):
-        sums = Parallel(batch_size=1)(delayed(np.sum)(array) for _ in range(20))
+        one = delayed(np.sum)(a=array) if by_name else delayed(np.sum)(array)
+        sums = Parallel(batch_size=1)(one for _ in range(20))
     assert sums == [1 << 18] * 20
     assert [value is array for value in puts] == [True]
 

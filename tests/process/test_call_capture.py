@@ -39,3 +39,23 @@ def test_a_lambda_keeps_the_values_of_its_first_call(client):
     value = 2
     assert client.call(constant).result(timeout=30) == 1
     assert client.call(lambda: value).result(timeout=30) == 2
+
+
+class Counted:
+    """It counts how often it is pickled."""
+
+    def __init__(self):
+        self.pickles = 0
+
+    def __reduce__(self):
+        self.pickles += 1
+        return int, ()
+
+
+def test_options_are_no_part_of_a_function(client):
+    counted = Counted()
+    fn = hr.task(lambda number: number + counted)
+    calls = [client.call(fn.options(key=f"number {number}"), number) for number in range(10)]
+    assert [call.result(timeout=30) for call in calls] == list(range(10))
+    assert client.call(fn.__wrapped__, 10).result(timeout=30) == 10
+    assert counted.pickles == 1

@@ -93,6 +93,51 @@ def test_a_stopped_run_leaves_others_alone(client):
         stopping.result(timeout=TIMEOUT_S)
 
 
+def test_a_run_tells_what_went_wrong_first(client, tmp_path):
+    graph = hr.Graph()
+    bad = graph.add(fail_as, str(tmp_path / "bad"), Sour(7))
+    behind = graph.add(inc, bad)
+    cancelled = graph.add(inc, graph.add(sleep, str(tmp_path / "slow"), 0.05, 0, graph.add(inc, 0)))
+    for keep in ([behind, cancelled], [cancelled, behind], [bad, behind, cancelled]):
+        run = client.submit(graph, keep=keep, on_error="stop")
+        error = run.failure(TIMEOUT_S)
+        assert (type(error), error.degree) == (Sour, 7)
+    with pytest.raises(Sour):
+        run.result(bad)
+    assert run.failure().degree == 7, "reading a failure does not take it away"
+    run.release()
+    with pytest.raises(hr.ResultReleased):
+        run.failure()
+
+
+def test_a_run_without_a_failure_tells_none(client):
+    graph = hr.Graph()
+    graph.map(inc, range(20))
+    assert client.submit(graph).failure(TIMEOUT_S) is None
+    run = client.submit(graph)
+    run.cancel()
+    assert run.failure(TIMEOUT_S) is None
+
+
+def test_a_run_whose_tasks_were_skipped_tells_the_failure_of_the_other_run(client):
+    graph, behind = hr.Graph(), hr.Graph()
+    bad = graph.add(fail, 3)
+    run = client.submit(graph)
+    node = behind.add(inc, run.ref(bad))
+    assert client.submit(behind, keep=[node]).failure(TIMEOUT_S).degree == 3
+
+
+@pytest.mark.parametrize("client", ["processes", "threads"], indirect=True)
+def test_waiting_for_a_failure_has_a_timeout(client, path, gate):
+    graph = hr.Graph()
+    graph.add(hold, path, str(gate), None)
+    run = client.submit(graph)
+    with pytest.raises(TimeoutError, match="has not ended"):
+        run.failure(0.01)
+    gate.touch()
+    assert run.failure(TIMEOUT_S) is None
+
+
 # -- deadlines ---------------------------------------------------------------------------------------------------------
 
 

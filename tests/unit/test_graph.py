@@ -59,6 +59,28 @@ def test_functions_that_are_equal_are_one():
     assert graph._counts()[2] == 1
 
 
+class Counted:
+    """It counts how often it is pickled."""
+
+    def __init__(self):
+        self.pickles = 0
+
+    def __reduce__(self):
+        self.pickles += 1
+        return int, ()
+
+
+@pytest.mark.parametrize("options", [{}, {"retry_on": OSError, "retries": 1}, {"writable": "number"}], ids=str)
+def test_options_are_no_part_of_a_function(options):
+    counted = Counted()
+    fn = task(lambda number: (number, counted), **options)
+    graph = Graph()
+    for number in range(10):
+        graph.add(fn.options(key=f"number {number}", priority=number), number)
+    assert graph._counts()[2] == 1
+    assert counted.pickles == 1
+
+
 @pytest.mark.parametrize("fn", [1, None, "inc", [inc]])
 @pytest.mark.parametrize("verb", ["add", "map"])
 def test_what_cannot_be_called_is_refused(fn, verb):

@@ -98,7 +98,7 @@ def test_a_lone_name_is_one_name_and_a_list_is_taken_as_it_is():
     names.append("nonsense")
     assert repr(made) == repr(task(plain, writable="x")) == "<Task plain(writable=('x',))>"
     assert repr(made.options(writable=())) == "<Task plain(writable=())>"
-    assert describe(made.options(writable=()), "add", False)[0] is plain
+    assert describe(made.options(writable=()), "add")[0] is plain
 
 
 def test_called_the_task_object_is_the_function():
@@ -145,8 +145,9 @@ def decorated(x):
 
 @pytest.mark.parametrize("fn", [inc, decorated, task(inc, key="a")])
 def test_an_importable_function_travels_by_name(fn):
-    plain, _, blob, *_ = describe(task(fn, writable="x"), "add", False)
+    plain = describe(task(fn, writable="x"), "add")[0]
     assert isinstance(plain, WritableArguments)
+    blob = dump_function(plain)
     assert len(blob) < 150
     again = load_function(blob)
     assert again.names == ("x",)

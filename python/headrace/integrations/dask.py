@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import atexit
 import threading
-from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from dask._task_spec import Alias, DataNode, Dict, GraphNode, List, TaskRef, Tuple, convert_legacy_graph
 from dask.base import collections_to_expr, flatten
 from dask.callbacks import local_callbacks
 from dask.local import nested_get
 
 import headrace
 from headrace.integrations._dask_callbacks import follow
+from headrace.integrations._dask_steps import same
+from headrace.integrations._dask_translation import DaskFuture, Translation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Iterator
+    from collections.abc import Callable, Hashable
 
     Key = Hashable
-    #: What stands for a task: its node, a ref of an earlier result, or the value itself.
-    Place = Any
 
 
 class DaskClient:
@@ -40,6 +39,8 @@ class DaskClient:
 
     def __init__(self, client: headrace.Client | None = None, **options: Any) -> None:
         self._owns = client is None
+        if options.get("mode", "processes") == "processes":
+            options["setup"] = partial(use_in_tasks, options.get("setup"))
         self.client = headrace.Client(**options) if client is None else client
         self._config: Any = None
         #: Futures by their keys. Graphs name them by these alone once Dask has optimized them.
@@ -52,7 +53,7 @@ class DaskClient:
             KeyError: a key is not in the graph.
             Exception: what a task raised, as it was raised. What has not ended then is cancelled.
         """
-        translated = Translation(dsk, flatten([keys]), self.client, self._known)
+        translated = Translation(dsk, flatten([keys]), self.client, self._ref_of)
         with local_callbacks(kwargs.get("callbacks")) as callbacks:
             run = translated.submit(keep_all=bool(callbacks))
             try:
@@ -133,8 +134,14 @@ class DaskClient:
         if self._owns:
             self.client.close(cancel=error[0] is not None)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return NestedClient, ()
+
+    def _ref_of(self, key: Key) -> Any:
+        return self._known[key].ref
+
     def _start(self, dsk: Any, keys: list[Key]) -> dict[Key, DaskFuture]:
-        translated = Translation(dsk, keys, self.client, self._known)
+        translated = Translation(dsk, keys, self.client, self._ref_of)
         run = translated.submit()
         return {key: self._future(key, ref, run) for key, ref in translated.refs(run).items()}
 
@@ -143,184 +150,42 @@ class DaskClient:
         return future
 
 
-class DaskFuture(TaskRef):  # type: ignore[misc]
-    """A result that lives with the workers, by its key in a graph of Dask."""
+class NestedClient:
+    """A `DaskClient` in worker processes: what it is asked to do belongs to the task that asks, and ends with it."""
 
-    __dask_future__ = True
-    __slots__ = ("__weakref__", "_client", "_run", "ref")
+    asynchronous = False
 
-    def __init__(self, key: Key, ref: Any, client: headrace.Client, run: headrace.Run | None = None) -> None:
-        super().__init__(key)
-        self.ref = ref
-        self._client = client
-        self._run = run  # which knows why the ref has no value
+    def get(self, dsk: Any, keys: Any, **kwargs: Any) -> Any:
+        """Run a graph of Dask as tasks of the one that runs; see `DaskClient.get`."""
+        return DaskClient(headrace.current_client()).get(dsk, keys, **kwargs)
 
-    def result(self, timeout: float | None = None) -> Any:
-        """Wait for the value.
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(DaskClient(headrace.current_client()), name)
 
-        Raises:
-            TimeoutError: it is not there in time.
-            Exception: what the task raised.
-        """
-        if not isinstance(self.ref, headrace.Ref):
-            return self.ref
-        try:
-            return self._client.call(_same, self.ref).result(timeout)
-        except headrace.UpstreamFailed as error:
-            raise _root(error) from None
-
-    def __repr__(self) -> str:
-        return f"<DaskFuture {self.key!r}>"
+    def __reduce__(self) -> tuple[Any, ...]:
+        return NestedClient, ()
 
 
-class Translation:
-    """A graph of Dask as one of headrace, and what stands for each of its keys."""
+def use_in_tasks(setup: Callable[[], object] | None = None) -> None:
+    """Make headrace the scheduler of what tasks of this process compute; then call `setup`.
 
-    def __init__(
-        self,
-        dsk: Any,
-        keys: Iterable[Key],
-        client: headrace.Client | None,
-        known: Mapping[Key, DaskFuture],
-        graph: headrace.Graph | None = None,
-    ) -> None:
-        raw, annotations = _materialized(dsk)
-        self.client: Any = client
-        by_reference = client is not None and client.mode != "processes"
-        self.graph = headrace.Graph(by_reference=by_reference) if graph is None else graph
-        self.places: dict[Key, Place] = {key: value.ref for key, value in raw.items() if isinstance(value, DaskFuture)}
-        self.tasks: dict[Key, GraphNode] = convert_legacy_graph(raw)
-        #: Keys of the tasks by their index in the graph.
-        self.keys: list[Key] = []
-        self._known = known
-        self._wanted = dict.fromkeys(keys)
-        self._options = _options(annotations)
-        #: Functions with options, one for all tasks that have both in common.
-        self._with_options: dict[tuple[int, str], Any] = {}
-        for key in self._wanted:
-            if not self._is_there(key) and key not in self.tasks:
-                raise KeyError(key)
-        for key in self._in_order():
-            self._add(key, self.tasks[key])
+    `DaskClient` has its own workers do so. For a client of yours, pass this as `headrace.Client(setup=use_in_tasks)`.
+    """
+    import dask
 
-    def submit(self, keep_all: bool = False) -> headrace.Run:
-        """Start what there is to run."""
-        places = map(self.places.__getitem__, self._wanted)
-        kept = {place.index: place for place in places if isinstance(place, headrace.Node)}
-        keep = self.graph.nodes if keep_all else list(kept.values())
-        run: headrace.Run = self.client.submit(self.graph, keep=keep, on_error="stop")
-        return run
-
-    def values(self, run: headrace.Run) -> dict[Key, Any]:
-        """Wait for the values of the wanted keys.
-
-        Raises:
-            Exception: what a task raised.
-        """
-        try:
-            return {key: self._value(run, key) for key in self._wanted}
-        except (headrace.UpstreamFailed, headrace.CancelledError) as error:
-            # The others end soon, as the run stops at its first failure; one of them knows of that.
-            nodes = [place for place in map(self.places.get, self._wanted) if isinstance(place, headrace.Node)]
-            for failure in run.gather(*nodes, errors="return"):
-                root = _root(failure) if isinstance(failure, BaseException) else error
-                if not isinstance(root, headrace.UpstreamFailed | headrace.CancelledError):
-                    raise root from None
-            raise error
-
-    def refs(self, run: headrace.Run) -> dict[Key, Any]:
-        """Give a ref for each of the wanted keys, or its value if it is there already."""
-        found = {key: self.places[key] for key in self._wanted}
-        return {key: run.ref(place) if isinstance(place, headrace.Node) else place for key, place in found.items()}
-
-    def _value(self, run: headrace.Run, key: Key) -> Any:
-        place = self.places[key]
-        if isinstance(place, headrace.Node):
-            return run.result(place)
-        return DaskFuture(key, place, self.client).result() if isinstance(place, headrace.Ref) else place
-
-    def _in_order(self) -> Iterator[Key]:
-        """Give the keys that are needed and have no place yet, each behind what it needs, depth first."""
-        tasks, places = self.tasks, self.places
-        begun: set[Key] = set()
-        stack = list(reversed(self._wanted))
-        while stack:
-            key = stack[-1]
-            if key in places:
-                stack.pop()
-            elif key in begun:
-                stack.pop()
-                yield key
-            else:
-                begun.add(key)
-                needed = [other for other in tasks[key].dependencies if not self._is_there(other)]
-                for other in needed:
-                    if other in begun:
-                        raise RuntimeError(f"the graph has a cycle, through {other!r}")
-                    if other not in tasks:
-                        raise KeyError(f"{other!r}, which {key!r} needs, is not in the graph")
-                stack += needed
-
-    def _is_there(self, key: Key) -> bool:
-        """Whether something stands for a key already."""
-        if key not in self.places and key not in self.tasks and (future := self._known.get(key)) is not None:
-            self.places[key] = future.ref
-        return key in self.places
-
-    def _add(self, key: Key, task: GraphNode) -> None:
-        if isinstance(task, DataNode):
-            self.places[key] = task.value
-        elif isinstance(task, Alias):
-            self.places[key] = self.places[task.target]
-        else:
-            fn, args, kwargs = self._call(task)
-            if (options := self._options.get(key)) is not None:
-                same = id(fn), repr(options)
-                if same not in self._with_options:
-                    self._with_options[same] = headrace.task(fn, **options)
-                fn = self._with_options[same]
-            self.places[key] = self.graph.add(fn, *args, **kwargs)
-            self.keys.append(key)
-
-    def _call(self, task: Any) -> tuple[Callable[..., Any], list[Any], dict[str, Any]]:
-        """Give a function and its arguments, with places in those of keys."""
-        try:
-            args = [self._argument(value) for value in task.args]
-            kwargs = task.kwargs and {name: self._argument(value) for name, value in task.kwargs.items()}
-        except NestedCall:
-            needed = list(task.dependencies)
-            return evaluate, [task, needed, *map(self.places.__getitem__, needed)], {}
-        return task.func, args, kwargs
-
-    def _argument(self, value: Any) -> Any:
-        kind = type(value)
-        if kind is TaskRef:
-            return self.places[value.key]
-        if not isinstance(value, GraphNode):
-            return value if kind is not DaskFuture else value.ref
-        if kind is Alias:
-            return self.places[value.target]
-        if kind is DataNode:
-            return value.value
-        if kind is List:
-            return [self._argument(part) for part in value.args]
-        if kind is Tuple:
-            return tuple(self._argument(part) for part in value.args)
-        if kind is Dict:
-            parts = iter([self._argument(part) for part in value.args])
-            return dict(zip(parts, parts, strict=True))
-        raise NestedCall
-
-
-class NestedCall(Exception):  # noqa: N818
-    """An argument is a call itself."""
+    dask.config.set(scheduler=NestedClient())
+    if setup is not None:
+        setup()
 
 
 def fill(graph: headrace.Graph, collection: Any) -> headrace.Node[Any]:
     """Add the tasks of a collection to a graph, and give the node of its value."""
     expr, key = _finalized(collection)
-    place = Translation(expr, [key], None, {}, graph).places[key]
-    return place if isinstance(place, headrace.Node) else graph.add(_same, place)
+    nothing: dict[Key, Any] = {}
+    place = Translation(expr, [key], None, nothing.__getitem__, graph).places[key]
+    return place if isinstance(place, headrace.Node) else graph.add(same, place)
 
 
 def _finalized(collection: Any) -> tuple[Any, Key]:
@@ -332,58 +197,27 @@ def _finalized(collection: Any) -> tuple[Any, Key]:
     return expr, key
 
 
-def evaluate(task: Any, keys: list[Key], *values: Any) -> Any:
-    """Evaluate a node of Dask with calls among its arguments."""
-    return task(dict(zip(keys, values, strict=True)))
-
-
 def get(dsk: Any, keys: Any, **kwargs: Any) -> Any:
-    """Run a graph of Dask on a client that all such calls of this process share; see `DaskClient.get`."""
+    """Run a graph of Dask on a client that all such calls of this process share; see `DaskClient.get`.
+
+    Within a task, on the client of that.
+    """
     global _shared
-    with _sharing:
-        if _shared is None:
-            _shared = DaskClient()
-            atexit.register(_shared.close)
-    return _shared.get(dsk, keys, **kwargs)
+    try:
+        client = DaskClient(headrace.current_client())
+    except headrace.UsageError:  # no task runs here
+        with _sharing:
+            if _shared is None:
+                _shared = DaskClient()
+                atexit.register(_shared.close)
+        client = _shared
+    return client.get(dsk, keys, **kwargs)
 
 
 _shared: DaskClient | None = None
 _sharing = threading.Lock()
 
 
-def _root(error: BaseException) -> BaseException:
-    """Give what a task raised itself that others did not run for."""
-    while isinstance(error, headrace.UpstreamFailed) and error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
 def _like(model: Any, values: list[Any]) -> Any:
     """Make a list, tuple, named tuple or set of values."""
     return type(model)(*values) if hasattr(model, "_fields") else type(model)(values)
-
-
-def _same(value: Any) -> Any:
-    return value
-
-
-def _materialized(dsk: Any) -> tuple[dict[Key, Any], dict[str, dict[Key, Any]]]:
-    """Give a graph as a dict, and its annotations: by their names and keys."""
-    if not isinstance(dsk, Mapping):
-        annotations = dsk.__dask_annotations__()
-        return dict(dsk.__dask_graph__()), annotations
-    annotations = {}
-    for layer in getattr(dsk, "layers", {}).values():
-        for name, value in (getattr(layer, "annotations", None) or {}).items():
-            values = {key: value(key) if callable(value) else value for key in layer}
-            annotations.setdefault(name, {}).update(values)
-    return dict(dsk), annotations
-
-
-def _options(annotations: dict[str, dict[Key, Any]]) -> dict[Key, dict[str, Any]]:
-    """Give the options of tasks, by their keys. What headrace has no word for, such as `workers`, is left out."""
-    options: dict[Key, dict[str, Any]] = {}
-    for name in ("priority", "retries", "resources"):
-        for key, value in annotations.get(name, {}).items():
-            options.setdefault(key, {})[name] = value
-    return options

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 #: Arguments of this size or more are put into shared memory once for all calls of a `Parallel`.
 SHARED_BYTES_MIN = 1 << 20
 
+#: Types of arguments that are neither arrays nor frames.
+NEVER_LARGE = frozenset((type(None), bool, int, float, complex, str, bytes, tuple, list, dict))
+
 
 def register(name: str = "headrace", make_default: bool = False) -> None:
     """Let joblib know the backend under a name."""
@@ -85,7 +88,7 @@ class HeadraceBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
     def submit(self, func: BatchedCalls, callback: Callable[[Any], object] | None = None) -> headrace.Future[Any]:
         """Start a batch of calls; the callback comes once, however it ends."""
         items = func.items
-        if self._client.mode == "processes":
+        if self._client.mode == "processes" and may_be_large(items):
             items = [(fn, tuple(map(self._share, args)), self._share_all(kwargs)) for fn, args, kwargs in items]
         future: headrace.Future[Any] = self._client.call(run_batch, items, func._backend, func._n_jobs)
         self._open.add(future)
@@ -128,6 +131,13 @@ class HeadraceBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
 def run_batch(items: list[Any], backend: Any, n_jobs: int | None) -> list[Any]:
     """Run a batch of calls in a worker, with joblib's backend for calls of `Parallel` in them."""
     return BatchedCalls(items, (backend, n_jobs), None, None)()  # type: ignore[no-any-return]
+
+
+def may_be_large(items: list[Any]) -> bool:
+    """Say whether calls have arguments that may be arrays or frames; looking at each closely takes ten times longer."""
+    kinds = {type(value) for _, args, _ in items for value in args}
+    kinds.update(type(value) for _, _, kwargs in items if kwargs for value in kwargs.values())
+    return not kinds <= NEVER_LARGE
 
 
 def size_of(value: Any) -> int:

@@ -45,10 +45,10 @@ class _Runs:
         load_counts = Counter(chain.from_iterable(node.inputs for node in nodes))
         with headrace.Client(workers=self._get_required_workers_count(pipeline), mode=self._mode) as client:
             run = client.submit(graph, keep=list(placed.values()), on_error="stop")
-            for at, error in run.as_completed(errors="return", release=True):
+            for at, error in run.as_completed(errors="return"):
                 if isinstance(error, BaseException):
                     self._suggest_resume_scenario(pipeline, done, catalog)
-                    raise _first(run, nodes, placed) or error
+                    raise run.failure() or error
                 done.add(node := nodes[at.index])
                 self._logger.info("Completed node: %s", node.name)
                 self._logger.info("Completed %d out of %d tasks", len(done), len(nodes))
@@ -88,16 +88,3 @@ def run_task(task: Any, _needed: list[None]) -> None:
 def part_for(node: Any, catalog: Any) -> Any:
     """Give a catalog of what a node reads and writes: the whole one would travel with each node."""
     return type(catalog)({name: catalog[name] for name in [*node.inputs, *node.outputs]})
-
-
-def _first(run: headrace.Run, nodes: list[Any], placed: dict[Any, headrace.Node[Any]]) -> BaseException | None:
-    """Give what a node of a run raised itself, which others were skipped or cancelled for."""
-    run.wait()
-    for node in nodes:
-        try:
-            run.result(placed[node])
-        except (headrace.UpstreamFailed, headrace.CancelledError, headrace.ResultReleased):
-            continue
-        except BaseException as error:
-            return error
-    return None

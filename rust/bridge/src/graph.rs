@@ -18,7 +18,7 @@ mod submission;
 
 use std::cell::Cell;
 use std::ffi::CStr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pyo3::exceptions::{PyException, PyKeyError, PyTypeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -140,10 +140,12 @@ impl Graph {
             }
             return Ok(entry);
         }
-        let described = describe(callable, verb, graph.is_by_reference())?;
+        let described = describe(callable, verb)?;
+        let is_known = graph.is_by_reference() || graph.lock().functions.has(&described);
+        let blob = if is_known { Arc::default() } else { described.capture(slf.py(), verb)? };
         let mut data = graph.lock();
         let option_row = data.columns.option_row(described.options.clone());
-        Ok(data.functions.insert(&graph.held, callable, described, option_row))
+        Ok(data.functions.insert(&graph.held, callable, described, blob, option_row))
     }
 
     /// Encodes the arguments of one task; an argument that cannot be pickled is named.

@@ -14,6 +14,7 @@ mod memory;
 mod node;
 mod nodes;
 mod offer;
+mod order;
 mod output;
 mod segment;
 mod toposort;
@@ -44,6 +45,8 @@ mod _core {
     use crate::nodes::Nodes;
     #[pymodule_export]
     use crate::offer::Offer;
+    #[pymodule_export]
+    use crate::order::depth_first;
     #[pymodule_export]
     use crate::output::Output;
     #[pymodule_export]

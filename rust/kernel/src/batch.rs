@@ -70,7 +70,7 @@ impl Kernel {
     /// leased to the same worker before it (K2).
     ///
     /// First come the worker's followers, and with each task the successors that can follow it, depth first; then ready
-    /// tasks by priority. Among the first 8 of a queue one that is not [`Preference::Other`] goes first. The first task
+    /// tasks by priority. A ready task of higher priority goes before a follower. Among the first 8 of a queue one that is not [`Preference::Other`] goes first. The first task
     /// is taken whatever it costs.
     ///
     /// # Cost
@@ -96,6 +96,16 @@ impl Kernel {
                 true => self.next_unbarred_follower(worker, request.classes, &mut fresh, oracle),
             };
             let task = match follower {
+                Some(task) if self.has_levels && seeds_left > 0 && seeds.top(self) > Some(self.priority_of(task)) => {
+                    match seeds.next(self, oracle) {
+                        Some(seed) => {
+                            seeds_left -= 1;
+                            fresh.push(task);
+                            seed
+                        }
+                        None => task,
+                    }
+                }
                 Some(task) => task,
                 None if seeds_left == 0 => break,
                 None => {
@@ -233,6 +243,11 @@ impl Seeds {
             rules: Rules { roots: request.roots, is_guarded },
             best: None,
         }
+    }
+
+    /// The highest priority of a ready task.
+    fn top(&self, kernel: &Kernel) -> Option<i32> {
+        self.sources.iter().filter_map(|source| Some(kernel.board.ready.levels(source.place).next()?.0)).max()
     }
 
     /// Takes the next ready task out of its queue.

@@ -77,6 +77,7 @@ impl Kernel {
 
     /// Lays out the rows of the chunk and makes its tasks.
     fn enter(&mut self, chunk: &Chunk<'_>, mut tally: Vec<Tally>, slots: &[TaskIndex]) {
+        self.note_priorities(chunk.priority);
         let number = self.graph.next_chunk();
         let board = &mut self.board;
         let mut at = 0;
@@ -121,6 +122,18 @@ impl Kernel {
         }
         let (alive, edges) = (slots.len() as u32, chunk.deps.len() as u32);
         self.graph.add_rows(number, Rows { ends, edges, alive, unreleased: alive, depth: 0 });
+    }
+
+    fn note_priorities(&mut self, priorities: Priorities<'_>) {
+        let first = match priorities {
+            Priorities::One(priority) => priority,
+            Priorities::Each(priorities) => priorities[0],
+        };
+        let first = *self.first_priority.get_or_insert(first);
+        self.has_levels |= match priorities {
+            Priorities::One(priority) => priority != first,
+            Priorities::Each(priorities) => priorities.iter().any(|&priority| priority != first),
+        };
     }
 
     /// Hangs the tasks on their external predecessors. They become checkpoints where the depth, counted in chunks, passes a

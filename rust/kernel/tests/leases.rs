@@ -95,6 +95,27 @@ fn k2_followers_go_before_seeds() {
 }
 
 #[test]
+fn k3_a_ready_task_of_higher_priority_goes_before_a_follower() {
+    let mut story = Story::new();
+    let priorities = Priorities::Each(&[3, 2, 1, 2]);
+    // The second and the fourth follow the first; the third is ready.
+    let tasks =
+        story.try_submit(&[], &[&[], &[0], &[], &[1]], &[], (Classes::One(ClassId(0)), priorities)).expect("valid");
+    assert_eq!(story.lease(ANNA, 9), [tasks[0], tasks[1], tasks[3], tasks[2]]);
+    let mut story = Story::new();
+    let priorities = Priorities::Each(&[3, 1, 2, 1]);
+    let tasks =
+        story.try_submit(&[], &[&[], &[0], &[], &[1]], &[], (Classes::One(ClassId(0)), priorities)).expect("valid");
+    assert_eq!(story.lease(ANNA, 9), [tasks[0], tasks[2], tasks[1], tasks[3]]);
+    let mut story = Story::new();
+    let tasks =
+        story.try_submit(&[], &[&[], &[0], &[], &[1]], &[], (Classes::One(ClassId(0)), priorities)).expect("valid");
+    let only_one_seed = LeaseRequest { seeds_max: 1, ..everything(&[ClassId(0)]) };
+    let batch: Vec<_> = story.batch_of(ANNA, only_one_seed).iter().map(|lease| lease.task).collect();
+    assert_eq!(batch, [tasks[0], tasks[1], tasks[3]], "no ready task may be taken any more");
+}
+
+#[test]
 fn k2_successors_are_taken_depth_first() {
     let mut story = Story::new();
     //        0        6

@@ -9,22 +9,24 @@ use super::run::RunCore;
 use super::tables::Ending;
 
 impl RunCore {
-    /// The tasks that are to run again, and those whose results are there and stand for them; both ascend. To run again are
-    /// those that did not end well, those whose results were let go of, and whatever these need and nobody has kept.
-    pub(super) fn plan_again(&self, py: Python<'_>) -> PyResult<(Vec<u32>, Vec<u32>)> {
-        if !self.session.lock().tables.knows(self.run) {
+    /// The tasks that did not end well, in the order in which that was told; without those whose endings were let go of.
+    pub(super) fn ended_badly(&self, py: Python<'_>) -> PyResult<Vec<u32>> {
+        let state = self.session.lock();
+        if !state.tables.knows(self.run) {
             let text =
                 format!("run {} was released, and with it what is known of it; submit the graph again", self.run);
             return Err(error(py, "ResultReleased", &text));
         }
+        let is_bad = |index: &u32| state.tables.peek(py, self.run, *index).is_some_and(|ending| !is_value(&ending));
+        Ok(state.tables.arrivals(self.run, 0).iter().copied().filter(is_bad).collect())
+    }
+
+    /// The tasks that are to run again, and those whose results are there and stand for them; both ascend. To run again are
+    /// those that did not end well, those whose results were let go of, and whatever these need and nobody has kept.
+    pub(super) fn plan_again(&self, py: Python<'_>) -> PyResult<(Vec<u32>, Vec<u32>)> {
         let tasks = self.tasks as usize;
         let (mut again, mut kept) = (vec![false; tasks], vec![false; tasks]);
-        {
-            let state = self.session.lock();
-            for &index in state.tables.arrivals(self.run, 0) {
-                again[index as usize] = state.tables.peek(py, self.run, index).is_some_and(|ending| !is_value(&ending));
-            }
-        }
+        self.ended_badly(py)?.into_iter().for_each(|index| again[index as usize] = true);
         for (position, &index) in self.keep.indices().iter().enumerate() {
             match self.results.get(py, position) {
                 Slot::Released | Slot::Error(_) => again[index as usize] = true,

@@ -14,6 +14,9 @@ use crate::graph::{Described, Function, FunctionColumns, Options, describe};
 /// without an end; what was forgotten is described, or travels, once more.
 const REMEMBERED_MAX: usize = 4_096;
 
+/// A function with a pickle as long travels as an argument when it is first called, and is not remembered.
+pub(super) const ONE_OFF_BYTES_MIN: usize = 64 << 10;
+
 /// What a session knows of something that was given to `call`.
 #[derive(Clone)]
 pub(crate) struct Callee {
@@ -36,13 +39,38 @@ impl Callees {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is known of a callable.
-    pub(crate) fn get(&self, callable: &Bound<'_, PyAny>) -> Option<Callee> {
+    /// What something that was given to `call` is. It is remembered if it means the same at each call, and so is its function
+    /// by itself: with other options it is not captured once more.
+    pub(crate) fn callee(&self, callable: &Bound<'_, PyAny>) -> PyResult<Callee> {
+        if let Some(callee) = self.get(callable) {
+            return Ok(callee);
+        }
+        let py = callable.py();
+        let described = describe(callable, "call")?;
+        let plain = described.callable.bind(py);
+        let may_be_known = is_stateless(callable)?;
+        let function = match self.get(plain).filter(|_| may_be_known) {
+            Some(known) => known.function,
+            None => Function { name: Arc::clone(&described.name), blob: described.capture(py, "call")? },
+        };
+        let is_remembered = may_be_known && function.blob.len() < ONE_OFF_BYTES_MIN;
+        if is_remembered && !plain.is(callable) {
+            self.remember(plain, Callee { function: function.clone(), options: Options::default(), key: None });
+        }
+        let Described { options, key, .. } = described;
+        let callee = Callee { function, options, key };
+        if is_remembered {
+            self.remember(callable, callee.clone());
+        }
+        Ok(callee)
+    }
+
+    fn get(&self, callable: &Bound<'_, PyAny>) -> Option<Callee> {
         self.lock().get(&(callable.as_ptr() as usize)).map(|(_, callee)| callee.clone())
     }
 
     /// Remembers a callable, which stays alive so that its address stays its own.
-    pub(crate) fn remember(&self, callable: &Bound<'_, PyAny>, callee: Callee) {
+    fn remember(&self, callable: &Bound<'_, PyAny>, callee: Callee) {
         let mut known = self.lock();
         let forgotten = if known.len() >= REMEMBERED_MAX { std::mem::take(&mut *known) } else { FxHashMap::default() };
         let before = known.insert(callable.as_ptr() as usize, (callable.clone().unbind(), callee));
@@ -64,27 +92,21 @@ impl Callees {
     }
 }
 
-/// Describes something that was given to `call`, and says whether it means the same at each call.
-pub(crate) fn describe_callee(callable: &Bound<'_, PyAny>) -> PyResult<(Callee, bool)> {
+/// Whether a callable means the same at each call. A bound method, or an object with `__call__`, has a state that may change;
+/// it is described, and pickled, each time.
+fn is_stateless(callable: &Bound<'_, PyAny>) -> PyResult<bool> {
     static TASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = callable.py();
-    let Described { function, options, key, .. } = describe(callable, "call", false)?;
-    let is_stateless = match callable.is_instance(TASK.import(py, "headrace.task", "Task")?)? {
-        true => is_stateless(&callable.getattr(intern!(py, "__wrapped__"))?),
-        false => is_stateless(callable),
+    let plain = match callable.is_instance(TASK.import(py, "headrace.task", "Task")?)? {
+        true => &callable.getattr(intern!(py, "__wrapped__"))?,
+        false => callable,
     };
-    Ok((Callee { function, options, key }, is_stateless))
-}
-
-/// Whether a plain callable means the same at each call. A bound method, or an object with `__call__`, has a state that may
-/// change; it is described, and pickled, each time.
-fn is_stateless(plain: &Bound<'_, PyAny>) -> bool {
     if plain.is_exact_instance_of::<PyCFunction>() {
         // `len` belongs to a module, `list.append` of some list to that list.
-        let owner = plain.getattr(intern!(plain.py(), "__self__"));
-        return owner.is_ok_and(|owner| owner.is_none() || owner.is_instance_of::<PyModule>());
+        let owner = plain.getattr(intern!(py, "__self__"));
+        return Ok(owner.is_ok_and(|owner| owner.is_none() || owner.is_instance_of::<PyModule>()));
     }
-    plain.is_exact_instance_of::<PyFunction>() || plain.is_instance_of::<PyType>()
+    Ok(plain.is_exact_instance_of::<PyFunction>() || plain.is_instance_of::<PyType>())
 }
 
 /// Numbers of functions by content. Nothing here knows Python.

@@ -208,6 +208,11 @@ impl RunCore {
         self.session.lock().tables.counts(self.run)
     }
 
+    /// Indices of the tasks that did not end well, in the order in which that was told.
+    fn _ended_badly(&self, py: Python<'_>) -> PyResult<Vec<u32>> {
+        self.ended_badly(py)
+    }
+
     /// Indices of the tasks that are to run again to make good what did not end well, and of those whose results stand.
     fn _plan_again(&self, py: Python<'_>) -> PyResult<(Vec<u32>, Vec<u32>)> {
         self.plan_again(py)

@@ -15,7 +15,7 @@ use pyo3::types::{PyBytes, PyDict, PyTuple};
 use rustc_hash::{FxHashSet, FxHasher};
 
 use super::failures::error;
-use super::functions::{Callee, Callees, Numbers, describe_callee};
+use super::functions::{Callee, Callees, Numbers, ONE_OFF_BYTES_MIN};
 use super::parts::{Parts, Put};
 use super::session::Session;
 use crate::codec::{External, ExternalId};
@@ -56,8 +56,6 @@ const CHUNK_BYTES: usize = 1 << 30;
 /// A column that is as long cannot be written.
 const COLUMN_BYTES_MAX: usize = u32::MAX as usize;
 
-/// A shorter pickle gets a number at once.
-const ONE_OFF_BYTES_MIN: usize = 64 << 10;
 /// Hashes that are remembered; what was forgotten travels as an argument once more.
 const CALLED_ONCE_MAX: usize = 65_536;
 
@@ -214,17 +212,7 @@ pub(crate) fn submit_call<'py>(
     args: &Bound<'py, PyTuple>,
     kwargs: Option<&Bound<'py, PyDict>>,
 ) -> PyResult<(u32, String)> {
-    let callee = match callees.get(callable) {
-        Some(callee) => callee,
-        None => {
-            let (callee, is_stateless) = describe_callee(callable)?;
-            let is_long = callee.function.blob.len() >= ONE_OFF_BYTES_MIN;
-            if is_stateless && !is_long {
-                callees.remember(callable, callee.clone());
-            }
-            callee
-        }
-    };
+    let callee = callees.callee(callable)?;
     let mut encoded = encode_call("call", callable, args, 0, kwargs)?;
     for external in &encoded.externals {
         check_external(&external.id, session).map_err(|refusal| explain_refusal(py, refusal))?;
@@ -239,7 +227,7 @@ pub(crate) fn submit_call<'py>(
     let is_one_off =
         options.policy().flags & POLICY_RETRY_ON == 0 && lock_attached(py, submitting).is_one_off(&function);
     if is_one_off {
-        (function, encoded) = as_argument(&function, args, kwargs)?;
+        (function, encoded) = as_argument(callees, &function, args, kwargs)?;
     }
     let mut parts = Parts::new(session.memory());
     for External { id, object } in &encoded.externals {
@@ -267,6 +255,7 @@ pub(crate) fn submit_call<'py>(
 
 /// A call of a function that comes as its first argument.
 fn as_argument<'py>(
+    callees: &Callees,
     function: &Function,
     args: &Bound<'py, PyTuple>,
     kwargs: Option<&Bound<'py, PyDict>>,
@@ -278,7 +267,7 @@ fn as_argument<'py>(
     let args: Vec<_> = std::iter::once(pickle).chain(args.iter()).collect();
     let args = PyTuple::new(py, args)?;
     let encoded = encode_call("call", call_pickled, &args, 0, kwargs)?;
-    let blob = describe_callee(call_pickled)?.0.function.blob;
+    let blob = callees.callee(call_pickled)?.function.blob;
     Ok((Function { name: function.name.clone(), blob }, encoded))
 }
 

@@ -23,24 +23,22 @@ pub(crate) struct Function {
 
 /// What `headrace.pickling.describe` says of something to call.
 pub(crate) struct Described {
-    pub(crate) function: Function,
-    /// What to call in this process: the plain function below a task object.
+    pub(crate) name: Arc<str>,
+    /// What to call in this process: the plain function below a task object, whose options are no part of it.
     pub(crate) callable: Py<PyAny>,
     pub(crate) options: Options,
     pub(crate) key: Option<Arc<str>>,
 }
 
-/// Describes something to call; the errors are the user's (not callable, async, not picklable, unknown option).
-pub(crate) fn describe(callable: &Bound<'_, PyAny>, verb: &str, by_reference: bool) -> PyResult<Described> {
+/// Describes something to call; the errors are the user's (not callable, async, unknown option).
+pub(crate) fn describe(callable: &Bound<'_, PyAny>, verb: &str) -> PyResult<Described> {
     static DESCRIBE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    type Parts<'py> =
-        (Bound<'py, PyAny>, String, Vec<u8>, Option<String>, i32, Option<u32>, Option<u32>, Option<PolicyParts>);
+    type Parts<'py> = (Bound<'py, PyAny>, String, Option<String>, i32, Option<u32>, Option<u32>, Option<PolicyParts>);
     let py = callable.py();
     let describe = DESCRIBE.import(py, "headrace.pickling", "describe")?;
-    let parts = describe.call1((callable, verb, by_reference))?;
-    let (plain, name, blob, key, priority, worker, nout, policy): Parts<'_> = parts.extract()?;
+    let (plain, name, key, priority, worker, nout, policy): Parts<'_> = describe.call1((callable, verb))?.extract()?;
     Ok(Described {
-        function: Function { name: name.into(), blob: blob.into() },
+        name: name.into(),
         callable: plain.unbind(),
         options: Options {
             priority,
@@ -50,6 +48,15 @@ pub(crate) fn describe(callable: &Bound<'_, PyAny>, verb: &str, by_reference: bo
         },
         key: key.map(Arc::from),
     })
+}
+
+impl Described {
+    /// The function's pickle, made now; the error names what in it cannot travel.
+    pub(crate) fn capture(&self, py: Python<'_>, verb: &str) -> PyResult<Arc<[u8]>> {
+        static DUMP_FUNCTION: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let dump = DUMP_FUNCTION.import(py, "headrace.pickling", "dump_function")?;
+        Ok(dump.call1((&self.callable, verb))?.extract::<Vec<u8>>()?.into())
+    }
 }
 
 /// What `headrace.options.policy_of` gives.
@@ -166,18 +173,24 @@ impl Functions {
         self.entries.get(&identity).copied()
     }
 
-    /// Enters a callable, which `held` keeps alive.
+    /// Whether the function that something describes has its place in the table, whatever options it came with.
+    pub(crate) fn has(&self, described: &Described) -> bool {
+        self.by_callable.contains_key(&(described.callable.as_ptr() as usize))
+    }
+
+    /// Enters a callable, which `held` keeps alive. The pickle of its function is empty where that is in the table.
     pub(crate) fn insert(
         &mut self,
         held: &Held,
         callable: &Bound<'_, PyAny>,
         described: Described,
+        blob: Arc<[u8]>,
         option_row: u32,
     ) -> Entry {
         let identity = identity(callable);
         let mut held = held.lock(callable.py());
         let address = described.callable.as_ptr() as usize;
-        let content = (Arc::clone(&described.function.name), Arc::clone(&described.function.blob));
+        let content = (Arc::clone(&described.name), Arc::clone(&blob));
         let same_content = if content.1.is_empty() { None } else { self.by_content.get(&content) };
         let known = self.by_callable.get(&address).or(same_content).copied();
         let function = known.unwrap_or_else(|| {
@@ -186,7 +199,7 @@ impl Functions {
             if !content.1.is_empty() {
                 self.by_content.insert(content, function);
             }
-            self.table.push(described.function);
+            self.table.push(Function { name: described.name, blob });
             held.callables.push(described.callable);
             function
         });

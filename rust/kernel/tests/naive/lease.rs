@@ -21,25 +21,33 @@ impl World {
         let (mut stack, mut seeds_left, mut cost) = (Vec::new(), seeds_max, 0);
         let mut given = leased.iter();
         for _ in 0..tasks_max {
+            let mut popped: Option<u32> = None;
             let follower = loop {
                 match stack.pop() {
                     Some(task) if classes.contains(&self.tasks[task as usize].class) => {
+                        popped = Some(task);
                         break Some(vec![task as usize]);
                     }
                     Some(_) => {}
                     None => break self.followers(worker, classes),
                 }
             };
-            let expected = follower.or_else(|| {
-                seeds_left = u32::checked_sub(seeds_left, 1)?;
-                self.seed(classes, only_preferred, roots, salt).map(|task| vec![task])
-            });
+            let seed = if seeds_left > 0 { self.seed(classes, only_preferred, roots, salt) } else { None };
+            let expected = match &follower {
+                None if seeds_left == 0 => break,
+                None => seed.map(|seed| vec![seed]),
+                Some(followers) => Some(self.unless_a_ready_one_goes_before(followers, classes, seed)),
+            };
             let Some(expected) = expected else { break };
             let Some(&Leased { task, attempt, .. }) = given.next() else {
                 panic!("the batch ended before one of {expected:?}");
             };
             let task = self.task_at(task);
             assert!(expected.contains(&task), "{task} was leased instead of one of {expected:?}");
+            if Some(task) == seed {
+                seeds_left -= 1;
+                stack.extend(popped);
+            }
             self.leave(task);
             let before: Vec<bool> = self.consumers(task).iter().map(|&c| self.may_follow(c, worker)).collect();
             self.tasks[task].state = TaskState::Leased;
@@ -66,6 +74,20 @@ impl World {
             assert_eq!(lease.hold, hold, "hold of {task}");
             let report = self.tasks[task].holds > 0 || consumers.iter().any(elsewhere);
             assert_eq!(lease.report, report, "report of {task}");
+        }
+    }
+
+    /// Those of which one must be next where these may follow: a ready task of higher priority goes before each.
+    fn unless_a_ready_one_goes_before(&self, followers: &[usize], classes: &[u32], seed: Option<usize>) -> Vec<usize> {
+        let queues = classes.iter().filter_map(|class| self.ready.get(class));
+        let top = queues.flat_map(|levels| levels.values().flatten()).map(|&task| self.tasks[task].priority).max();
+        let gives_way = |task: &&usize| top > Some(self.tasks[**task].priority);
+        match seed {
+            None => followers.to_vec(),
+            Some(seed) if followers.iter().any(|task| gives_way(&task)) => {
+                followers.iter().filter(|task| !gives_way(task)).copied().chain([seed]).collect()
+            }
+            Some(_) => followers.to_vec(),
         }
     }
 
