@@ -1,0 +1,59 @@
+"""HyperQueue."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+from headrace.bench.engine import Engine
+from headrace.bench.plans import Plan
+
+
+class HyperqueueEngine(Engine):
+    """Function tasks of its Python API: each starts an interpreter, and values go through files."""
+
+    packages = ("hyperqueue",)
+
+    def start(self) -> None:
+        """Start a server and a worker with as many cores."""
+        from hyperqueue.cluster import LocalCluster, WorkerConfig
+
+        self.scratch = Path(os.environ["HEADRACE_BENCH_SCRATCH"])
+        self.cluster = LocalCluster()
+        self.cluster.start_worker(WorkerConfig(cores=self.workers))
+        self.client = self.cluster.client()
+        self.runs = itertools.count()
+
+    def run(self, plan: Plan) -> list[Any]:
+        """Submit one job."""
+        from hyperqueue import Job
+
+        folder = self.scratch / f"run{next(self.runs)}"
+        folder.mkdir()
+        job = Job(workdir=str(folder), default_stdout=None, default_stderr=None)
+        tasks: list[Any] = []
+        for number, constants, needed in plan.calls():
+            task = job.function(
+                call,
+                args=(str(folder), plan.function, number, constants, needed),
+                deps=[tasks[before] for before in needed],
+            )
+            tasks.append(task)
+        submitted = self.client.submit(job)
+        self.submitted()
+        self.client.wait_for_jobs([submitted], raise_on_error=True)
+        return [pickle.loads((folder / f"{number}.value").read_bytes()) for number in plan.kept]
+
+    def stop(self) -> None:
+        """End the cluster."""
+        self.cluster.stop()
+
+
+def call(folder: str, function: Any, number: int, constants: tuple[Any, ...], needed: tuple[int, ...]) -> None:
+    """In a task: read inputs, call, write."""
+    inputs = [pickle.loads(Path(folder, f"{before}.value").read_bytes()) for before in needed]
+    value = function(*constants, *inputs)
+    Path(folder, f"{number}.value").write_bytes(pickle.dumps(value, protocol=5))
