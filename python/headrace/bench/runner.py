@@ -185,14 +185,16 @@ class _Turn:
                 known.studies += [study for study in cell.studies if study not in known.studies]
                 return
         text = str(workload)
-        warm = session.run(text, 1, 0, settings.timeout_s)
-        if "refused" in warm:
-            cell.failure = warm["refused"]
+        is_warm = self.number == 0 and not item.is_fixed
+        if not is_warm and not cell.median_s > settings.budget_s:  # slow ones have no warm-up that would pay
+            session.run(text, 1, 0, settings.timeout_s)
+        before_s = session.family.processor_s()
+        answer = session.run(text, item.repeats, settings.budget_s, settings.timeout_s)
+        if "refused" in answer:
+            cell.failure = answer["refused"]
             self._keep(cell)
             self.say(f"{text}: {cell.failure}")
             return
-        before_s = session.family.processor_s()
-        answer = session.run(text, item.repeats, settings.budget_s, settings.timeout_s)
         cell.processor_s += session.family.processor_s() - before_s
         cell.tasks, cell.edges = answer["tasks"], answer["edges"]
         cell.rounds.append(answer["seconds"])
@@ -210,7 +212,7 @@ class _Turn:
         tasks = min(_TASKS_FIRST, item.tasks_max)
         workload = item.workload.sized(tasks)
         while True:
-            answer = session.run(str(workload), 2, 0, self.settings.timeout_s)
+            answer = session.run(str(workload), 2, budget_s / 4, self.settings.timeout_s)
             if "refused" in answer:
                 return workload
             seconds = min(answer["seconds"])

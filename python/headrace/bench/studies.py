@@ -9,6 +9,18 @@ from headrace.bench.plans import Workload, parse
 
 #: What one task may take at least where a study asks how fine tasks may be.
 GRAINS_US = (100_000, 30_000, 10_000, 3_000, 1_000, 300, 100, 30, 10, 3, 1)
+#: Where an engine has little to win, or others have a way that is made for it.
+HARD = (
+    "independent:tasks=8:body=sleep:us=200000",
+    "independent:tasks=8:body=spin:us=100000",
+    "independent:tasks=2",
+    "chain:tasks=4",
+    "stencil_1d:tasks=16",
+    "independent:tasks=10000",
+    "map_reduce:tasks=300:payload=1000000",
+    "dask:graph=rechunk:tasks=400",
+    "dask:graph=bag:tasks=400",
+)
 PAYLOADS_BYTES = (1 << 10, 1 << 16, 1 << 20, 16 << 20, 200_000_000)
 WORKERS = (1, 2, 4, 8)
 
@@ -82,6 +94,10 @@ def _payload(_workloads: list[Workload], _tasks: int, _workers: int) -> list[Ite
     return [Item(parse(f"chain:tasks=10:payload={size}"), 10, repeats=5, is_fixed=True) for size in PAYLOADS_BYTES]
 
 
+def _hard(_workloads: list[Workload], _tasks: int, _workers: int) -> list[Item]:
+    return [Item(parse(text), 0, is_fixed=True) for text in HARD]
+
+
 STUDIES = {
     study.name: study
     for study in (
@@ -90,6 +106,7 @@ STUDIES = {
         Study("size", "Does the cost of a task depend on the size of the graph?", _size),
         Study("grain", "How short may tasks be before half of the workers' time is lost (METG 50 %)?", _grain),
         Study("workers", "What do more workers bring, and what do they cost where there are no more cores?", _workers),
+        Study("hard", "Where does headrace not win: long tasks, tiny graphs, maps cut by hand, shuffles?", _hard),
         Study("payload", "What does a value cost that is handed on, by its size?", _payload),
     )
 }

@@ -83,7 +83,7 @@ PEERS = {
             "library",
             "dask.local.get_sync of a graph of Tasks",
             {"scheduler": "sync"},
-            requirements=_BODIES,
+            requirements=("distributed>=2026.1", *_BODIES),
         ),
         Peer(
             "dask-threaded",
@@ -91,7 +91,7 @@ PEERS = {
             "library",
             "dask.threaded.get of a graph of Tasks",
             {"scheduler": "threaded"},
-            requirements=_BODIES,
+            requirements=("distributed>=2026.1", *_BODIES),
         ),
         Peer(
             "dask-distributed",
@@ -112,7 +112,7 @@ PEERS = {
             "frisky",
             "frisky_engine",
             "cluster",
-            "LocalCluster of processes with one thread, Client.get of a graph",
+            "LocalCluster of processes with one thread; submit for each task, futures as arguments",
             requirements=("frisky>=0.7", *_BODIES),
         ),
         Peer(

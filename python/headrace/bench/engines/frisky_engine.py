@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from headrace.bench.engine import Engine
@@ -17,15 +18,20 @@ class FriskyEngine(Engine):
         """Start scheduler and workers."""
         import frisky
 
-        self.cluster = frisky.LocalCluster(n_workers=self.workers, threads_per_worker=1, processes=True)
-        self.client = frisky.Client(self.cluster)
+        self.cluster = frisky.LocalCluster(
+            n_workers=self.workers, threads_per_worker=1, processes=True, silence_summary=True
+        )
+        self.client = self.cluster.get_client()
+        self.count = itertools.count()
 
     def run(self, plan: Plan) -> list[Any]:
         """Submit and gather."""
         submit, function = self.client.submit, plan.function
         futures: list[Any] = []
-        for _number, constants, needed in plan.calls():
-            futures.append(submit(function, *constants, *[futures[before] for before in needed], pure=False))
+        run = next(self.count)
+        for number, constants, needed in plan.calls():
+            inputs = [futures[before] for before in needed]
+            futures.append(submit(function, *constants, *inputs, key=f"run{run}-{number}"))
         self.submitted()
         return list(self.client.gather([futures[number] for number in plan.kept]))
 
