@@ -1,4 +1,4 @@
-"""What tasks do: module functions that every engine calls alike, `body(number, *constants, *inputs)`.
+"""What tasks do: module functions that every engine calls alike, `body(number, *constants, *values)`.
 
 Whatever a task does meanwhile, its result holds the same number: one that is right only if all inputs were, and came
 in order.
@@ -16,50 +16,50 @@ HEADER_BYTES = 8
 _PAGE_BYTES = 4096
 
 
-def noop(number: int, *inputs: int) -> int:
+def noop(number: int, *values: int) -> int:
     """Do nothing but the sum that proves the inputs."""
-    for value in inputs:
+    for value in values:
         number = (31 * number + value) & _MASK
     return number
 
 
-def spin(number: int, microseconds: float, *inputs: int) -> int:
+def spin(number: int, microseconds: float, *values: int) -> int:
     """Take that much processor time. Waiting for a core does not count, so that a stolen core shows."""
     end_ns = time.thread_time_ns() + int(microseconds * 1000)
     while time.thread_time_ns() < end_ns:
         pass
-    return noop(number, *inputs)
+    return noop(number, *values)
 
 
-def sleep(number: int, microseconds: float, *inputs: int) -> int:
+def sleep(number: int, microseconds: float, *values: int) -> int:
     """Take that long, and no processor."""
     time.sleep(microseconds / 1e6)
-    return noop(number, *inputs)
+    return noop(number, *values)
 
 
-def memory(number: int, kib: int, *inputs: int) -> int:
+def memory(number: int, kib: int, *values: int) -> int:
     """Copy that many KiB: a task that is bound by memory."""
     block = _block(kib)
     block[: len(block) // 2] = block[len(block) // 2 :]
-    return noop(number, *inputs)
+    return noop(number, *values)
 
 
-def stamp(number: int, *inputs: tuple[int, int, int]) -> tuple[int, int, int]:
+def stamp(number: int, *values: tuple[int, int, int]) -> tuple[int, int, int]:
     """Say when it began and ended, by the clock that all processes of a machine share."""
     begin_ns = time.monotonic_ns()
-    value = noop(number, *(item[0] for item in inputs))
+    value = noop(number, *(item[0] for item in values))
     return value, begin_ns, time.monotonic_ns()
 
 
-def payload(number: int, size: int, *inputs: Any) -> Any:
+def payload(number: int, size: int, *values: Any) -> Any:
     """Read a byte of each page of every input, and return a new array of `size` bytes."""
     import numpy as np
 
-    for item in inputs:
+    for item in values:
         np.add.reduce(item[::_PAGE_BYTES])
     result = np.zeros(max(size, HEADER_BYTES), np.uint8)
     result[:HEADER_BYTES].view(np.uint64)[0] = noop(
-        number, *(int(item[:HEADER_BYTES].view(np.uint64)[0]) for item in inputs)
+        number, *(int(item[:HEADER_BYTES].view(np.uint64)[0]) for item in values)
     )
     return result
 

@@ -18,10 +18,10 @@ from headrace.errors import UsageError
 _CHUNK = 64
 
 
-def node(number: int, packed: bytes, *inputs: Any) -> Any:
+def node(number: int, packed: bytes, *values: Any) -> Any:
     """Run a node of Dask's on the values of what it needs."""
     task, keys = pickle.loads(packed)
-    return task(dict(zip(keys, inputs, strict=True)))
+    return task(dict(zip(keys, values, strict=True)))
 
 
 def digest(value: Any) -> int:

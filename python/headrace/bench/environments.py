@@ -83,6 +83,15 @@ def install(peer: Peer) -> str:
     return ""
 
 
+def fresh_logs(peers: list[Peer]) -> Path:
+    """The folder for what engines print; what these peers have printed before is gone."""
+    folder = home() / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    for peer in peers:
+        (folder / f"{peer.name}.log").unlink(missing_ok=True)
+    return folder
+
+
 def _folder(peer: Peer) -> Path:
     needs = "\n".join((sys.version, *peer.requirements))
     first = re.split(r"[^\w.-]", peer.requirements[0])[0]

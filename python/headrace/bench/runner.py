@@ -6,14 +6,13 @@ far apart in time, so what a shared machine does to one of them shows as spread.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from headrace.bench.engines import Peer
-from headrace.bench.environments import install, missing
+from headrace.bench.environments import fresh_logs, install, missing
 from headrace.bench.floors import floors_us
 from headrace.bench.machine_card import machine_card, yardstick_us
 from headrace.bench.plans import Workload, parse
@@ -97,11 +96,11 @@ def run(settings: Settings, say: Say) -> Results:
         else:
             peers.append(peer)
     order = sorted(peers, key=lambda peer: peer.name == OURS)
-    with tempfile.TemporaryDirectory(prefix="headrace-bench-") as folder:
-        for number in range(settings.rounds):
-            results.yardstick_us.append(yardstick_us())
-            for peer in order if number % 2 == 0 else reversed(order):
-                _Turn(settings, results, peer, number, Path(folder), say).take()
+    folder = fresh_logs(peers)
+    for number in range(settings.rounds):
+        results.yardstick_us.append(yardstick_us())
+        for peer in order if number % 2 == 0 else reversed(order):
+            _Turn(settings, results, peer, number, folder, say).take()
     return results
 
 

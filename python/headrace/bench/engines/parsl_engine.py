@@ -17,7 +17,6 @@ class ParslEngine(Engine):
     def start(self) -> None:
         """Start the interchange and one block of workers on this host."""
         import parsl
-        from parsl.addresses import address_by_name  # noqa: F401  (fails early where the host has no name)
         from parsl.config import Config
         from parsl.executors import HighThroughputExecutor
         from parsl.providers import LocalProvider
