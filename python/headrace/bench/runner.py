@@ -16,6 +16,7 @@ from headrace.bench.environments import fresh_logs, install, missing
 from headrace.bench.floors import floors_us
 from headrace.bench.machine_card import machine_card, yardstick_us
 from headrace.bench.plans import Workload, parse
+from headrace.bench.processes import Peak
 from headrace.bench.results import Cell, PeerRecord, Results
 from headrace.bench.scheduler_alone import scheduler_alone
 from headrace.bench.session import PeerFailed, Session
@@ -64,12 +65,13 @@ class Settings:
 Say = Callable[[str], None]
 
 
-def run(settings: Settings, say: Say) -> Results:
+def run(settings: Settings, say: Say, keep: Callable[[Results], None] = lambda _: None) -> Results:
     """Measure.
 
     Args:
         settings: what.
         say: is told each step, in a line.
+        keep: is given what there is after each peer's turn, so that a run that is interrupted was not for nothing.
 
     Raises:
         UsageError: this is no release build, and that was not allowed for.
@@ -101,6 +103,7 @@ def run(settings: Settings, say: Say) -> Results:
         results.yardstick_us.append(yardstick_us())
         for peer in order if number % 2 == 0 else reversed(order):
             _Turn(settings, results, peer, number, folder, say).take()
+            keep(results)
     return results
 
 
@@ -184,24 +187,25 @@ class _Turn:
                 known.studies += [study for study in cell.studies if study not in known.studies]
                 return
         text = str(workload)
-        is_warm = self.number == 0 and not item.is_fixed
-        if not is_warm and not cell.median_s > settings.budget_s:  # slow ones have no warm-up that would pay
+        if self.number == 0:  # the warm-up is watched, which slows it
+            with Peak(session.family) as peak:
+                warm = session.run(text, 1, 0, settings.timeout_s)
+            cell.peak_bytes = peak.bytes
+            if "refused" in warm:
+                cell.failure = warm["refused"]
+                self._keep(cell)
+                self.say(f"{text}: {cell.failure}")
+                return
+        elif cell.median_s < settings.budget_s:  # slow ones gain nothing by a warm-up
             session.run(text, 1, 0, settings.timeout_s)
         before_s = session.family.processor_s()
         answer = session.run(text, item.repeats, settings.budget_s, settings.timeout_s)
-        if "refused" in answer:
-            cell.failure = answer["refused"]
-            self._keep(cell)
-            self.say(f"{text}: {cell.failure}")
-            return
         cell.processor_s += session.family.processor_s() - before_s
         cell.tasks, cell.edges = answer["tasks"], answer["edges"]
         cell.rounds.append(answer["seconds"])
         cell.submit_s += answer["submit_s"]
         cell.first_task_s += answer.get("first_task_s", [])
         cell.hops_us += answer.get("hops_us", [])
-        if self.number == 0:
-            cell.peak_bytes = session.peak_bytes(text, settings.timeout_s)
         self._keep(cell)
         self.say(f"{text}: {cell.by_round_s[-1]:.4g} s, {cell.by_round_s[-1] / cell.tasks * 1e6:.3g} µs a task")
 

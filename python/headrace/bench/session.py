@@ -15,7 +15,7 @@ from typing import Any
 
 from headrace.bench.engines import Peer
 from headrace.bench.environments import package_path, python_of
-from headrace.bench.processes import VARIABLE, Family, Peak
+from headrace.bench.processes import VARIABLE, Family
 
 _STOP_TIMEOUT_S = 60
 
@@ -66,12 +66,6 @@ class Session:
     def run(self, workload: str, repeats: int, budget_s: float, timeout_s: float) -> dict[str, Any]:
         """Run a workload up to `repeats` times, or until the budget is spent."""
         return self.ask({"do": "run", "workload": workload, "repeats": repeats, "budget_s": budget_s}, timeout_s)
-
-    def peak_bytes(self, workload: str, timeout_s: float) -> int:
-        """The most memory that the whole family has during one more run."""
-        with Peak(self.family) as peak:
-            self.run(workload, 1, 0, timeout_s)
-        return peak.bytes
 
     def ask(self, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
         """Send a request and wait for its answer.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from headrace.bench.plans import Workload, parse
 
 #: What one task may take at least where a study asks how fine tasks may be.
-GRAINS_US = (100_000, 30_000, 10_000, 3_000, 1_000, 300, 100, 30, 10, 3, 1)
+GRAINS_US = (100_000, 10_000, 3_000, 1_000, 300, 100, 30, 10, 3, 1)
 #: Where an engine has little to win, or others have a way that is made for it.
 HARD = (
     "independent:tasks=8:body=sleep:us=200000",

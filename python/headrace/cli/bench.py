@@ -119,7 +119,11 @@ def run_(
         with_scheduler_alone=with_scheduler_alone,
         any_build=allow_quick_build or smoke,
     )
-    results = run(settings, lambda words: click.echo(words, err=True))
+    results = run(
+        settings,
+        lambda words: click.echo(words, err=True),
+        lambda results: results.save(json_path) if json_path else None,
+    )
     if json_path:
         results.save(json_path)
     if html_path:

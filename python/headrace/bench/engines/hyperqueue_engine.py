@@ -33,12 +33,14 @@ class HyperqueueEngine(Engine):
 
         folder = self.scratch / f"run{next(self.runs)}"
         folder.mkdir()
-        job = Job(workdir=str(folder), default_stdout=None, default_stderr=None)
+        job = Job(default_workdir=str(folder))
         tasks: list[Any] = []
         for number, constants, needed in plan.calls():
             task = job.function(
                 call,
                 args=(str(folder), plan.function, number, constants, needed),
+                stdout=None,
+                stderr=None,
                 deps=[tasks[before] for before in needed],
             )
             tasks.append(task)
