@@ -114,7 +114,7 @@ class AirflowEngine(Engine):
             raise RuntimeError(f"the run of {text} ended as {state}")
         self.elapsed_s = (datetime.fromisoformat(end_date) - datetime.fromisoformat(queued_at)).total_seconds()
         rows = self._rows("SELECT task_id, value FROM xcom WHERE run_id = ? AND key = 'return_value'", (run,))
-        values = {task: _plain(json.loads(value)) for task, value in rows}
+        values = {task: _plain(value) for task, value in rows}
         return [values[f"t{number}"] for number in plan.kept]
 
     def _wait(self, query: str, values: tuple[Any, ...], most_s: float) -> Any:
@@ -144,5 +144,6 @@ class AirflowEngine(Engine):
 
 
 def _plain(value: Any) -> Any:
-    """A tuple as it was, from the form in which it is stored."""
+    """A value of an XCom row: JSON, which SQLite gives back as a number where it is one; tuples are wrapped."""
+    value = json.loads(value) if isinstance(value, str) else value
     return value.get("__data__", value) if isinstance(value, dict) else value
