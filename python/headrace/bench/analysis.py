@@ -13,6 +13,9 @@ from headrace.bench.runner import OURS
 
 #: Ratios nearer to 1 than this are called level.
 LEVEL = 0.05
+#: With fewer rounds nothing is called slower or faster that is not so by far.
+_ROUNDS_LEAST = 3
+_FAR = 2.0
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,12 @@ class Pair:
 
     @property
     def verdict(self) -> str:
-        """`faster` if headrace won in every round, `slower` if it lost in every one, `level` otherwise."""
+        """`faster` if headrace won in every round, `slower` if it lost in every one, `level` otherwise.
+
+        With too few rounds to tell, and less than twice the time between them, it is `unclear`.
+        """
+        if len(self.ratios) < _ROUNDS_LEAST and 1 / _FAR < self.times_faster < _FAR:
+            return "unclear"
         if min(self.ratios) > 1 + LEVEL:
             return "faster"
         return "slower" if max(self.ratios) < 1 - LEVEL else "level"
@@ -84,6 +92,11 @@ def metg_us(curve: Curve, share: float = 0.5) -> float:
         above = (grain_us, efficiency)
         found = grain_us
     return found
+
+
+def peak(curves: list[Curve]) -> float:
+    """The best efficiency that anybody came to: what the machine had to give while this was measured."""
+    return max((efficiency for curve in curves for _, efficiency in curve.points), default=1.0)
 
 
 def size_curves(results: Results, shape: str) -> list[Curve]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from headrace.bench.analysis import efficiency_curves, metg_us, pairs
+from headrace.bench.analysis import efficiency_curves, metg_us, pairs, peak
 from headrace.bench.plans import parse
 from headrace.bench.results import Cell, Results, percentile
 
@@ -134,16 +134,18 @@ def grains(results: Results) -> Table:
     """METG of both patterns."""
     found: dict[str, dict[str, str]] = {}
     for shape in ("stencil_1d", "trivial"):
-        for curve in efficiency_curves(results, shape):
-            metg = metg_us(curve)
+        curves = efficiency_curves(results, shape)
+        for curve in curves:
+            metg = metg_us(curve, 0.5 * peak(curves))
             least = curve.points[0][0] if curve.points else math.nan
             text = "over " + _us(curve.points[-1][0]) if math.isnan(metg) else _us(metg)
             found.setdefault(curve.peer, {})[shape] = f"≤ {text}" if metg == least else text
     rows = [(peer, row.get("stencil_1d", "–"), row.get("trivial", "–")) for peer, row in found.items()]
     return Table(
         "METG (50 %)",
-        "The length in microseconds below which tasks have less than half of the workers' time (patterns in the style "
-        "of Task Bench, rows of two tasks a worker, tasks that take fixed processor time).",
+        "The length in microseconds below which tasks have less than half of the best share of the workers' time that "
+        "any peer came to (patterns in the style of Task Bench, rows of two tasks a worker, tasks that take fixed "
+        "processor time).",
         ("peer", "stencil_1d", "trivial"),
         rows,
     )
