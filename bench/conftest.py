@@ -11,7 +11,7 @@ import pytest
 
 import workloads
 from figures import Figure
-from machine_card import machine_card
+from headrace.bench.machine_card import machine_card
 from report import markdown, save
 
 BENCH = Path(__file__).parent

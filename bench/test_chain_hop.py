@@ -5,7 +5,7 @@ import pytest
 import headrace
 from comparison import take_turns
 from figures import times_faster
-from pool_reference import Call, run_deep
+from headrace.bench.pool_drivers import Call, run_deep
 from workloads import inc
 
 TASKS = 1_000

@@ -18,7 +18,7 @@ import headrace
 from crossing import KIB, MIB, Curves, draw, size_text
 from figures import at_most
 from large_workloads import handed, made_anew, paged
-from machine_card import REPOSITORY
+from repository import REPOSITORY
 
 SIZES = [KIB << power for power in range(17)]
 #: How many hand-overs one turn has at most, one by one and at once, and how many bytes altogether.

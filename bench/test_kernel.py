@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from figures import at_most
-from machine_card import REPOSITORY
+from repository import REPOSITORY
 
 NS = {"ns": 1, "µs": 1e3, "ms": 1e6, "s": 1e9}
 ROW = re.compile(r"^(?P<name>\S.*?) +(?P<tasks>\d+) +(?P<edges>\d+) +(?P<fastest>\S+) +(?P<median>\S+) ")

@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 from figures import at_most
-from machine_card import REPOSITORY
 from processor_time import resident_bytes
+from repository import REPOSITORY
 from worker_processes import worker_pids
 from workloads import inc
 

@@ -14,7 +14,7 @@ import pytest
 import headrace
 from comparison import take_turns
 from figures import at_most, per_task_us
-from machine_card import REPOSITORY
+from repository import REPOSITORY
 from workloads import inc
 
 HOPS = 200

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from figures import at_most
-from machine_card import REPOSITORY
+from repository import REPOSITORY
 
 IMPORT = "import time; t = time.perf_counter(); import headrace; print(time.perf_counter() - t)"
 FIRST_RESULT = """

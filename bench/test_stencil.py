@@ -5,7 +5,7 @@ import pytest
 import headrace
 from comparison import check_shares, shares, take_turns
 from figures import times_faster
-from pool_reference import Call, run_wide
+from headrace.bench.pool_drivers import Call, run_wide
 from workloads import cell
 
 STEPS = 100

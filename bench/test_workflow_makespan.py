@@ -13,7 +13,7 @@ from figures import at_most
 from headrace.cli.workflow import critical_path_s, sequentially, work_s
 from headrace.formats.wfformat import read
 from list_scheduling import makespan_s
-from machine_card import REPOSITORY
+from repository import REPOSITORY
 
 DEFAULT = REPOSITORY.parent / "shared" / "data" / "wfinstances"
 FOLDER = Path(os.environ.get("HEADRACE_WFINSTANCES", DEFAULT))

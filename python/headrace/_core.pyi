@@ -18,6 +18,8 @@ _T = TypeVar("_T")
 _T_co = TypeVar("_T_co", covariant=True)
 
 __version__: str
+#: What it was built with: `release`, or `quick`, which is not for measuring.
+PROFILE: str
 STACKS_SIGNAL: int
 
 # -- graph -------------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import click
 from headrace.errors import HeadraceError, InfraError, UsageError
 
 _COMMANDS = {
+    "bench": "headrace.cli.bench",
     "demo": "headrace.cli.demo",
     "run": "headrace.cli.workflow",
     "top": "headrace.cli.top",

@@ -63,6 +63,7 @@ mod _core {
         install::<SorterAdd>(&py.get_type::<Sorter>())?;
         install::<SorterDone>(&py.get_type::<Sorter>())?;
         module.add("STACKS_SIGNAL", headrace_sys::pidfd::STACKS_SIGNAL)?;
+        module.add("PROFILE", env!("HEADRACE_PROFILE"))?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

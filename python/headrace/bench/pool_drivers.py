@@ -1,4 +1,4 @@
-"""The reference: `concurrent.futures.ProcessPoolExecutor`, one `submit` a task, `graphlib` and callbacks for graphs.
+"""How a graph is driven through a `ProcessPoolExecutor`: one `submit` a task, `graphlib` and callbacks.
 
 There are two usual drivers, and each graph is given the one that is faster for it: a callback that acts itself, in the
 pool's own thread, saves a wake-up for each link of a chain (205 µs a link against 251 at best); a callback that only
@@ -8,13 +8,14 @@ reports to the caller's thread leaves the pool's thread free where many tasks en
 import threading
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ProcessPoolExecutor
+from functools import partial
 from graphlib import TopologicalSorter
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 
 class Call(NamedTuple):
-    """One task of a graph: the values of its predecessors are its first arguments, constants follow."""
+    """One task of a graph: constants are its first arguments, the values of its predecessors follow."""
 
     function: Callable[..., Any]
     predecessors: tuple[Hashable, ...]
@@ -33,11 +34,15 @@ def run_wide(pool: ProcessPoolExecutor, calls: Calls) -> Values:
     while sorter.is_active():
         for name in sorter.get_ready():
             future = submit(pool, calls[name], values)
-            future.add_done_callback(lambda future, name=name: finished.put((name, future)))
+            future.add_done_callback(partial(_report, finished, name))
         name, future = finished.get()
         values[name] = future.result()
         sorter.done(name)
     return values
+
+
+def _report(finished: SimpleQueue[tuple[Hashable, Future[Any]]], name: Hashable, future: Future[Any]) -> None:
+    finished.put((name, future))
 
 
 def run_deep(pool: ProcessPoolExecutor, calls: Calls) -> Values:
@@ -49,7 +54,7 @@ def run_deep(pool: ProcessPoolExecutor, calls: Calls) -> Values:
 
     def submit_ready() -> None:
         for name in sorter.get_ready():
-            submit(pool, calls[name], values).add_done_callback(lambda future, name=name: finish(name, future))
+            submit(pool, calls[name], values).add_done_callback(partial(finish, name))
 
     def finish(name: Hashable, future: Future[Any]) -> None:
         with turn:
@@ -75,4 +80,4 @@ def prepared_sorter(calls: Calls) -> TopologicalSorter[Hashable]:
 def submit(pool: ProcessPoolExecutor, call: Call, values: Values) -> Future[Any]:
     """Submit one call with the values that it needs."""
     arguments = [values[name] for name in call.predecessors]
-    return pool.submit(call.function, *arguments, *call.constants)
+    return pool.submit(call.function, *call.constants, *arguments)
