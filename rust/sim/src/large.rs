@@ -5,6 +5,7 @@ use crate::chance::Chance;
 use crate::history::{History, Record};
 use crate::scenario::{Act, ClientPlan, Fault, Net, Op, PLENTY_BYTES, Pace, Scenario, Setup, When, Whose};
 use crate::workload::{Body, Dep, Name, Size, Task, Workload};
+use headrace_protocol::broker::STRAGGLER_NS;
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -45,6 +46,7 @@ impl Scenario {
             store_limit: PLENTY_BYTES,
             spill_limit: PLENTY_BYTES,
             grace_ns: 1_000_000_000,
+            straggler_ns: STRAGGLER_NS,
         };
         // Half of a network's round trip, a thread's wake-up, the start of a Python, a pidfd.
         let pace = Pace {
@@ -99,6 +101,7 @@ fn rows(chance: &mut Chance, run: u8, tasks: u16) -> Workload {
             queue_timeout_ms: 0,
             licenses: 0,
             tagged: false,
+            speculative: false,
             function: 0,
             pin: None,
             priority: 0,
