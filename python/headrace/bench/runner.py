@@ -215,7 +215,7 @@ class _Turn:
         tasks = min(_TASKS_FIRST, item.tasks_max)
         workload = item.workload.sized(tasks)
         while True:
-            answer = session.run(str(workload), 2, budget_s / 4, self.settings.timeout_s)
+            answer = session.run(str(workload), 3, budget_s / 2, self.settings.timeout_s)
             if "refused" in answer:
                 return workload
             seconds = min(answer["seconds"])
