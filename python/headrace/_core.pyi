@@ -308,6 +308,7 @@ class ClientCore:
         spill_dir: str,
         spill_limit: int,
         grace_s: float,
+        is_open: bool,
     ) -> ClientCore:
         """Start an embedded broker with its workers, and a session with it."""
 
@@ -322,6 +323,10 @@ class ClientCore:
     @property
     def forked(self) -> bool:
         """Whether this is a forked child of the process that made the client."""
+
+    @property
+    def run_dir(self) -> str:
+        """The directory of the broker that this process has started; empty if it has not."""
 
     def check_process(self) -> None:
         """Raise `ForkedClientError` in a forked child."""
@@ -473,6 +478,18 @@ class ExternalRef:
     def _arrived(self) -> bool: ...
     def _wait_arrival(self, timeout: float | None = None) -> bool: ...
     def _outcome(self, key: str) -> tuple[Any, BaseException | None]: ...
+
+def connect_client(endpoint: str, libzmq: list[str], timeout_s: float) -> ClientCore:
+    """Open a session with the broker at an endpoint."""
+
+def farewell_of(core: ClientCore) -> tuple[int | None, str] | None:
+    """Tell why a session is over, if it is: the reason as on the wire, and a text."""
+
+def drain_broker(core: ClientCore) -> None:
+    """Have the broker of this process end once nothing is left to run."""
+
+def wait_over(core: ClientCore, timeout_s: float) -> bool:
+    """Wait until a session is over; False if the time is over before."""
 
 def end_brokers() -> None:
     """End every broker that still runs in this process; called at the interpreter's end."""

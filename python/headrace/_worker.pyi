@@ -67,6 +67,10 @@ class Worker:
     def is_cancelled(self) -> bool:
         """Say whether the attempt that executes now was cancelled."""
 
+    @property
+    def shares_memory(self) -> bool:
+        """Whether large results lie in shared memory."""
+
     def allocate(self, size: int) -> Block:
         """Give a writable object with so many bytes of shared memory."""
 

@@ -49,7 +49,8 @@ class Client:
     an exception cancels it.
 
     Args:
-        address: of a remote broker; not there yet.
+        address: of a broker that `headrace broker` has started, as it says: "ipc://…", or its directory. All else is
+            the broker's to know then, and is not given here.
         workers: how many; by default as many as cores are available to this process.
         extra_workers: how many worker processes more there may be at a time, in place of workers whose tasks wait for
             tasks that they have submitted; by default as many as cores. Processes only.
@@ -77,14 +78,14 @@ class Client:
 
     Raises:
         UsageError: an argument is not usable.
-        InfraError: the broker could not be started.
+        InfraError: the broker could not be started, or there is none at the address (`BrokerLost`).
 
     A client may be used by several threads at once, but not by a forked child.
     """
 
     def __init__(
         self,
-        address: str | None = None,
+        address: str | os.PathLike[str] | None = None,
         *,
         workers: int | None = None,
         extra_workers: int | None = None,
@@ -102,16 +103,22 @@ class Client:
         limits: Mapping[str, int] | None = None,
         grace_s: float = 3.0,
     ) -> None:
-        if address is not None:
-            raise UsageError(f"remote brokers come with a later version; Client() without {address!r} starts its own")
-        self._workers = checked_workers(workers)
         self._mode = mode
-        lives = checked_lives(crash_limit, oom_limit, max_tasks_per_worker, grace_s)
-        spill = (spill_dir, spill_limit)
-        spares = checked_extra(extra_workers, self._workers, mode)
-        self._engine: Engine = start_engine(
-            mode, self._workers, spares, preload, setup, env, store_limit, spill, lives, resources, limits
-        )
+        self._engine: Engine
+        if address is not None:
+            from headrace.attached import Attached, check_options
+
+            check_options(address, locals(), Client.__init__.__kwdefaults__)
+            self._engine = Attached(address)
+            self._workers = self._engine.workers
+        else:
+            self._workers = checked_workers(workers)
+            lives = checked_lives(crash_limit, oom_limit, max_tasks_per_worker, grace_s)
+            spill = (spill_dir, spill_limit)
+            spares = checked_extra(extra_workers, self._workers, mode)
+            self._engine = start_engine(
+                mode, self._workers, spares, preload, setup, env, store_limit, spill, lives, resources, limits
+            )
         self._core = self._engine.core
         self._engine.owner = weakref.ref(self)
         self._closing = threading.Lock()
@@ -203,7 +210,7 @@ class Client:
 
     @property
     def workers(self) -> int:
-        """How many workers there are."""
+        """How many workers there are; of a broker that others use too, how many there were at the start."""
         return self._workers
 
     def statistics(self) -> RunStatistics:

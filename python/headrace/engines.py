@@ -109,11 +109,13 @@ def start_engine(
     offer, environments = offered(resources, limits, workers=workers, spares=spares, processes=processes, env=env)
     if mode == "processes":
         from headrace.embedded import Embedded
+        from headrace.launch import prepare
         from headrace.limits import checked_bytes, default_store_limit, spill_place
 
         store_limit = default_store_limit() if store_limit is None else checked_bytes("store_limit", store_limit)
         place = spill_place(*spill)
-        return Embedded(workers, spares, preload, setup, env, store_limit, place, lives, offer, environments)
+        launch = prepare(preload, setup, env)
+        return Embedded(workers, spares, launch, store_limit, place, lives, offer, environments)
     if mode in ("threads", "sync"):
         from headrace.local import Local
 

@@ -68,10 +68,15 @@ class Seen(NamedTuple):
 
 
 class Observer:
-    """A look at all brokers, over and over, by connections that stay open in between."""
+    """A look at all brokers, over and over, by connections that stay open in between.
 
-    def __init__(self) -> None:
-        self.base = run_dir_base()
+    Args:
+        directory: of the one broker to look at; by default all of this user's on this machine.
+    """
+
+    def __init__(self, directory: str | None = None) -> None:
+        self.base = run_dir_base() if directory is None else directory
+        self._directory = directory
         self._context = zmq.Context()
         self._links: dict[str, _Link] = {}
 
@@ -110,7 +115,7 @@ class Observer:
 
     def _ask(self, question: list[Any], timeout_s: float) -> list[Seen]:
         deadline_s = time.monotonic() + timeout_s
-        self._connect(run_directories(self.base))
+        self._connect(run_directories(self.base) if self._directory is None else [self._directory])
         waiting = [link for link in self._links.values() if link.ask(question)]
         while waiting and (left_s := deadline_s - time.monotonic()) > 0:
             zmq.select([link.socket for link in waiting], [], [], left_s)

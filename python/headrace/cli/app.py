@@ -18,6 +18,8 @@ _COMMANDS = {
     "run": "headrace.cli.workflow",
     "top": "headrace.cli.top",
     "why": "headrace.cli.why",
+    "broker": "headrace.cli.broker",
+    "status": "headrace.cli.status",
 }
 
 

@@ -32,6 +32,8 @@ mod _core {
     #[pymodule_export]
     use crate::client::{ClientCore, ExternalRef, RunCore, end_brokers, forget_parent};
     #[pymodule_export]
+    use crate::client::{connect_client, drain_broker, farewell_of, wait_over};
+    #[pymodule_export]
     use crate::codec::{_dep, cite, try_pickle};
     #[pymodule_export]
     use crate::graph::Graph;

@@ -185,6 +185,12 @@ impl Worker {
         self.tasks.is_cancelled()
     }
 
+    /// Whether large results lie in shared memory.
+    #[getter]
+    fn shares_memory(&self) -> bool {
+        self.memory.for_values().is_some()
+    }
+
     /// A writable object with so many bytes of shared memory.
     fn allocate(&self, py: Python<'_>, size: u64) -> PyResult<Block> {
         self.memory.allocate_object(py, size)

@@ -64,6 +64,7 @@ fn run(workers: u32, tasks: u32) -> Vec<f64> {
         version: env!("CARGO_PKG_VERSION").into(),
         python: PYTHON.into(),
         grace_ns: 1_000_000_000,
+        is_open: false,
     };
     let (broker, client) = start(config).expect("the broker starts");
     send(&client, Message::Hello(hello()));

@@ -5,6 +5,7 @@ pub mod broker;
 pub mod clock;
 pub mod inproc;
 mod nested;
+pub mod remote;
 pub mod run_dir;
 pub mod segments;
 pub mod transport;

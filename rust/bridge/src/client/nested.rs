@@ -1,5 +1,6 @@
 //! Sessions of tasks: all tasks of a worker's process share one, and each has a client of its own in it.
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use headrace_protocol::client::Client;
@@ -9,7 +10,7 @@ use pyo3::prelude::*;
 
 use super::functions::Callees;
 use super::link::Link;
-use super::session::{Deadline, SLICE, Session, State, drain, place_of};
+use super::session::{Deadline, SLICE, Session, State, drain};
 use super::submit::Submitting;
 use super::tables::Tables;
 use super::{ClientCore, failures};
@@ -47,8 +48,18 @@ impl Nested {
             callees: Callees::default(),
             put_bytes_max: PUT_BYTES_MAX,
             broker: None,
+            run_dir: PathBuf::new(),
             is_local: false,
         }
+    }
+}
+
+/// The run, or the task of it, that somebody waits for.
+pub(super) fn place_of(interest: Interest) -> (Option<u32>, Option<u32>) {
+    match interest {
+        Interest::Any => (None, None),
+        Interest::Run { run } | Interest::RunEnd { run } => (Some(run), None),
+        Interest::Task { run, index } => (Some(run), Some(index)),
     }
 }
 

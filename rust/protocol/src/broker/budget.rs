@@ -77,6 +77,9 @@ impl Store {
 
 impl Broker {
     pub(super) fn handle_want(&mut self, peer: PeerId, bytes: u64, now_ns: u64) {
+        if self.is_open {
+            return self.refuse(peer, "a broker with several clients shares no memory", now_ns);
+        }
         if self.store.wants.iter().filter(|wanted| wanted.peer == peer).count() >= WANTS_MAX {
             return self.refuse(peer, &format!("more than {WANTS_MAX} open wishes for memory"), now_ns);
         }

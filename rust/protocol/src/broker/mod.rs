@@ -18,6 +18,7 @@ mod budget;
 mod cancel;
 mod check;
 mod classes;
+mod clients;
 mod deaths;
 mod dispatch;
 mod functions;
@@ -181,7 +182,11 @@ pub struct Broker {
     peers: BTreeMap<PeerId, Peer>,
     /// Those that were cut, in that order; some may be forgotten by now.
     strays: VecDeque<PeerId>,
-    only_client: Option<PeerId>,
+    /// The client in whose process the broker runs; and whether it has others beside that. Such a broker shares no memory.
+    home: Option<PeerId>,
+    is_open: bool,
+    /// It ends as soon as nothing is left to run.
+    drains: bool,
     /// Those that may stand in for others come last.
     workers: Roster,
     nests: Nests,
@@ -240,7 +245,9 @@ impl Broker {
             rest: VecDeque::new(),
             peers: BTreeMap::new(),
             strays: VecDeque::new(),
-            only_client: None,
+            home: None,
+            is_open: false,
+            drains: false,
             workers: Roster::new(workers),
             nests: Nests::default(),
             next_session: 1,
@@ -276,7 +283,8 @@ impl Broker {
             }
             Some(Peer::Observer { heard_ns }) => *heard_ns = now_ns,
             Some(Peer::Worker(worker)) => self.workers[*worker as usize].unanswered = 0,
-            Some(Peer::Client(_) | Peer::Successor(_)) | None => {}
+            Some(Peer::Client(session)) => session.unanswered = 0,
+            Some(Peer::Successor(_)) | None => {}
         }
         let known = self.peers.get(&peer);
         let bytes: &[u8] = (**frame).as_ref();
@@ -367,6 +375,7 @@ impl Broker {
         self.retire_workers(now_ns);
         self.start_due_workers(now_ns);
         self.rest_due = !self.rest.is_empty();
+        self.end_if_drained();
     }
 
     /// The next thing to do.
@@ -399,7 +408,8 @@ impl Broker {
         workers.chain([self.heartbeat_due_ns]).chain(timers.into_iter().flatten()).min()
     }
 
-    /// Whether no work can be done any more: workers cannot be started, and every client has been told.
+    /// Whether no work can be done any more: workers cannot be started, and every client has been told; or the broker was to
+    /// end once nothing is left to run.
     pub fn has_given_up(&self) -> bool {
         self.given_up
     }

@@ -1,8 +1,10 @@
 //! What workers write: told to every client, and to the one that owns the task, whose it is. Where that is a worker, which
-//! has submitted the task, it is told of that alone.
+//! has submitted the task, it is told of that alone. In a broker with clients of other processes each hears its own tasks only,
+//! and the client at home what is nobody's.
 
 use super::peers::Peer;
 use super::{Action, Broker, PeerId};
+use crate::limits::FIRST_OWNER;
 use headrace_wire::{Log, Message};
 
 /// An attempt that writes, or may. It is remembered beyond its lease: one that was cancelled has last words too.
@@ -13,6 +15,8 @@ pub(crate) struct Author {
     peer: PeerId,
     run: u32,
     index: u32,
+    /// The number of the client whose tasks have submitted it, however deep.
+    owner: u32,
     /// What it has written so far.
     bytes: u64,
 }
@@ -31,6 +35,10 @@ impl Broker {
             before
         });
         let hears = |(peer, role): (&PeerId, &Peer)| match role {
+            Peer::Client(session) if self.is_open => {
+                let is_home = self.home == Some(*peer);
+                author.map_or(is_home, |author| !is_home && author.owner == session.owner).then_some(*peer)
+            }
             Peer::Client(_) => Some(*peer),
             Peer::Worker(_) if author.is_some_and(|author| author.peer == *peer) => Some(*peer),
             _ => None,
@@ -51,7 +59,8 @@ impl Broker {
     pub(super) fn author_of(&self, task: u32, attempt: u32) -> Author {
         let slot = self.ledger.slot(task);
         let run = self.run(slot.run);
-        Author { task, attempt, peer: run.peer, run: run.number, index: slot.index, bytes: 0 }
+        let owner = self.limits.class(self.policies.get(slot.policy).class).map_or(FIRST_OWNER, |class| class.owner);
+        Author { task, attempt, peer: run.peer, run: run.number, index: slot.index, owner, bytes: 0 }
     }
 
     fn find_author(&mut self, number: u32, task: u32, attempt: u32) -> Option<&mut Author> {

@@ -39,6 +39,8 @@ pub(super) struct Session {
     pub(super) functions: FxHashMap<u32, u32>,
     /// Positions of its runs.
     pub(super) runs: RunTable,
+    /// Questions since it last said anything, of a client of another process.
+    pub(super) unanswered: u32,
 }
 
 /// Peers that were cut and are remembered, so that what they go on sending is dropped unread; beyond that, the one that was cut first
@@ -58,21 +60,15 @@ impl Peer {
 }
 
 impl Broker {
-    /// From here on takes nobody else for a client.
-    pub fn serve_only(&mut self, client: PeerId) {
-        self.only_client = Some(client);
-    }
-
     pub(super) fn handle_hello(&mut self, peer: PeerId, hello: &Hello<'_>, now_ns: u64) {
         if let Some(text) = self.mismatch(hello) {
             return self.cut(peer, GoodbyeReason::VersionMismatch, &text, now_ns);
         }
         match hello.role {
-            Role::Client if self.only_client.is_some_and(|only| only != peer) => {
-                let text = "this broker serves the process that it runs in, and no other client";
-                return self.refuse(peer, text, now_ns);
-            }
             Role::Client => {
+                if let Some(text) = self.why_no_client(peer) {
+                    return self.refuse(peer, text, now_ns);
+                }
                 let owner = self.free_owner();
                 self.limits.open_owner(owner);
                 self.peers.insert(peer, Peer::Client(Session { owner, ..Session::default() }));
@@ -140,6 +136,9 @@ impl Broker {
 
     pub(super) fn handle_goodbye(&mut self, peer: PeerId, goodbye: &Goodbye<'_>, now_ns: u64) {
         match self.peers.get(&peer) {
+            Some(Peer::Client(_)) if self.home == Some(peer) && goodbye.reason == GoodbyeReason::Shutdown as u8 => {
+                self.drains = true;
+            }
             Some(Peer::Client(_)) => self.handle_disconnect(peer, now_ns),
             Some(&Peer::Worker(worker)) => {
                 // Its process ends by itself; what it said belongs to the post-mortem.

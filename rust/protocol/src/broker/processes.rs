@@ -183,6 +183,7 @@ impl Broker {
         self.forget_silent_peers(now_ns);
         self.watch(now_ns);
         self.dismiss_spares(now_ns);
+        self.ask_clients(now_ns);
         for worker in 0..self.workers.len() {
             if let (Some(peer), None) = (self.workers[worker].peer(), self.workers[worker].leave_ns) {
                 let process = &self.workers[worker];

@@ -3,8 +3,8 @@
 use headrace_protocol::broker::{Action, Broker, Config, Exit, Frame, PeerId, SegmentNews, SpillPart};
 use headrace_protocol::limits::Offer;
 use headrace_wire::{
-    ANY_WORKER, Blobs, BlobsBuf, Cancel, Hello, Hold, Log, Message, Outcome, Overdue, PROTOCOL_VERSION, Policy, Report,
-    Results, Role, Submit, Verdict,
+    ANY_WORKER, Blobs, BlobsBuf, Cancel, Goodbye, GoodbyeReason, Hello, Hold, Log, Message, Outcome, Overdue,
+    PROTOCOL_VERSION, Policy, Report, Results, Role, Submit, Verdict,
 };
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -255,6 +255,12 @@ impl Story {
 
     pub(crate) fn peer(&self, worker: u32) -> PeerId {
         self.peers[worker as usize]
+    }
+
+    /// The client asks the broker to end once nothing is left to run.
+    pub(crate) fn drain(&mut self, peer: PeerId) {
+        let reason = GoodbyeReason::Shutdown as u8;
+        self.send(peer, &Message::Goodbye(Goodbye { reason, text: "" }));
     }
 
     /// Lets the broker see a frame of `peer`, encoded by the real codec.

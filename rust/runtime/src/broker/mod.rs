@@ -68,6 +68,8 @@ pub struct BrokerConfig {
     pub python: String,
     /// Time between an interrupt of a running task and the kill of its worker, in ns.
     pub grace_ns: u64,
+    /// Whether it takes clients of other processes. Then all values travel in frames: no memory is shared.
+    pub is_open: bool,
 }
 
 /// Why a broker could not be started.
@@ -89,7 +91,8 @@ pub enum StartError {
 
 /// A running broker thread.
 ///
-/// It ends when the client end is closed or dropped, or says GOODBYE; [`BrokerHandle::join`] waits for that.
+/// It ends when the client end is closed or dropped, or says GOODBYE, whatever other clients do;
+/// [`BrokerHandle::join`] waits for that.
 #[derive(Debug)]
 pub struct BrokerHandle {
     thread: JoinHandle<()>,
@@ -150,11 +153,12 @@ pub fn start(config: BrokerConfig) -> Result<(BrokerHandle, ClientEnd), StartErr
     let path = run_dir.path().to_owned();
     let children = children::Children::new(&config, &endpoint, library.path())?;
     let spiller = spiller::Spiller::new(config.spill_dir)?;
+    let is_open = config.is_open;
     let segments = Arc::<Segments>::default();
     let client_segments = Arc::clone(&segments);
     let thread = spawn_native("headrace-broker", move || {
         let _closing = CloseAtEnd(Arc::clone(&client_segments));
-        turn::Loop::new(machine, router, broker_end, client_segments, children, spiller).run();
+        turn::Loop::new(machine, router, broker_end, client_segments, children, spiller, is_open).run();
         // The socket is closed by now; the context waits for its threads, then the directory goes.
         drop(context);
         drop(run_dir);

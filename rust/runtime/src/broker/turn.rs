@@ -20,6 +20,8 @@ const CLIENT: PeerId = PeerId(0);
 const FRAMES_A_TURN: usize = 256;
 /// Time that workers get to leave by themselves when the broker shuts down.
 const LEAVE_NS: u64 = 1_000_000_000;
+/// What the last frames get to leave.
+const LINGER_MS: u32 = 1_000;
 /// Longest time without a look at the worker processes while there is no time to sleep.
 const CHILDREN_NS: u64 = 1_000_000;
 /// Frames that wait for a peer whose socket is full. A worker's credit keeps its own far below; more are a peer's that asks and
@@ -46,6 +48,8 @@ pub(super) struct Loop {
     backlog: HashMap<PeerId, VecDeque<Vec<u8>>>,
     poll_fds: Vec<PollFd>,
     client_gone: bool,
+    /// Whether others than that client are taken.
+    is_open: bool,
     /// Whether a process has ended or written something.
     children_call: bool,
     /// When the processes are looked at next even if none has called.
@@ -60,10 +64,10 @@ impl Loop {
         client_segments: Arc<Segments>,
         children: Children,
         spiller: Spiller,
+        is_open: bool,
     ) -> Self {
         let mut machine = Broker::new(config, clock::now_ns());
-        // Shared memory comes to clients through this process alone.
-        machine.serve_only(CLIENT);
+        machine.live_with(CLIENT, is_open);
         Loop {
             machine,
             router,
@@ -78,6 +82,7 @@ impl Loop {
             backlog: HashMap::new(),
             poll_fds: Vec::new(),
             client_gone: false,
+            is_open,
             children_call: false,
             children_due_ns: 0,
         }
@@ -275,8 +280,8 @@ impl Loop {
         let Some(route) = self.routes.get(&peer) else { return };
         if !self.backlog.contains_key(&peer) {
             match self.router.send(route, &mut frame) {
-                // An unreachable worker is a dead one: its process's end is seen elsewhere, and nothing is lost by it.
-                Ok(()) | Err(SendError::Unreachable | SendError::Failed(_)) => return,
+                Ok(()) | Err(SendError::Failed(_)) => return,
+                Err(SendError::Unreachable) => return self.machine.handle_unreachable(peer, now_ns),
                 Err(SendError::WouldBlock) => {}
             }
         }
@@ -341,6 +346,10 @@ impl Loop {
     fn shut_down(&mut self) {
         self.machine.shut_down();
         self.children.kill_successors();
+        if self.is_open {
+            // The last words to other processes may take their time.
+            let _ = self.router.set_linger_ms(LINGER_MS);
+        }
         self.flush(clock::now_ns());
         let until_ns = clock::now_ns() + LEAVE_NS;
         loop {

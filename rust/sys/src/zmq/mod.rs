@@ -15,6 +15,7 @@ mod dealer;
 mod error;
 mod library;
 mod message;
+mod monitor;
 mod router;
 mod search;
 mod socket;
@@ -24,6 +25,7 @@ pub use dealer::Dealer;
 pub use error::{SendError, ZmqError};
 pub use library::{Library, LoadError, Version};
 pub use message::Frame;
+pub use monitor::{Monitor, Sight};
 pub use router::{Router, RoutingId};
 pub use search::find_candidates;
 pub use socket::{

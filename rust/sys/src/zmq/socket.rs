@@ -28,6 +28,7 @@ pub const UNREAD_FRAMES_MAX: c_int = 256;
 /// A connection that has not shaken hands after this long is cut.
 pub const HANDSHAKE_TIMEOUT_MS: c_int = 5_000;
 
+pub(super) const PAIR: c_int = 0;
 pub(super) const DEALER: c_int = 5;
 pub(super) const ROUTER: c_int = 6;
 
@@ -101,6 +102,14 @@ impl Socket {
         // SAFETY: the socket is open and ours; `name` is a C string.
         let result = unsafe { (self.functions().connect)(self.handle.as_ptr(), name.as_ptr()) };
         self.check(result, || format!("zmq_connect {endpoint}"))
+    }
+
+    /// Has libzmq tell of these events of the connection at another endpoint.
+    pub(super) fn monitor(&mut self, endpoint: &str, events: c_int) -> Result<(), ZmqError> {
+        let name = self.endpoint(endpoint)?;
+        // SAFETY: the socket is open and ours; `name` is a C string.
+        let result = unsafe { (self.functions().socket_monitor)(self.handle.as_ptr(), name.as_ptr(), events) };
+        self.check(result, || "zmq_socket_monitor".to_owned())
     }
 
     pub(super) fn set_int(&mut self, option: c_int, value: c_int) -> Result<(), ZmqError> {

@@ -1,0 +1,31 @@
+"""`headrace status ADDRESS`: one broker, at one moment."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import click
+
+from headrace.attached import endpoint_of
+from headrace.cli.app import ExitCode
+from headrace.cli.top import fields, lines
+from headrace.errors import BrokerLost
+from headrace.observer import Observer
+
+
+@click.command("status")
+@click.argument("address")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, as those in the list of `headrace top`.")
+def command(address: str, as_json: bool) -> ExitCode:
+    """Ask the broker at ADDRESS how it is: its tasks and workers, and what results take.
+
+    The exit code is 3 where none answers, so it can serve as a health check.
+    """
+    directory = os.path.dirname(endpoint_of(address).removeprefix("ipc://"))
+    with Observer(directory) as observer:
+        seen = observer.look()
+    if not seen or seen[0].state is None:
+        raise BrokerLost(f"{address}: {seen[0].problem if seen else 'nobody listens'}")
+    click.echo(json.dumps(fields(seen[0])) if as_json else "\n".join(lines(seen[0])))
+    return ExitCode.OK

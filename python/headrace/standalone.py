@@ -1,0 +1,87 @@
+"""A broker of its own, which outlives its clients. `headrace broker` runs one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from headrace._core import drain_broker, farewell_of, wait_over
+from headrace.embedded import Embedded
+from headrace.engines import checked_extra, checked_workers
+from headrace.errors import InfraError
+from headrace.failures import WORKERS_FAILED
+from headrace.launch import prepare
+from headrace.limits import checked_bytes, checked_lives, default_store_limit
+from headrace.resources import offered
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+
+#: Has workers send every result in a frame: their readers may be anywhere.
+_WITHOUT_SHARED_MEMORY = {"HEADRACE_INLINE_BYTES_MAX": "none"}
+
+
+class Standalone:
+    """A broker with its workers, on a native thread of this process, for clients of other processes.
+
+    Args:
+        workers: as for `Client`, like everything else here.
+        extra_workers: likewise.
+        preload: likewise.
+        store_limit: likewise; bytes of results in the memory of this process beyond which tasks without inputs wait.
+        crash_limit: likewise.
+        oom_limit: likewise.
+        max_tasks_per_worker: likewise.
+        resources: likewise.
+        limits: likewise.
+        grace_s: likewise.
+    """
+
+    def __init__(
+        self,
+        *,
+        workers: int | None = None,
+        extra_workers: int | None = None,
+        preload: Sequence[str] = (),
+        store_limit: int | None = None,
+        crash_limit: int = 3,
+        oom_limit: int = 1,
+        max_tasks_per_worker: int | None = None,
+        resources: Mapping[str, int | str] | None = None,
+        limits: Mapping[str, int] | None = None,
+        grace_s: float = 3.0,
+    ) -> None:
+        self.workers = checked_workers(workers)
+        spares = checked_extra(extra_workers, self.workers, "processes")
+        lives = checked_lives(crash_limit, oom_limit, max_tasks_per_worker, grace_s)
+        offer, environments = offered(resources, limits, workers=self.workers, spares=spares, processes=True, env=None)
+        limit = default_store_limit() if store_limit is None else checked_bytes("store_limit", store_limit)
+        launch = prepare(preload, None, _WITHOUT_SHARED_MEMORY)
+        self._engine = Embedded(self.workers, spares, launch, limit, ("", 0), lives, offer, environments, is_open=True)
+        #: Where clients on this machine find it.
+        self.address = f"ipc://{self._engine.core.run_dir}"
+
+    def __enter__(self) -> Standalone:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._engine.stop()
+
+    def drain(self) -> None:
+        """Take no more clients, and end once nothing is left to run."""
+        drain_broker(self._engine.core)
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until the broker has ended; False if the time is over before.
+
+        Raises:
+            InfraError: its workers could not be started.
+        """
+        if not wait_over(self._engine.core, timeout_s):
+            return False
+        reason, text = farewell_of(self._engine.core) or (None, "")
+        if reason == WORKERS_FAILED:
+            raise InfraError(text)
+        return True

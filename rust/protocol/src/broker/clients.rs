@@ -1,0 +1,73 @@
+//! Clients of other processes: whether they are taken, whether they live, and the broker's end where it has many.
+//!
+//! The client in whose process the broker runs is at home: it is there as long as the broker is, and may tell it to end. All
+//! others come and go. One that is gone is found by a question that cannot be delivered, within a second; one that is stopped,
+//! or behind a network that is cut, by questions without an answer.
+
+use super::peers::Peer;
+use super::runs::{CALLS, Run};
+use super::{Broker, PeerId};
+use headrace_wire::{Heartbeat, Message};
+
+/// Questions, a second apart, that a client may leave unanswered. Its process answers by a native thread, so it has been stopped
+/// or cut off for as long; somebody may look at it in a debugger, and its tasks harm nobody.
+pub(super) const CLIENT_UNANSWERED_MAX: u32 = 60;
+
+impl Broker {
+    /// This client runs in the process of the broker. Others are taken only if the broker is open to them.
+    pub fn live_with(&mut self, home: PeerId, is_open: bool) {
+        (self.home, self.is_open) = (Some(home), is_open);
+    }
+
+    /// Why a peer is not taken for a client, if so.
+    pub(super) fn why_no_client(&self, peer: PeerId) -> Option<&'static str> {
+        match self.home {
+            None => None,
+            Some(home) if home == peer => None,
+            _ if !self.is_open => Some("this broker serves the process that it runs in, and no other client"),
+            _ if self.drains => Some("the broker is about to end, and takes no more clients"),
+            _ => None,
+        }
+    }
+
+    /// Asks the clients of other processes for a sign of life; those that gave none for long are cut.
+    pub(super) fn ask_clients(&mut self, now_ns: u64) {
+        let Some(home) = self.home.filter(|_| self.is_open) else { return };
+        let mut asked = Vec::new();
+        for (&peer, known) in &mut self.peers {
+            if let Peer::Client(session) = known
+                && peer != home
+            {
+                session.unanswered += 1;
+                asked.push((peer, session.unanswered > CLIENT_UNANSWERED_MAX));
+            }
+        }
+        for (peer, is_silent) in asked {
+            if is_silent {
+                let text = format!("it has not answered {CLIENT_UNANSWERED_MAX} questions in a row");
+                self.refuse(peer, &text, now_ns);
+            } else {
+                self.send(peer, &Message::Heartbeat(Heartbeat { number: self.heartbeat_number, finished: 0 }));
+            }
+        }
+    }
+
+    /// A frame for a peer finds no connection. A worker's process may live on; its end, or its silence, is seen elsewhere.
+    pub fn handle_unreachable(&mut self, peer: PeerId, now_ns: u64) {
+        match self.peers.get(&peer) {
+            Some(Peer::Client(_)) => self.handle_client_exit(peer, now_ns),
+            Some(Peer::Observer { .. } | Peer::Cut { .. }) => self.forget_peer(peer),
+            Some(Peer::Worker(_) | Peer::Successor(_)) | None => {}
+        }
+    }
+
+    /// Ends the broker that is to end, once nothing is left to run.
+    pub(super) fn end_if_drained(&mut self) {
+        if !self.drains || self.given_up || !self.rest.is_empty() {
+            return;
+        }
+        let tasks = self.kernel.statistics();
+        let is_in = |run: &Run| !run.open || run.number == CALLS;
+        self.given_up = tasks.waiting + tasks.ready + tasks.leased == 0 && self.runs.iter().flatten().all(is_in);
+    }
+}
