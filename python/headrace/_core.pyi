@@ -1,6 +1,7 @@
 """The native half of headrace. Names that start with an underscore are for the package's own Python."""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from pathlib import Path
 from types import GenericAlias
 from typing import Any, Generic, NoReturn, Self, TypeVar, final, overload
 
@@ -309,6 +310,7 @@ class ClientCore:
         spill_limit: int,
         grace_s: float,
         is_open: bool,
+        network: tuple[str, str, str, list[tuple[str, str]]] | None,
     ) -> ClientCore:
         """Start an embedded broker with its workers, and a session with it."""
 
@@ -325,8 +327,8 @@ class ClientCore:
         """Whether this is a forked child of the process that made the client."""
 
     @property
-    def run_dir(self) -> str:
-        """The directory of the broker that this process has started; empty if it has not."""
+    def listens_at(self) -> tuple[Path, str | None]:
+        """Where the broker that this process has started listens: its directory, and in the network."""
 
     def check_process(self) -> None:
         """Raise `ForkedClientError` in a forked child."""
@@ -479,8 +481,8 @@ class ExternalRef:
     def _wait_arrival(self, timeout: float | None = None) -> bool: ...
     def _outcome(self, key: str) -> tuple[Any, BaseException | None]: ...
 
-def connect_client(endpoint: str, libzmq: list[str], timeout_s: float) -> ClientCore:
-    """Open a session with the broker at an endpoint."""
+def connect_client(endpoint: str, libzmq: list[str], timeout_s: float, keys: tuple[str, str, str] | None) -> ClientCore:
+    """Open a session with the broker at an endpoint, with keys: own public, own secret, the broker's public."""
 
 def farewell_of(core: ClientCore) -> tuple[int | None, str] | None:
     """Tell why a session is over, if it is: the reason as on the wire, and a text."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from headrace._core import connect_client, farewell_of
 from headrace.embedded import OwnSession
 from headrace.errors import BrokerLost, InfraError, UsageError
 from headrace.failures import VERSION_MISMATCH, lost
+from headrace.keys import keys_of_peer
 from headrace.launch import libzmq_candidates
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 #: Seconds until there has to be a connection. To a broker that lives it takes milliseconds.
 CONNECT_S = 10.0
 
+_PORT = re.compile(r":[0-9]{1,5}$")
+
 #: The socket of a broker in its directory.
 SOCKET = "broker"
 
@@ -27,9 +31,10 @@ SOCKET = "broker"
 class Attached(OwnSession):
     """Speaks with the broker at an address."""
 
-    def __init__(self, address: str | os.PathLike[str]) -> None:
+    def __init__(self, address: str | os.PathLike[str], keys: str | os.PathLike[str] | None) -> None:
         endpoint = endpoint_of(address)
-        super().__init__(connect_client(endpoint, libzmq_candidates(), CONNECT_S))
+        own = keys_of_peer(keys, "client") if is_far(endpoint) else None
+        super().__init__(connect_client(endpoint, libzmq_candidates(), CONNECT_S, own))
         try:
             state = self.core.query(0)
         except BaseException:
@@ -57,7 +62,8 @@ def check_options(address: object, given: Mapping[str, Any], defaults: Mapping[s
         UsageError: an option is not what it is by default.
     """
     defaults = defaults or {}
-    names = [name for name, default in defaults.items() if given[name] is not default and given[name] != default]
+    chosen = {name for name, default in defaults.items() if given[name] is not default and given[name] != default}
+    names = [name for name in defaults if name in chosen - {"keys"}]
     if names:
         raise UsageError(
             f"Client({str(address)!r}): {', '.join(names)} cannot be chosen here: the broker at that address has its "
@@ -65,22 +71,29 @@ def check_options(address: object, given: Mapping[str, Any], defaults: Mapping[s
         )
 
 
+def is_far(endpoint: str) -> bool:
+    """Say whether an endpoint is one of the network, which asks for keys."""
+    return endpoint.startswith("tcp://")
+
+
 def endpoint_of(address: str | os.PathLike[str]) -> str:
     """Give the endpoint of the broker that an address names.
 
     Args:
-        address: "ipc://PATH", or the path alone: of a broker's directory, or of the socket in it.
+        address: "tcp://HOST:PORT"; or "ipc://PATH", or the path alone: of a broker's directory, or of the socket in it.
 
     Raises:
         UsageError: it is no such address, or others than this user could listen there.
         BrokerLost: nothing is there.
     """
     text = os.fspath(address) if isinstance(address, str | os.PathLike) else ""
+    if is_far(text) and _PORT.search(text):
+        return text
     path = text.removeprefix("ipc://")
     if not os.path.isabs(path):
         raise UsageError(
-            f"{address!r} is no address of a broker; that is 'ipc:///…' or the path of its directory, as "
-            "`headrace broker` says it"
+            f"{address!r} is no address of a broker; that is 'tcp://HOST:PORT', 'ipc:///…' or the path of its "
+            "directory, as `headrace broker` says it"
         )
     if os.path.isdir(path):
         path = os.path.join(path, SOCKET)

@@ -49,8 +49,8 @@ class Client:
     an exception cancels it.
 
     Args:
-        address: of a broker that `headrace broker` has started, as it says: "ipc://…", or its directory. All else is
-            the broker's to know then, and is not given here.
+        address: of a broker that `headrace broker` has started, as it says: "ipc://…", its directory, or
+            "tcp://HOST:PORT". Everything else but `keys` is the broker's to know then, and is not given here.
         workers: how many; by default as many as cores are available to this process.
         extra_workers: how many worker processes more there may be at a time, in place of workers whose tasks wait for
             tasks that they have submitted; by default as many as cores. Processes only.
@@ -75,10 +75,13 @@ class Client:
         limits: by tag, how many workers may run tasks with that tag at once.
         grace_s: seconds that a task has to end after it was interrupted, because it was cancelled or ran for too long;
             then its worker process is killed, and started again. In the other modes it has for ever.
+        keys: for an address in the network: a key file of `headrace keygen`, or the directory of client.key. By default
+            the directory that HEADRACE_KEYS names, or the folder headrace of this user's configuration.
 
     Raises:
         UsageError: an argument is not usable.
         InfraError: the broker could not be started, or there is none at the address (`BrokerLost`).
+        AuthError: the broker at the address does not accept the key.
 
     A client may be used by several threads at once, but not by a forked child.
     """
@@ -102,6 +105,7 @@ class Client:
         resources: Mapping[str, int | str] | None = None,
         limits: Mapping[str, int] | None = None,
         grace_s: float = 3.0,
+        keys: str | os.PathLike[str] | None = None,
     ) -> None:
         self._mode = mode
         self._engine: Engine
@@ -109,9 +113,11 @@ class Client:
             from headrace.attached import Attached, check_options
 
             check_options(address, locals(), Client.__init__.__kwdefaults__)
-            self._engine = Attached(address)
+            self._engine = Attached(address, keys)
             self._workers = self._engine.workers
         else:
+            if keys is not None:
+                raise UsageError("keys are for Client('tcp://…'); a client without an address listens to nobody")
             self._workers = checked_workers(workers)
             lives = checked_lives(crash_limit, oom_limit, max_tasks_per_worker, grace_s)
             spill = (spill_dir, spill_limit)

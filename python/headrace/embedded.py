@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from headrace._core import ClientCore, Offer
 from headrace.errors import ArgumentNotPicklable, InfraError, UsageError
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from headrace.limits import Lives
     from headrace.terms import Terms
     from headrace.why import Why
+
+#: Endpoint, public and secret key, and the public keys of those who may come in, with their roles.
+Network: TypeAlias = "tuple[str, str, str, list[tuple[str, str]]]"
 
 #: Largest result in bytes that a task may return. Results lie in this process's memory.
 RESULT_BYTES_MAX = 256 << 20
@@ -123,6 +126,7 @@ class Embedded(OwnSession):
         offer: what there is for tasks.
         environments: what each worker has in its environment besides.
         is_open: whether the broker takes clients of other processes as well.
+        network: where it listens for them beyond this machine.
     """
 
     def __init__(
@@ -136,6 +140,7 @@ class Embedded(OwnSession):
         offer: Offer,
         environments: list[list[tuple[str, str]]],
         is_open: bool = False,
+        network: Network | None = None,
     ) -> None:
         core = ClientCore.embedded(
             workers=workers,
@@ -156,5 +161,6 @@ class Embedded(OwnSession):
             spill_limit=spill[1],
             grace_s=lives.grace_s,
             is_open=is_open,
+            network=network,
         )
         super().__init__(core)

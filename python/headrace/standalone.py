@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from headrace._core import drain_broker, farewell_of, wait_over
 from headrace.embedded import Embedded
 from headrace.engines import checked_extra, checked_workers
-from headrace.errors import InfraError
+from headrace.errors import InfraError, UsageError
 from headrace.failures import WORKERS_FAILED
+from headrace.keys import keys_of_broker
 from headrace.launch import prepare
 from headrace.limits import checked_bytes, checked_lives, default_store_limit
 from headrace.resources import offered
@@ -35,6 +37,8 @@ class Standalone:
         resources: likewise.
         limits: likewise.
         grace_s: likewise.
+        listen: where to listen beyond this machine, as "tcp://HOST:PORT"; an address of this machine, or 0.0.0.0.
+        keys: the directory with the broker's keys and its list of those who may come in.
     """
 
     def __init__(
@@ -50,6 +54,8 @@ class Standalone:
         resources: Mapping[str, int | str] | None = None,
         limits: Mapping[str, int] | None = None,
         grace_s: float = 3.0,
+        listen: str | None = None,
+        keys: str | None = None,
     ) -> None:
         self.workers = checked_workers(workers)
         spares = checked_extra(extra_workers, self.workers, "processes")
@@ -57,9 +63,13 @@ class Standalone:
         offer, environments = offered(resources, limits, workers=self.workers, spares=spares, processes=True, env=None)
         limit = default_store_limit() if store_limit is None else checked_bytes("store_limit", store_limit)
         launch = prepare(preload, None, _WITHOUT_SHARED_MEMORY)
-        self._engine = Embedded(self.workers, spares, launch, limit, ("", 0), lives, offer, environments, is_open=True)
-        #: Where clients on this machine find it.
-        self.address = f"ipc://{self._engine.core.run_dir}"
+        network = None if listen is None else (checked_listen(listen), *keys_of_broker(keys))
+        self._engine = Embedded(
+            self.workers, spares, launch, limit, ("", 0), lives, offer, environments, is_open=True, network=network
+        )
+        directory, self.endpoint = self._engine.core.listens_at
+        #: Where clients on this machine find it; those elsewhere, at `endpoint`.
+        self.address = f"ipc://{directory}"
 
     def __enter__(self) -> Standalone:
         return self
@@ -85,3 +95,14 @@ class Standalone:
         if reason == WORKERS_FAILED:
             raise InfraError(text)
         return True
+
+
+def checked_listen(listen: str) -> str:
+    """Give the endpoint to bind.
+
+    Raises:
+        UsageError: it is none of the network.
+    """
+    if not re.fullmatch(r"tcp://[^/]+:([0-9]{1,5}|\*)", listen):
+        raise UsageError(f"--listen takes tcp://HOST:PORT, such as tcp://0.0.0.0:8786, not {listen!r}")
+    return listen

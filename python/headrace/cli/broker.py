@@ -27,6 +27,8 @@ _LOOK_S = 0.1
 @click.option("--store-limit", type=int, metavar="BYTES", help="Memory that results may take; half of it by default.")
 @click.option("--resource", "resources", multiple=True, metavar="NAME=AMOUNT", help="What tasks may ask for.")
 @click.option("--limit", "limits", multiple=True, metavar="TAG=N", help="Workers that may run tasks of a tag at once.")
+@click.option("--listen", metavar="tcp://HOST:PORT", help="Listen to the network as well, which takes keys.")
+@click.option("--keys", metavar="DIRECTORY", help="Keys and list of a broker, as `headrace keygen` makes them.")
 @click.option(
     "--drain-s",
     type=click.FloatRange(0),
@@ -42,13 +44,16 @@ def command(
     store_limit: int | None,
     resources: tuple[str, ...],
     limits: tuple[str, ...],
+    listen: str | None,
+    keys: str | None,
     drain_s: float,
 ) -> ExitCode:
-    """Run a broker and its workers until SIGTERM or Ctrl-C. Its first line on standard output is its address.
+    """Run a broker and its workers until SIGTERM or Ctrl-C.
 
-    Any number of clients of this user on this machine may use it at once: headrace.Client(ADDRESS). They get equal
-    shares of the workers. When one of them ends, however, its tasks are cancelled and its results are freed. All values
-    travel in frames: no result may be longer than 256 MiB.
+    The first line on standard output is its address on this machine, the second one that in the network, if it listens
+    there. Any number of clients may use it at once: headrace.Client(ADDRESS). They get equal shares of the workers.
+    When one of them ends, however, its tasks are cancelled and its results are freed. All values travel in frames: no
+    result may be longer than 256 MiB.
 
     At SIGTERM it takes no more clients, and ends when nothing is left to run; at a second one, or after --drain-s
     seconds, it ends at once, as it does at Ctrl-C. What a task prints is its client's to show; what nobody's task
@@ -67,10 +72,13 @@ def command(
         store_limit=store_limit,
         resources=dict(pairs("--resource", resources)),
         limits={tag: int(limit) for tag, limit in pairs("--limit", limits)},
+        listen=listen,
+        keys=keys,
     )
     signal.signal(signal.SIGTERM, terminate)
     with broker:
-        click.echo(broker.address)
+        for address in filter(None, (broker.address, broker.endpoint)):
+            click.echo(address)
         sys.stdout.flush()
         while terminations == 0 and not broker.wait(_LOOK_S):
             pass

@@ -39,6 +39,7 @@ use failures::error;
 use functions::Callees;
 use link::Link;
 use live::{HoldChange, LiveEnding};
+use remote::NetworkParts;
 use session::{Deadline, Session};
 use submit::{Kept, Place, Submitting};
 use tables::Tables;
@@ -73,7 +74,8 @@ pub(crate) struct ClientCore {
     put_bytes_max: usize,
     /// The embedded broker, until it was joined.
     broker: Option<Broker>,
-    run_dir: PathBuf,
+    /// Where a broker of this process listens: its directory, and in the network.
+    place: (PathBuf, Option<String>),
     is_local: bool,
 }
 
@@ -86,7 +88,8 @@ impl ClientCore {
     #[staticmethod]
     #[pyo3(signature = (
         *, workers, spares, offer, worker_environments, program, arguments, environment, boot, libzmq, crash_limit, oom_limit,
-        tasks_max, result_bytes_max, store_limit, spill_dir, spill_limit, grace_s, is_open
+        tasks_max, result_bytes_max, store_limit, spill_dir, spill_limit, grace_s, is_open,
+        network
     ))]
     #[expect(clippy::too_many_arguments, reason = "they are all keywords of one call")]
     fn embedded(
@@ -109,6 +112,7 @@ impl ClientCore {
         spill_limit: u64,
         grace_s: f64,
         is_open: bool,
+        network: Option<NetworkParts>,
     ) -> PyResult<Self> {
         let mut machine = remote::greet();
         let config = BrokerConfig {
@@ -133,6 +137,7 @@ impl ClientCore {
             python: remote::python_version(),
             grace_ns: (grace_s * 1e9) as u64,
             is_open,
+            network: network.map(remote::network).transpose()?,
         };
         let started = py.detach(|| headrace_runtime::broker::start(config));
         let (handle, end) = started.map_err(|why| error(py, "InfraError", &why.to_string()))?;
@@ -141,10 +146,10 @@ impl ClientCore {
         }
         let session = Session::with_broker(Tables::of_broker(machine), Link::embedded(end));
         let segments = Arc::clone(handle.segments());
-        let run_dir = handle.run_dir().clone();
+        let place = (handle.run_dir().clone(), handle.endpoint().map(ToOwned::to_owned));
         let join = Box::new(move || handle.join());
         let core = Self::with_broker(session, workers, Some(offer), store_limit / PUTS_A_BUDGET, join);
-        let core = Self { run_dir, ..core };
+        let core = Self { place, ..core };
         if !is_open {
             core.session.open_memory(&segments);
         }
@@ -207,10 +212,10 @@ impl ClientCore {
         parts::put(py, &self.session, self.put_bytes_max, value)
     }
 
-    /// The directory of the broker that this process has started; empty if it has not.
+    /// Where the broker that this process has started listens: its directory, and its endpoint in the network if it has one.
     #[getter]
-    fn run_dir(&self) -> &std::path::Path {
-        &self.run_dir
+    fn listens_at(&self) -> (PathBuf, Option<String>) {
+        self.place.clone()
     }
 
     /// To be called before a fork: what Python sees of shared memory now, a child may see for ever.
@@ -441,7 +446,7 @@ impl ClientCore {
             put_bytes_max: usize::try_from(put_bytes_max).unwrap_or(usize::MAX),
             is_local: broker.is_none(),
             broker,
-            run_dir: PathBuf::new(),
+            place: Default::default(),
         }
     }
 

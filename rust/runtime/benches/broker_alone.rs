@@ -65,6 +65,7 @@ fn run(workers: u32, tasks: u32) -> Vec<f64> {
         python: PYTHON.into(),
         grace_ns: 1_000_000_000,
         is_open: false,
+        network: None,
     };
     let (broker, client) = start(config).expect("the broker starts");
     send(&client, Message::Hello(hello()));

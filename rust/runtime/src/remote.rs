@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 
 use headrace_sys::poll::{self, PollFd};
 use headrace_sys::threads::spawn_native;
-use headrace_sys::zmq::{Context, Dealer, FRAME_BYTES_MAX, Library, LoadError, Monitor, SendError, Sight, ZmqError};
+use headrace_sys::zmq::{
+    Context, Dealer, FRAME_BYTES_MAX, Library, LoadError, Monitor, PeerKeys, SendError, Sight, ZmqError,
+};
 use headrace_wire::{Goodbye, GoodbyeReason, Message};
 
 use crate::inproc::{self, BrokerEnd, ClientEnd, Wake};
@@ -44,7 +46,9 @@ pub enum ConnectError {
     #[error("the connection could not be made: {0}")]
     System(#[from] io::Error),
     /// The other side does not accept us, or is no broker.
-    #[error("the broker does not accept this connection")]
+    #[error(
+        "the broker does not accept this connection: is the key on its list, and is that broker the one of the key?"
+    )]
     Refused,
 }
 
@@ -56,15 +60,15 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Begins to connect to `endpoint`.
+    /// Begins to connect to `endpoint`, with keys if it asks for some.
     ///
     /// # Errors
     /// [`ConnectError`]. That nobody listens is no error.
-    pub fn begin(libzmq: &[PathBuf], endpoint: &str) -> Result<Self, ConnectError> {
+    pub fn begin(libzmq: &[PathBuf], endpoint: &str, keys: Option<&PeerKeys>) -> Result<Self, ConnectError> {
         let context = Context::new(&Library::open(libzmq)?)?;
         // Nobody can guess it: the router gives a name to whoever comes with it last.
         let name = format!("c-{:016x}", RandomState::new().build_hasher().finish());
-        let (mut dealer, monitor) = Dealer::connect_watched(&context, endpoint, name.as_bytes())?;
+        let (mut dealer, monitor) = Dealer::connect_watched(&context, endpoint, name.as_bytes(), keys)?;
         dealer.set_linger_ms(LINGER.as_millis() as u32)?;
         Ok(Self { dealer, monitor, context })
     }

@@ -1,6 +1,5 @@
 //! Sessions of tasks: all tasks of a worker's process share one, and each has a client of its own in it.
 use std::io;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use headrace_protocol::client::Client;
@@ -48,7 +47,7 @@ impl Nested {
             callees: Callees::default(),
             put_bytes_max: PUT_BYTES_MAX,
             broker: None,
-            run_dir: PathBuf::new(),
+            place: Default::default(),
             is_local: false,
         }
     }

@@ -7,7 +7,7 @@
 use super::peers::Peer;
 use super::runs::{CALLS, Run};
 use super::{Broker, PeerId};
-use headrace_wire::{Heartbeat, Message};
+use headrace_wire::{Heartbeat, Message, Role};
 
 /// Questions, a second apart, that a client may leave unanswered. Its process answers by a native thread, so it has been stopped
 /// or cut off for as long; somebody may look at it in a debugger, and its tasks harm nobody.
@@ -17,6 +17,23 @@ impl Broker {
     /// This client runs in the process of the broker. Others are taken only if the broker is open to them.
     pub fn live_with(&mut self, home: PeerId, is_open: bool) {
         (self.home, self.is_open) = (Some(home), is_open);
+    }
+
+    /// A stranger was let in at the gate under these roles, separated by commas. To be said before its first frame.
+    pub fn let_in(&mut self, peer: PeerId, roles: &str) {
+        self.admitted.insert(peer, roles.into());
+    }
+
+    /// Why a peer may not have a role, if so. Who comes from this machine may have any.
+    pub(super) fn why_not_as(&mut self, peer: PeerId, role: Role) -> Option<String> {
+        let roles = self.admitted.remove(&peer)?;
+        let name = match role {
+            Role::Client => "client",
+            Role::Worker => "worker",
+            Role::Observer => "observer",
+        };
+        let may = roles.split(',').any(|role| role == name);
+        (!may).then(|| format!("the key of this peer is for a {roles}, and it says that it is a {name}"))
     }
 
     /// Why a peer is not taken for a client, if so.

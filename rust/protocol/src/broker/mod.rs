@@ -180,6 +180,8 @@ pub struct Broker {
     /// Graphs of which only the first part is in.
     rest: VecDeque<Rest>,
     peers: BTreeMap<PeerId, Peer>,
+    /// The roles of strangers that were let in at a gate and have not said which one is theirs.
+    admitted: FxHashMap<PeerId, Box<str>>,
     /// Those that were cut, in that order; some may be forgotten by now.
     strays: VecDeque<PeerId>,
     /// The client in whose process the broker runs; and whether it has others beside that. Such a broker shares no memory.
@@ -244,6 +246,7 @@ impl Broker {
             rest_due: false,
             rest: VecDeque::new(),
             peers: BTreeMap::new(),
+            admitted: FxHashMap::default(),
             strays: VecDeque::new(),
             home: None,
             is_open: false,

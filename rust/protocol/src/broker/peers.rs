@@ -64,6 +64,9 @@ impl Broker {
         if let Some(text) = self.mismatch(hello) {
             return self.cut(peer, GoodbyeReason::VersionMismatch, &text, now_ns);
         }
+        if let Some(text) = self.why_not_as(peer, hello.role) {
+            return self.refuse(peer, &text, now_ns);
+        }
         match hello.role {
             Role::Client => {
                 if let Some(text) = self.why_no_client(peer) {
@@ -222,6 +225,7 @@ impl Broker {
             Some(Peer::Client(session)) => self.end_session(peer, session, now_ns),
             Some(Peer::Observer { .. } | Peer::Cut { .. }) | None => {}
         }
+        self.admitted.remove(&peer);
         self.drop_questions(peer);
         self.actions.push_back(Action::Cut { peer });
         self.strays.push_back(peer);

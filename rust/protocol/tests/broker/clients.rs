@@ -158,3 +158,22 @@ fn nobody_but_the_client_at_home_can_end_the_broker() {
     assert!(story.turn().contains(&Said::Gone { peer: OTHER }));
     assert!(!story.broker.has_given_up());
 }
+
+#[test]
+fn a_peer_is_what_its_key_says_and_nothing_else() {
+    let mut story = open(1);
+    for (number, roles, role, is_taken) in [
+        (600, "observer", Role::Client, false),
+        (601, "worker", Role::Observer, false),
+        (602, "client,observer", Role::Client, true),
+        (603, "client,observer", Role::Observer, true),
+        (604, "", Role::Client, false),
+    ] {
+        story.broker.let_in(PeerId(number), roles);
+        story.hello(PeerId(number), role, 0, 0);
+        let said = story.turn();
+        let told = goodbyes(&said);
+        assert_eq!(told.is_empty(), is_taken, "{told:?}");
+        assert!(told.iter().all(|(_, text)| text.starts_with("the key of this peer is for ")), "{told:?}");
+    }
+}

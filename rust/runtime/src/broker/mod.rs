@@ -4,6 +4,7 @@
 //! at the start (libzmq, the run directory, the socket) is done in the caller's thread and returned as an error.
 
 mod children;
+mod gate;
 mod oom;
 mod output;
 mod spiller;
@@ -14,15 +15,18 @@ use crate::clock;
 use crate::inproc::{self, ClientEnd};
 use crate::run_dir::RunDir;
 use crate::segments::Segments;
+use gate::{Gate, GateError};
 use headrace_protocol::broker::{Config as MachineConfig, STRAGGLER_NS};
 use headrace_protocol::limits::Offer;
 use headrace_sys::threads::spawn_native;
-use headrace_sys::zmq::{Context, Library, Router};
+use headrace_sys::zmq::{Context, Library, OwnKeys, Router};
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+
+pub use gate::Allowed;
 
 /// How an embedded broker is set up.
 #[derive(Clone, Debug)]
@@ -70,6 +74,19 @@ pub struct BrokerConfig {
     pub grace_ns: u64,
     /// Whether it takes clients of other processes. Then all values travel in frames: no memory is shared.
     pub is_open: bool,
+    /// Where it listens to the network, and for whom. Only an open one does.
+    pub network: Option<Network>,
+}
+
+/// Where a broker listens to the network.
+#[derive(Clone, Debug)]
+pub struct Network {
+    /// The endpoint to bind.
+    pub endpoint: String,
+    /// The keys of the broker.
+    pub keys: OwnKeys,
+    /// Who may come in.
+    pub allowed: Allowed,
 }
 
 /// Why a broker could not be started.
@@ -89,6 +106,15 @@ pub enum StartError {
     System(#[from] io::Error),
 }
 
+impl From<GateError> for StartError {
+    fn from(error: GateError) -> Self {
+        match error {
+            GateError::Socket(error) => StartError::Socket(error),
+            GateError::System(error) => StartError::System(error),
+        }
+    }
+}
+
 /// A running broker thread.
 ///
 /// It ends when the client end is closed or dropped, or says GOODBYE, whatever other clients do;
@@ -97,6 +123,7 @@ pub enum StartError {
 pub struct BrokerHandle {
     thread: JoinHandle<()>,
     run_dir: PathBuf,
+    endpoint: Option<String>,
     segments: Arc<Segments>,
 }
 
@@ -117,6 +144,11 @@ impl BrokerHandle {
         &self.segments
     }
 
+    /// Where it listens to the network.
+    pub fn endpoint(&self) -> Option<&str> {
+        self.endpoint.as_deref()
+    }
+
     /// The private directory of this broker.
     pub fn run_dir(&self) -> &PathBuf {
         &self.run_dir
@@ -132,7 +164,13 @@ pub fn start(config: BrokerConfig) -> Result<(BrokerHandle, ClientEnd), StartErr
     let run_dir = RunDir::create(config.run_dir_base.as_deref())?;
     let context = Context::new(&library)?;
     let endpoint = run_dir.endpoint("broker");
-    let router = Router::bind(&context, &endpoint)?;
+    let mut router = Router::bind(&context, &endpoint)?;
+    let (mut gate, mut network) = (None, None);
+    if let Some(Network { endpoint, keys, allowed }) = &config.network {
+        // It stands before anything can be asked of it.
+        gate = Some(Gate::open(&context, allowed.clone())?);
+        network = Some(router.bind_guarded(endpoint, keys)?);
+    }
     let (client_end, broker_end) = inproc::pair()?;
     let machine = MachineConfig {
         workers: config.workers,
@@ -159,11 +197,12 @@ pub fn start(config: BrokerConfig) -> Result<(BrokerHandle, ClientEnd), StartErr
     let thread = spawn_native("headrace-broker", move || {
         let _closing = CloseAtEnd(Arc::clone(&client_segments));
         turn::Loop::new(machine, router, broker_end, client_segments, children, spiller, is_open).run();
-        // The socket is closed by now; the context waits for its threads, then the directory goes.
+        drop(gate);
+        // The sockets are closed by now; the context waits for its threads, then the directory goes.
         drop(context);
         drop(run_dir);
     })?;
-    Ok((BrokerHandle { thread, run_dir: path, segments }, client_end))
+    Ok((BrokerHandle { thread, run_dir: path, endpoint: network, segments }, client_end))
 }
 
 /// Tells whoever waits for memory that none will come, however the thread ends.

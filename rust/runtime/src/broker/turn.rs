@@ -139,6 +139,9 @@ impl Loop {
                 let peer = PeerId(self.next_peer);
                 self.next_peer += 1;
                 self.routes.insert(peer, route);
+                if let Some(roles) = frame.user() {
+                    self.machine.let_in(peer, roles);
+                }
                 peer
             });
             let frame: Frame = Arc::new(frame);

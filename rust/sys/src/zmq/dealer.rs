@@ -4,6 +4,7 @@ use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
 use super::context::Context;
+use super::curve::PeerKeys;
 use super::error::{SendError, ZmqError};
 use super::message::{Frame, Message};
 use super::monitor::Monitor;
@@ -29,12 +30,18 @@ impl Dealer {
         Ok(dealer)
     }
 
-    /// The same, and what is to be seen of its connection.
+    /// The same with keys, if the endpoint asks for some; and what is to be seen of its connection.
     ///
     /// # Errors
     /// As [`connect`](Dealer::connect).
-    pub fn connect_watched(context: &Context, endpoint: &str, name: &[u8]) -> Result<(Self, Monitor), ZmqError> {
+    pub fn connect_watched(
+        context: &Context,
+        endpoint: &str,
+        name: &[u8],
+        keys: Option<&PeerKeys>,
+    ) -> Result<(Self, Monitor), ZmqError> {
         let mut dealer = Self::open(context, name)?;
+        keys.map_or(Ok(()), |keys| dealer.socket.show(keys))?;
         let monitor = Monitor::start(context, &mut dealer.socket)?;
         dealer.socket.connect(endpoint)?;
         Ok((dealer, monitor))

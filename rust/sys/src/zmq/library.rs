@@ -176,6 +176,7 @@ functions! {
     msg_data(*mut RawMessage) -> *mut c_void;
     msg_size(*const RawMessage) -> usize;
     msg_more(*const RawMessage) -> c_int;
+    msg_gets(*const RawMessage, *const c_char) -> *const c_char;
     msg_send(*mut RawMessage, Handle, c_int) -> c_int;
     msg_recv(*mut RawMessage, Handle, c_int) -> c_int;
     msg_close(*mut RawMessage) -> c_int;
