@@ -311,6 +311,7 @@ class ClientCore:
         grace_s: float,
         is_open: bool,
         network: tuple[str, str, str, list[tuple[str, str]]] | None,
+        places: int,
     ) -> ClientCore:
         """Start an embedded broker with its workers, and a session with it."""
 
@@ -480,6 +481,29 @@ class ExternalRef:
     def _arrived(self) -> bool: ...
     def _wait_arrival(self, timeout: float | None = None) -> bool: ...
     def _outcome(self, key: str) -> tuple[Any, BaseException | None]: ...
+
+@final
+class Agent:
+    """The agent of a machine, with its worker processes."""
+
+    def __new__(
+        cls,
+        *,
+        endpoint: str,
+        keys: tuple[str, str, str] | None,
+        libzmq: list[str],
+        slots: int,
+        name: str,
+        program: str,
+        arguments: list[str],
+        environment: list[tuple[str, str]],
+        boot: bytes,
+    ) -> Agent: ...
+    def wait(self, joined: int, is_up: bool, timeout_s: float) -> tuple[int, bool, bool, str | None]:
+        """Wait for news: how often it has joined, whether it is up, whether it has ended, and why if it was refused."""
+
+    def stop(self) -> None:
+        """Leave the broker and end the workers."""
 
 def connect_client(endpoint: str, libzmq: list[str], timeout_s: float, keys: tuple[str, str, str] | None) -> ClientCore:
     """Open a session with the broker at an endpoint, with keys: own public, own secret, the broker's public."""

@@ -25,6 +25,7 @@ class Worker:
         incarnation: int,
         libzmq: str | PathLike[str],
         python: str,
+        keys: tuple[str, str, str] | None = None,
     ) -> Worker: ...
     @property
     def number(self) -> int:

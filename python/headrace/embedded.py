@@ -127,6 +127,7 @@ class Embedded(OwnSession):
         environments: what each worker has in its environment besides.
         is_open: whether the broker takes clients of other processes as well.
         network: where it listens for them beyond this machine.
+        places: how many workers of other machines it may have.
     """
 
     def __init__(
@@ -141,6 +142,7 @@ class Embedded(OwnSession):
         environments: list[list[tuple[str, str]]],
         is_open: bool = False,
         network: Network | None = None,
+        places: int = 0,
     ) -> None:
         core = ClientCore.embedded(
             workers=workers,
@@ -162,5 +164,6 @@ class Embedded(OwnSession):
             grace_s=lives.grace_s,
             is_open=is_open,
             network=network,
+            places=places,
         )
         super().__init__(core)

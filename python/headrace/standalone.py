@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 #: Has workers send every result in a frame: their readers may be anywhere.
-_WITHOUT_SHARED_MEMORY = {"HEADRACE_INLINE_BYTES_MAX": "none"}
+WITHOUT_SHARED_MEMORY = {"HEADRACE_INLINE_BYTES_MAX": "none"}
 
 
 class Standalone:
@@ -39,6 +39,7 @@ class Standalone:
         grace_s: likewise.
         listen: where to listen beyond this machine, as "tcp://HOST:PORT"; an address of this machine, or 0.0.0.0.
         keys: the directory with the broker's keys and its list of those who may come in.
+        places: how many workers of other machines there may be at a time. With some, `workers` may be 0.
     """
 
     def __init__(
@@ -56,16 +57,18 @@ class Standalone:
         grace_s: float = 3.0,
         listen: str | None = None,
         keys: str | None = None,
+        places: int = 64,
     ) -> None:
-        self.workers = checked_workers(workers)
+        self.workers = 0 if workers == 0 and places > 0 else checked_workers(workers)
         spares = checked_extra(extra_workers, self.workers, "processes")
         lives = checked_lives(crash_limit, oom_limit, max_tasks_per_worker, grace_s)
         offer, environments = offered(resources, limits, workers=self.workers, spares=spares, processes=True, env=None)
         limit = default_store_limit() if store_limit is None else checked_bytes("store_limit", store_limit)
-        launch = prepare(preload, None, _WITHOUT_SHARED_MEMORY)
+        launch = prepare(preload, None, WITHOUT_SHARED_MEMORY)
         network = None if listen is None else (checked_listen(listen), *keys_of_broker(keys))
+        place = ("", 0)
         self._engine = Embedded(
-            self.workers, spares, launch, limit, ("", 0), lives, offer, environments, is_open=True, network=network
+            self.workers, spares, launch, limit, place, lives, offer, environments, True, network, places
         )
         directory, self.endpoint = self._engine.core.listens_at
         #: Where clients on this machine find it; those elsewhere, at `endpoint`.

@@ -19,6 +19,7 @@ _COMMANDS = {
     "top": "headrace.cli.top",
     "why": "headrace.cli.why",
     "broker": "headrace.cli.broker",
+    "worker": "headrace.cli.worker",
     "keygen": "headrace.cli.keygen",
     "status": "headrace.cli.status",
 }

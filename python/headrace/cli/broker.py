@@ -30,6 +30,13 @@ _LOOK_S = 0.1
 @click.option("--listen", metavar="tcp://HOST:PORT", help="Listen to the network as well, which takes keys.")
 @click.option("--keys", metavar="DIRECTORY", help="Keys and list of a broker, as `headrace keygen` makes them.")
 @click.option(
+    "--places",
+    type=click.IntRange(0, 2048),
+    default=64,
+    show_default=True,
+    help="Workers that there may be on other machines.",
+)
+@click.option(
     "--drain-s",
     type=click.FloatRange(0),
     default=30.0,
@@ -46,6 +53,7 @@ def command(
     limits: tuple[str, ...],
     listen: str | None,
     keys: str | None,
+    places: int,
     drain_s: float,
 ) -> ExitCode:
     """Run a broker and its workers until SIGTERM or Ctrl-C.
@@ -74,6 +82,7 @@ def command(
         limits={tag: int(limit) for tag, limit in pairs("--limit", limits)},
         listen=listen,
         keys=keys,
+        places=places,
     )
     signal.signal(signal.SIGTERM, terminate)
     with broker:

@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use headrace_protocol::client::{CALLS, Client, Reply, Side};
-use headrace_runtime::broker::BrokerConfig;
+use headrace_runtime::broker::{BrokerConfig, Launch};
 use headrace_runtime::inproc::Interest;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -55,7 +55,7 @@ type Left = (Option<Py<PyAny>>, Option<Py<PyAny>>);
 pub(crate) use embedded::end_brokers;
 pub(crate) use nested::Nested;
 pub(crate) use reference::ExternalRef;
-pub(crate) use remote::{connect_client, drain_broker, farewell_of, wait_over};
+pub(crate) use remote::{connect_client, drain_broker, farewell_of, peer_keys, python_version, wait_over};
 pub(crate) use run::RunCore;
 pub(crate) use session::forget_parent;
 
@@ -89,7 +89,7 @@ impl ClientCore {
     #[pyo3(signature = (
         *, workers, spares, offer, worker_environments, program, arguments, environment, boot, libzmq, crash_limit, oom_limit,
         tasks_max, result_bytes_max, store_limit, spill_dir, spill_limit, grace_s, is_open,
-        network
+        network, places
     ))]
     #[expect(clippy::too_many_arguments, reason = "they are all keywords of one call")]
     fn embedded(
@@ -113,17 +113,15 @@ impl ClientCore {
         grace_s: f64,
         is_open: bool,
         network: Option<NetworkParts>,
+        places: u32,
     ) -> PyResult<Self> {
         let mut machine = remote::greet();
         let config = BrokerConfig {
             workers,
             spares,
             offer: (*offer).clone(),
-            worker_env: worker_environments,
-            program,
-            args: arguments,
-            env: environment,
-            boot,
+            launch: Launch { program, args: arguments, env: environment, worker_env: worker_environments, boot },
+            places,
             libzmq,
             run_dir_base: None,
             crash_limit,

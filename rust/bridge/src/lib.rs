@@ -1,6 +1,7 @@
 //! The Rust side of `headrace._core`: converts, calls, converts back. It holds no rule.
 use pyo3::prelude::*;
 
+mod agent;
 mod buffer;
 mod client;
 mod codec;
@@ -29,6 +30,8 @@ mod _core {
     use crate::graph::Add;
     use crate::toposort::{SorterAdd, SorterDone};
 
+    #[pymodule_export]
+    use crate::agent::Agent;
     #[pymodule_export]
     use crate::client::{ClientCore, ExternalRef, RunCore, end_brokers, forget_parent};
     #[pymodule_export]

@@ -1,6 +1,7 @@
 //! The only place with sockets, threads, timers and file input and output.
 #![forbid(unsafe_code)]
 
+pub mod agent;
 pub mod broker;
 pub mod clock;
 pub mod inproc;

@@ -199,6 +199,8 @@ impl Carrier {
                 }
                 Ok(Message::Goodbye(_)) => {
                     let _ = self.end.send(frame.to_vec(), Wake::All);
+                    // The broker that ends waits for it.
+                    let _ = self.dealer.send(&mut goodbye(GoodbyeReason::Closed, ""));
                     return Err(Over);
                 }
                 // What cannot be read is the session's to judge.
@@ -236,10 +238,7 @@ impl Carrier {
              several, or pass paths of files",
             frame.len()
         );
-        let mut goodbye = Vec::new();
-        let reason = GoodbyeReason::ProtocolError as u8;
-        Message::Goodbye(Goodbye { reason, text: &text }).encode(&mut goodbye);
-        let _ = self.end.send(goodbye, Wake::All);
+        let _ = self.end.send(goodbye(GoodbyeReason::ProtocolError, &text), Wake::All);
         Err(Over)
     }
 
@@ -260,6 +259,12 @@ impl Carrier {
         }
         self.end.wake_up();
     }
+}
+
+fn goodbye(reason: GoodbyeReason, text: &str) -> Vec<u8> {
+    let mut frame = Vec::new();
+    Message::Goodbye(Goodbye { reason: reason as u8, text }).encode(&mut frame);
+    frame
 }
 
 /// Whether it is a client's goodbye, which is short. Others are not looked at.

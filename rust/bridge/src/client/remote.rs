@@ -115,6 +115,6 @@ pub(super) fn greet() -> Client {
 }
 
 /// The version of this process's Python, such as `3.11.7`.
-pub(super) fn python_version() -> String {
+pub(crate) fn python_version() -> String {
     Python::version_str().split(' ').next().unwrap_or_default().to_owned()
 }

@@ -371,7 +371,7 @@ impl Broker {
         let worker = match self.peers.get(&peer) {
             Some(&Peer::Worker(worker)) => Some(worker),
             Some(Peer::Client(_)) => None,
-            Some(Peer::Successor(_) | Peer::Observer { .. } | Peer::Cut { .. }) | None => return,
+            Some(Peer::Successor(_) | Peer::Observer { .. } | Peer::Agent(_) | Peer::Cut { .. }) | None => return,
         };
         self.actions.push_back(Action::Segment { worker, news });
     }

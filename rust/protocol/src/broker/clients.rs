@@ -29,7 +29,7 @@ impl Broker {
         let roles = self.admitted.remove(&peer)?;
         let name = match role {
             Role::Client => "client",
-            Role::Worker => "worker",
+            Role::Worker | Role::Agent => "worker",
             Role::Observer => "observer",
         };
         let may = roles.split(',').any(|role| role == name);
@@ -45,6 +45,17 @@ impl Broker {
             _ if self.drains => Some("the broker is about to end, and takes no more clients"),
             _ => None,
         }
+    }
+
+    /// Whether somebody elsewhere has not said goodbye. Who is told that the broker ends answers so; before that, its connection
+    /// had better stay, for what is on its way when it ends may be lost.
+    pub fn has_guests(&self) -> bool {
+        let is_guest = |(peer, known): (&PeerId, &Peer)| match known {
+            Peer::Client(_) => self.home != Some(*peer),
+            Peer::Agent(_) => true,
+            Peer::Worker(_) | Peer::Successor(_) | Peer::Observer { .. } | Peer::Cut { .. } => false,
+        };
+        self.is_open && self.peers.iter().any(is_guest)
     }
 
     /// Asks the clients of other processes for a sign of life; those that gave none for long are cut.
@@ -64,15 +75,21 @@ impl Broker {
                 let text = format!("it has not answered {CLIENT_UNANSWERED_MAX} questions in a row");
                 self.refuse(peer, &text, now_ns);
             } else {
-                self.send(peer, &Message::Heartbeat(Heartbeat { number: self.heartbeat_number, finished: 0 }));
+                self.ask(peer);
             }
         }
+    }
+
+    /// Asks for a sign of life.
+    pub(super) fn ask(&mut self, peer: PeerId) {
+        self.send(peer, &Message::Heartbeat(Heartbeat { number: self.heartbeat_number, finished: 0 }));
     }
 
     /// A frame for a peer finds no connection. A worker's process may live on; its end, or its silence, is seen elsewhere.
     pub fn handle_unreachable(&mut self, peer: PeerId, now_ns: u64) {
         match self.peers.get(&peer) {
             Some(Peer::Client(_)) => self.handle_client_exit(peer, now_ns),
+            Some(Peer::Agent(_)) => self.handle_disconnect(peer, now_ns),
             Some(Peer::Observer { .. } | Peer::Cut { .. }) => self.forget_peer(peer),
             Some(Peer::Worker(_) | Peer::Successor(_)) | None => {}
         }

@@ -23,6 +23,7 @@ mod deaths;
 mod dispatch;
 mod functions;
 mod ledger;
+mod machines;
 mod nested;
 mod observers;
 mod output;
@@ -88,6 +89,8 @@ use workers::{Life, Worker};
 pub struct Config {
     /// Worker processes; at least 1.
     pub workers: u32,
+    /// Further places, for workers of other machines that come and go.
+    pub places: u32,
     /// Further ones that may stand in for workers whose tasks wait for others.
     pub spares: u32,
     /// What tasks may ask for while they run.
@@ -222,8 +225,12 @@ const SMALL_BYTES_MAX: usize = 4_096;
 impl Broker {
     /// A broker that asks at once for its workers to be started.
     pub fn new(mut config: Config, now_ns: u64) -> Self {
+        let own = config.workers;
+        // From here on these count as workers whose process is away, so that spare ones come last.
+        config.workers += config.places;
         let mut workers: Vec<Worker> =
             (0..config.workers + config.spares).map(|number| Worker::new(number, config.tasks_max)).collect();
+        workers[own as usize..].iter_mut().for_each(|worker| worker.life = Life::Vacant);
         workers[config.workers as usize..].iter_mut().for_each(|spare| spare.life = Life::Spare);
         let mut broker = Broker {
             store: Store::new(config.store_limit, config.spill_limit),
@@ -270,6 +277,7 @@ impl Broker {
             freeing: false,
             consuming: 0,
         };
+        broker.limits.set_present(own);
         broker.start_due_workers(now_ns);
         broker
     }
@@ -287,6 +295,7 @@ impl Broker {
             Some(Peer::Observer { heard_ns }) => *heard_ns = now_ns,
             Some(Peer::Worker(worker)) => self.workers[*worker as usize].unanswered = 0,
             Some(Peer::Client(session)) => session.unanswered = 0,
+            Some(Peer::Agent(machine)) => machine.unanswered = 0,
             Some(Peer::Successor(_)) | None => {}
         }
         let known = self.peers.get(&peer);
@@ -323,6 +332,7 @@ impl Broker {
                 self.handle_why(peer, &why, now_ns);
             }
             (Some(_), Message::Heartbeat(_)) => {}
+            (Some(Peer::Agent(_)), Message::Event(event)) => self.handle_event(peer, &event, now_ns),
             (Some(&Peer::Worker(worker)), Message::Overdue(overdue)) => self.handle_overdue(worker, &overdue, now_ns),
             (Some(Peer::Client(_) | Peer::Worker(_)), Message::Put(put)) => self.handle_put(peer, frame, &put, now_ns),
             (Some(&Peer::Worker(worker)), Message::Waiting(waiting)) => self.handle_waiting(worker, &waiting),
@@ -383,7 +393,15 @@ impl Broker {
 
     /// The next thing to do.
     pub fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        loop {
+            let action = self.actions.pop_front()?;
+            if self.config.places == 0 {
+                return Some(action);
+            }
+            if let Some(action) = self.forward(action) {
+                return Some(action);
+            }
+        }
     }
 
     /// The worker that a peer is.

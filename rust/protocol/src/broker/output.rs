@@ -21,6 +21,9 @@ pub(crate) struct Author {
     bytes: u64,
 }
 
+/// Attempts that ended on another machine and are remembered as authors.
+const RECENT_MAX: usize = 1_024;
+
 impl Broker {
     /// What a worker wrote, or nothing once its process has ended within a line; `stream` is 1 or 2, and `by` the (slot, attempt) that wrote it, if one did. Before the report of an
     /// attempt is handled, what the attempt wrote must have been.
@@ -63,13 +66,29 @@ impl Broker {
         Author { task, attempt, peer: run.peer, run: run.number, index: slot.index, owner, bytes: 0 }
     }
 
+    /// An attempt of a worker on another machine is about to end. What it has written may still be on its way.
+    pub(super) fn remember_author(&mut self, number: u32, task: u32, attempt: u32) {
+        if !self.ledger.knows(task) || !self.may_run(number, task, attempt) {
+            return;
+        }
+        let is_it = |author: &Author| (author.task, author.attempt) == (task, attempt);
+        let known = self.workers[number as usize].author.filter(is_it);
+        let author = known.unwrap_or_else(|| self.author_of(task, attempt));
+        let recent = &mut self.workers[number as usize].recent;
+        if recent.len() == RECENT_MAX {
+            recent.pop_front();
+        }
+        recent.push_back(author);
+    }
+
     fn find_author(&mut self, number: u32, task: u32, attempt: u32) -> Option<&mut Author> {
         let worker = &self.workers[number as usize];
         let is_it = |author: &Author| (author.task, author.attempt) == (task, attempt);
         if !worker.author.as_ref().is_some_and(is_it) {
             let stopped = worker.interrupted.iter().map(|asked| asked.author).find(is_it);
+            let recent = worker.recent.iter().rev().copied().find(is_it);
             let is_leased = || self.ledger.knows(task) && self.may_run(number, task, attempt);
-            let author = stopped.or_else(|| is_leased().then(|| self.author_of(task, attempt)))?;
+            let author = stopped.or(recent).or_else(|| is_leased().then(|| self.author_of(task, attempt)))?;
             self.workers[number as usize].author = Some(author);
         }
         self.workers[number as usize].author.as_mut()

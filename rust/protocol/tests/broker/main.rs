@@ -5,6 +5,7 @@ mod clients;
 mod deaths;
 mod found;
 mod limits;
+mod machines;
 mod nested;
 mod observer;
 mod output;

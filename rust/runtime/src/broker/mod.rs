@@ -26,7 +26,24 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+pub(crate) use children::{Children, Ended};
 pub use gate::Allowed;
+
+/// How to start a worker.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// Program of a worker: the interpreter.
+    pub program: PathBuf,
+    /// Its arguments, before the ones that are added: status page, control socket and boot file as descriptor numbers,
+    /// endpoint, worker number, incarnation, path of libzmq, and the file for stacks.
+    pub args: Vec<OsString>,
+    /// Its whole environment.
+    pub env: Vec<(OsString, OsString)>,
+    /// What each worker has in its environment besides, by number; may be shorter.
+    pub worker_env: Vec<Vec<(OsString, OsString)>>,
+    /// Bytes that each worker finds in its boot file.
+    pub boot: Vec<u8>,
+}
 
 /// How an embedded broker is set up.
 #[derive(Clone, Debug)]
@@ -37,17 +54,10 @@ pub struct BrokerConfig {
     pub spares: u32,
     /// What tasks may ask for while they run.
     pub offer: Offer,
-    /// Program of a worker: the interpreter.
-    pub program: PathBuf,
-    /// Its arguments, before the ones that the broker adds: status page, control socket and boot file as descriptor
-    /// numbers, endpoint, worker number, incarnation, path of libzmq.
-    pub args: Vec<OsString>,
-    /// Its whole environment.
-    pub env: Vec<(OsString, OsString)>,
-    /// What each worker has in its environment besides, by number; may be shorter.
-    pub worker_env: Vec<Vec<(OsString, OsString)>>,
-    /// Bytes that each worker finds in its boot file.
-    pub boot: Vec<u8>,
+    /// How to start a worker.
+    pub launch: Launch,
+    /// Places for workers of other machines.
+    pub places: u32,
     /// Where libzmq may be, best guess first.
     pub libzmq: Vec<PathBuf>,
     /// Directory for run directories; `None` for the default.
@@ -174,6 +184,7 @@ pub fn start(config: BrokerConfig) -> Result<(BrokerHandle, ClientEnd), StartErr
     let (client_end, broker_end) = inproc::pair()?;
     let machine = MachineConfig {
         workers: config.workers,
+        places: config.places,
         spares: config.spares,
         offer: config.offer.clone(),
         crash_limit: config.crash_limit,
@@ -189,7 +200,12 @@ pub fn start(config: BrokerConfig) -> Result<(BrokerHandle, ClientEnd), StartErr
         seed: clock::now_ns(),
     };
     let path = run_dir.path().to_owned();
-    let children = children::Children::new(&config, &endpoint, library.path())?;
+    let children = Children::new(
+        config.launch,
+        (config.workers + config.places + config.spares) as usize,
+        &endpoint,
+        library.path(),
+    )?;
     let spiller = spiller::Spiller::new(config.spill_dir)?;
     let is_open = config.is_open;
     let segments = Arc::<Segments>::default();

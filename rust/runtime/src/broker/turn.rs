@@ -363,10 +363,12 @@ impl Loop {
             self.machine.handle_timeout(now_ns);
             self.flush(now_ns);
             let alive = self.children.alive();
-            if alive.is_empty() {
+            let is_late = now_ns >= until_ns;
+            let has_guests = self.machine.has_guests() && !is_late;
+            if alive.is_empty() && !has_guests {
                 return;
             }
-            if now_ns >= until_ns {
+            if is_late {
                 for worker in alive {
                     self.children.kill(worker);
                 }
@@ -374,7 +376,8 @@ impl Loop {
             self.poll_fds.clear();
             self.children.poll_fds(&mut self.poll_fds);
             let next_ns = self.machine.next_timeout_ns().map_or(until_ns, |next_ns| next_ns.min(until_ns));
-            let left_ns = next_ns.saturating_sub(now_ns).max(LEAVE_NS / 100);
+            let step_ns = LEAVE_NS / 100;
+            let left_ns = if has_guests { step_ns } else { next_ns.saturating_sub(now_ns).max(step_ns) };
             let _ = poll::wait(&mut self.poll_fds, Some(Duration::from_nanos(left_ns)));
         }
     }
