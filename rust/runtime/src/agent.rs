@@ -24,9 +24,9 @@ use headrace_wire::{
 use crate::broker::{Children, Ended, Launch, StartError};
 use crate::clock::now_ns;
 
-/// The broker asks every second. After so many without a word of it the connection is lost, whatever the system says.
+/// The broker asks every second. After so long without a word of it the connection is lost, whatever the system says.
 const TICK: Duration = Duration::from_secs(1);
-const QUIET_TICKS_MAX: u32 = 8;
+const QUIET_MAX: Duration = Duration::from_secs(8);
 /// After this a frame that the socket did not take is tried again.
 const RETRY: Duration = Duration::from_millis(1);
 /// Pause before the agent joins anew; it doubles up to the second one.
@@ -185,7 +185,7 @@ impl Agent {
             unsent: Vec::new(),
             is_connected: false,
             is_welcome: false,
-            quiet_ticks: 0,
+            heard: Instant::now(),
         };
         let done = visit.stay();
         visit.end_processes();
@@ -204,7 +204,8 @@ struct Visit<'a> {
     unsent: Vec<u8>,
     is_connected: bool,
     is_welcome: bool,
-    quiet_ticks: u32,
+    /// When the broker said something last, or the connection came up.
+    heard: Instant,
 }
 
 impl Visit<'_> {
@@ -243,11 +244,11 @@ impl Visit<'_> {
             return Err(Done::Over(Ok(())));
         }
         self.send();
-        if self.quiet_ticks >= QUIET_TICKS_MAX { Err(Done::Lost) } else { Ok(()) }
+        if self.is_connected && self.heard.elapsed() >= QUIET_MAX { Err(Done::Lost) } else { Ok(()) }
     }
 
     fn greet(&mut self) {
-        self.is_connected = true;
+        (self.is_connected, self.heard) = (true, Instant::now());
         let agent = self.agent;
         let AgentConfig { slots, name, version, python, .. } = &agent.config;
         let hello = Hello {
@@ -266,7 +267,7 @@ impl Visit<'_> {
 
     fn receive(&mut self) -> Result<(), Done> {
         while let Some(frame) = self.dealer.try_recv().map_err(|_| Done::Lost)? {
-            self.quiet_ticks = 0;
+            self.heard = Instant::now();
             match Message::decode(&frame) {
                 Ok(Message::Welcome(_)) => {
                     self.is_welcome = true;
@@ -395,9 +396,8 @@ impl Visit<'_> {
         let end = &self.agent.shared.end;
         let mut fds: Vec<PollFd> = [self.dealer.fd(), self.monitor.fd(), end.fd()].map(PollFd::input).into();
         self.children.poll_fds(&mut fds);
-        if poll::wait(&mut fds, Some(timeout)).is_ok_and(|ready| ready == 0) && timeout == TICK {
-            self.quiet_ticks += u32::from(self.is_connected);
-        }
+        // Whatever comes of it: the next turn looks.
+        let _ = poll::wait(&mut fds, Some(timeout));
     }
 
     /// Kills what is left, and waits for it.

@@ -26,10 +26,10 @@ use crate::inproc::{self, BrokerEnd, ClientEnd, Wake};
 const LINGER: Duration = Duration::from_secs(1);
 /// After this a frame that the socket did not take is tried again.
 const RETRY: Duration = Duration::from_millis(1);
-/// The broker asks for a sign of life every second. After so many seconds without any word of it, it is lost: its machine may be
-/// off, or the network be cut.
+/// The broker asks for a sign of life every second. After so long without any word of it, it is lost: its machine may be off, or
+/// the network be cut.
 const TICK: Duration = Duration::from_secs(1);
-const QUIET_TICKS_MAX: u32 = 30;
+const QUIET_MAX: Duration = Duration::from_secs(30);
 /// Bytes of a client's goodbye at most.
 const GOODBYE_BYTES_MAX: usize = 4_096;
 
@@ -109,7 +109,7 @@ impl Connection {
             end,
             answers: VecDeque::new(),
             unsent: Vec::new(),
-            quiet_ticks: 0,
+            heard: Instant::now(),
             leaves: Arc::clone(&leaves),
             leave_by: None,
         };
@@ -151,7 +151,8 @@ struct Carrier {
     answers: VecDeque<Vec<u8>>,
     /// A frame that the socket did not take.
     unsent: Vec<u8>,
-    quiet_ticks: u32,
+    /// When the broker said something last.
+    heard: Instant,
     leaves: Arc<AtomicBool>,
     leave_by: Option<Instant>,
 }
@@ -172,7 +173,7 @@ impl Carrier {
             is_down |= sight != Sight::Up;
         }
         self.receive()?;
-        if is_down || self.quiet_ticks >= QUIET_TICKS_MAX || self.has_waited_to_leave() {
+        if is_down || self.heard.elapsed() >= QUIET_MAX || self.has_waited_to_leave() {
             return Err(Over);
         }
         self.send()?;
@@ -188,7 +189,7 @@ impl Carrier {
 
     fn receive(&mut self) -> Result<(), Over> {
         while let Some(frame) = self.dealer.try_recv().map_err(|_| Over)? {
-            self.quiet_ticks = 0;
+            self.heard = Instant::now();
             match Message::decode(&frame) {
                 Ok(Message::Heartbeat(_)) => self.answers.push_back(frame.to_vec()),
                 Ok(Message::Log(_)) => self.end.send_log(frame.to_vec()).map_err(|_| Over)?,
@@ -254,9 +255,8 @@ impl Carrier {
         }
         let timeout = if self.unsent.is_empty() { TICK } else { RETRY };
         let mut fds = [self.dealer.fd(), self.monitor.fd(), self.end.fd()].map(PollFd::input);
-        if poll::wait(&mut fds, Some(timeout)).is_ok_and(|ready| ready == 0) && timeout == TICK {
-            self.quiet_ticks += 1;
-        }
+        // Whatever comes of it: the next turn looks.
+        let _ = poll::wait(&mut fds, Some(timeout));
         self.end.wake_up();
     }
 }

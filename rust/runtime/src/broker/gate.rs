@@ -2,7 +2,7 @@
 //! bound; should it fall, nobody comes in any more.
 
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -78,7 +78,9 @@ impl Watch {
             if roles.is_none() {
                 self.refused += 1;
                 if self.said.is_none_or(|said| said.elapsed() >= WORD_EVERY) {
-                    eprintln!(
+                    // Nobody may read it.
+                    let _ = writeln!(
+                        io::stderr(),
                         "headrace: {} connections were refused, the last one from {}: its key is not on the list of those \
                          that are allowed",
                         std::mem::take(&mut self.refused),
