@@ -4,7 +4,7 @@
 //! others come and go. One that is gone is found by a question that cannot be delivered, within a second; one that is stopped,
 //! or behind a network that is cut, by questions without an answer.
 
-use super::peers::Peer;
+use super::peers::{Peer, Session};
 use super::runs::{CALLS, Run};
 use super::{Broker, PeerId};
 use headrace_wire::{Heartbeat, Message, Role};
@@ -83,6 +83,13 @@ impl Broker {
     /// Asks for a sign of life.
     pub(super) fn ask(&mut self, peer: PeerId) {
         self.send(peer, &Message::Heartbeat(Heartbeat { number: self.heartbeat_number, finished: 0 }));
+    }
+
+    /// A client is gone, and with it all that only its tasks needed.
+    pub(super) fn end_client(&mut self, peer: PeerId, session: Session, now_ns: u64) {
+        let functions: Vec<u32> = session.functions.values().copied().collect();
+        self.end_session(peer, session, now_ns);
+        functions.into_iter().for_each(|function| self.functions.retire(function));
     }
 
     /// A frame for a peer finds no connection. A worker's process may live on; its end, or its silence, is seen elsewhere.

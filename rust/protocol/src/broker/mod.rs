@@ -148,6 +148,8 @@ pub struct Statistics {
     pub unknown_frames: u64,
     /// Bytes of arguments and results held now, in shared memory and out of it.
     pub bytes_held: u64,
+    /// Bytes of the pickles of functions held now.
+    pub function_bytes: u64,
     /// Tasks held now.
     pub tasks_held: u64,
     /// Times kept at which something may have to happen.
@@ -440,6 +442,7 @@ impl Broker {
         let bytes_held = self.ledger.bytes_held() + self.store.statistics().cited;
         Statistics {
             bytes_held,
+            function_bytes: self.functions.bytes(),
             tasks_held: self.tasks_held(),
             peers: self.peers.len() as u64,
             timers: self.timers.len() as u64,

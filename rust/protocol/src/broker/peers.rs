@@ -175,7 +175,7 @@ impl Broker {
             }
             Some(_) => {
                 match self.peers.remove(&peer) {
-                    Some(Peer::Client(session)) => self.end_session(peer, session, now_ns),
+                    Some(Peer::Client(session)) => self.end_client(peer, session, now_ns),
                     Some(Peer::Agent(machine)) => {
                         self.lose_machine(peer, &machine, "it has left, or its connection broke", now_ns)
                     }
@@ -234,7 +234,7 @@ impl Broker {
             }
             // It leaves when it hears of it; its place will be filled without it.
             Some(Peer::Successor(worker)) => self.workers[worker as usize].successor = Successor::Lost,
-            Some(Peer::Client(session)) => self.end_session(peer, session, now_ns),
+            Some(Peer::Client(session)) => self.end_client(peer, session, now_ns),
             Some(Peer::Agent(machine)) => self.lose_machine(peer, &machine, text, now_ns),
             Some(Peer::Observer { .. } | Peer::Cut { .. }) | None => {}
         }

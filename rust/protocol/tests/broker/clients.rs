@@ -74,7 +74,7 @@ fn a_client_that_cannot_be_reached_is_gone_and_the_others_go_on() {
     story.broker.handle_unreachable(OTHER, story.now_ns);
     story.turn();
     let left = story.broker.statistics();
-    assert_eq!((left.tasks_held, left.bytes_held), (0, 0));
+    assert_eq!((left.tasks_held, left.bytes_held, left.function_bytes), (0, 0, 0));
 }
 
 #[test]
