@@ -1,6 +1,7 @@
 """The native half of headrace. Names that start with an underscore are for the package's own Python."""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from pathlib import Path
 from types import GenericAlias
 from typing import Any, Generic, NoReturn, Self, TypeVar, final, overload
 
@@ -308,6 +309,9 @@ class ClientCore:
         spill_dir: str,
         spill_limit: int,
         grace_s: float,
+        is_open: bool,
+        network: tuple[str, str, str, list[tuple[str, str]]] | None,
+        places: int,
     ) -> ClientCore:
         """Start an embedded broker with its workers, and a session with it."""
 
@@ -322,6 +326,10 @@ class ClientCore:
     @property
     def forked(self) -> bool:
         """Whether this is a forked child of the process that made the client."""
+
+    @property
+    def listens_at(self) -> tuple[Path, str | None]:
+        """Where the broker that this process has started listens: its directory, and in the network."""
 
     def check_process(self) -> None:
         """Raise `ForkedClientError` in a forked child."""
@@ -473,6 +481,41 @@ class ExternalRef:
     def _arrived(self) -> bool: ...
     def _wait_arrival(self, timeout: float | None = None) -> bool: ...
     def _outcome(self, key: str) -> tuple[Any, BaseException | None]: ...
+
+@final
+class Agent:
+    """The agent of a machine, with its worker processes."""
+
+    def __new__(
+        cls,
+        *,
+        endpoint: str,
+        keys: tuple[str, str, str] | None,
+        libzmq: list[str],
+        slots: int,
+        name: str,
+        program: str,
+        arguments: list[str],
+        environment: list[tuple[str, str]],
+        boot: bytes,
+    ) -> Agent: ...
+    def wait(self, joined: int, is_up: bool, timeout_s: float) -> tuple[int, bool, bool, str | None]:
+        """Wait for news: how often it has joined, whether it is up, whether it has ended, and why if it was refused."""
+
+    def stop(self) -> None:
+        """Leave the broker and end the workers."""
+
+def connect_client(endpoint: str, libzmq: list[str], timeout_s: float, keys: tuple[str, str, str] | None) -> ClientCore:
+    """Open a session with the broker at an endpoint, with keys: own public, own secret, the broker's public."""
+
+def farewell_of(core: ClientCore) -> tuple[int | None, str] | None:
+    """Tell why a session is over, if it is: the reason as on the wire, and a text."""
+
+def drain_broker(core: ClientCore) -> None:
+    """Have the broker of this process end once nothing is left to run."""
+
+def wait_over(core: ClientCore, timeout_s: float) -> bool:
+    """Wait until a session is over; False if the time is over before."""
 
 def end_brokers() -> None:
     """End every broker that still runs in this process; called at the interpreter's end."""

@@ -25,6 +25,7 @@ class Worker:
         incarnation: int,
         libzmq: str | PathLike[str],
         python: str,
+        keys: tuple[str, str, str] | None = None,
     ) -> Worker: ...
     @property
     def number(self) -> int:
@@ -66,6 +67,10 @@ class Worker:
 
     def is_cancelled(self) -> bool:
         """Say whether the attempt that executes now was cancelled."""
+
+    @property
+    def shares_memory(self) -> bool:
+        """Whether large results lie in shared memory."""
 
     def allocate(self, size: int) -> Block:
         """Give a writable object with so many bytes of shared memory."""

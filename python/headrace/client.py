@@ -7,11 +7,12 @@ import os
 import threading
 import warnings
 import weakref
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from headrace._core import Node, Nodes, end_brokers, forget_parent
+from headrace.engines import checked_extra, checked_workers, start_engine
 from headrace.errors import UsageError
-from headrace.limits import Lives, checked_lives
+from headrace.limits import checked_lives
 from headrace.runs import Run
 from headrace.terms import checked_terms
 
@@ -19,14 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import TracebackType
 
-    from headrace._core import ClientCore
     from headrace.dispatcher import Dispatcher
+    from headrace.engines import Engine
     from headrace.futures import Future
     from headrace.graph import Graph
     from headrace.refs import Ref
     from headrace.statistics import RunStatistics
     from headrace.terms import Terms
-    from headrace.why import Why
 
 R = TypeVar("R")
 
@@ -41,46 +41,6 @@ CALLS = 0
 CALLBACKS_S = 0.5
 
 
-class Engine(Protocol):
-    """What runs the tasks of a client: the embedded broker, or this process itself."""
-
-    core: ClientCore
-    #: Gives the client, for tasks that run in its process.
-    owner: Callable[[], Client | None]
-    #: A thread of its own that is back from native code when `stop` returns.
-    thread: threading.Thread | None
-
-    def submit(self, client: Client, graph: Graph, keep: Any, terms: Terms, anew: Graph | None) -> Run:
-        """Start a run of a graph; of `anew` in its place, if that is given."""
-
-    def call(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, str]:
-        """Start a call; give its index within the run of calls, and its key."""
-
-    def put(self, value: object) -> tuple[int, str]:
-        """Make a value a result; give its index within the run of calls, and its key."""
-
-    def cancel(self, run: int, indices: list[int] | None, spare_leased: bool = False) -> None:
-        """Cancel tasks of a run with all that depends on them; None: every task of the run.
-
-        With `spare_leased`, only those that no worker has got.
-        """
-
-    def follow_holds(self) -> None:
-        """Let go now of results that were let go of."""
-
-    def cancel_all(self, spare_leased: bool = False) -> None:
-        """Cancel whatever has not ended, or what of it no worker has got."""
-
-    def statistics(self, run: int) -> RunStatistics | None:
-        """Give a snapshot of a run, if it is known still."""
-
-    def why(self, run: int, index: int, stacks: bool) -> Why | None:
-        """Tell where a task of a run is and what it waits for, if anybody knows; its key may be left out."""
-
-    def stop(self) -> None:
-        """End at once, whatever still runs."""
-
-
 class Client:
     """Workers, and the session to submit graphs and calls to them.
 
@@ -89,7 +49,8 @@ class Client:
     an exception cancels it.
 
     Args:
-        address: of a remote broker; not there yet.
+        address: of a broker that `headrace broker` has started, as it says: "ipc://…", its directory, or
+            "tcp://HOST:PORT". Everything else but `keys` is the broker's to know then, and is not given here.
         workers: how many; by default as many as cores are available to this process.
         extra_workers: how many worker processes more there may be at a time, in place of workers whose tasks wait for
             tasks that they have submitted; by default as many as cores. Processes only.
@@ -114,17 +75,20 @@ class Client:
         limits: by tag, how many workers may run tasks with that tag at once.
         grace_s: seconds that a task has to end after it was interrupted, because it was cancelled or ran for too long;
             then its worker process is killed, and started again. In the other modes it has for ever.
+        keys: for an address in the network: a key file of `headrace keygen`, or the directory of client.key. By default
+            the directory that HEADRACE_KEYS names, or the folder headrace of this user's configuration.
 
     Raises:
         UsageError: an argument is not usable.
-        InfraError: the broker could not be started.
+        InfraError: the broker could not be started, or there is none at the address (`BrokerLost`).
+        AuthError: the broker at the address does not accept the key.
 
     A client may be used by several threads at once, but not by a forked child.
     """
 
     def __init__(
         self,
-        address: str | None = None,
+        address: str | os.PathLike[str] | None = None,
         *,
         workers: int | None = None,
         extra_workers: int | None = None,
@@ -141,17 +105,26 @@ class Client:
         resources: Mapping[str, int | str] | None = None,
         limits: Mapping[str, int] | None = None,
         grace_s: float = 3.0,
+        keys: str | os.PathLike[str] | None = None,
     ) -> None:
-        if address is not None:
-            raise UsageError(f"remote brokers come with a later version; Client() without {address!r} starts its own")
-        self._workers = _checked_workers(workers)
         self._mode = mode
-        lives = checked_lives(crash_limit, oom_limit, max_tasks_per_worker, grace_s)
-        spill = (spill_dir, spill_limit)
-        spares = _checked_extra(extra_workers, self._workers, mode)
-        self._engine = _start(
-            mode, self._workers, spares, preload, setup, env, store_limit, spill, lives, resources, limits
-        )
+        self._engine: Engine
+        if address is not None:
+            from headrace.attached import Attached, check_options
+
+            check_options(address, locals(), Client.__init__.__kwdefaults__)
+            self._engine = Attached(address, keys)
+            self._workers = self._engine.workers
+        else:
+            if keys is not None:
+                raise UsageError("keys are for Client('tcp://…'); a client without an address listens to nobody")
+            self._workers = checked_workers(workers)
+            lives = checked_lives(crash_limit, oom_limit, max_tasks_per_worker, grace_s)
+            spill = (spill_dir, spill_limit)
+            spares = checked_extra(extra_workers, self._workers, mode)
+            self._engine = start_engine(
+                mode, self._workers, spares, preload, setup, env, store_limit, spill, lives, resources, limits
+            )
         self._core = self._engine.core
         self._engine.owner = weakref.ref(self)
         self._closing = threading.Lock()
@@ -243,7 +216,7 @@ class Client:
 
     @property
     def workers(self) -> int:
-        """How many workers there are."""
+        """How many workers there are; of a broker that others use too, how many there were at the start."""
         return self._workers
 
     def statistics(self) -> RunStatistics:
@@ -402,65 +375,6 @@ def _result(run: Run, node: Any) -> Any:
 
 def _counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
-def _checked_workers(workers: int | None) -> int:
-    if workers is None:
-        return len(os.sched_getaffinity(0))
-    if not isinstance(workers, int) or isinstance(workers, bool):
-        raise UsageError(f"workers takes a number, not {workers!r}")
-    if not 1 <= workers <= WORKERS_MAX:
-        raise UsageError(f"workers takes a number from 1 to {WORKERS_MAX:,}, not {workers}")
-    return workers
-
-
-#: More than any machine has cores; the kernel counts workers in 16 bits.
-WORKERS_MAX = 4_096
-
-
-def _checked_extra(extra: int | None, workers: int, mode: Mode) -> int:
-    if extra is not None and mode != "processes":
-        raise UsageError("extra_workers is for worker processes; this mode runs tasks in this process")
-    if extra is None:
-        return min(len(os.sched_getaffinity(0)), WORKERS_MAX - workers)
-    if not isinstance(extra, int) or isinstance(extra, bool) or not 0 <= extra <= WORKERS_MAX - workers:
-        raise UsageError(
-            f"extra_workers takes a number from 0 on, at most {WORKERS_MAX:,} together with workers, not {extra!r}"
-        )
-    return extra
-
-
-def _start(
-    mode: Mode,
-    workers: int,
-    spares: int,
-    preload: Sequence[str],
-    setup: Callable[[], object] | None,
-    env: Mapping[str, str] | None,
-    store_limit: int | None,
-    spill: tuple[str | os.PathLike[str] | None, int | None],
-    lives: Lives,
-    resources: Mapping[str, object] | None,
-    limits: Mapping[str, int] | None,
-) -> Engine:
-    from headrace.resources import offered
-
-    processes = mode == "processes"
-    offer, environments = offered(resources, limits, workers=workers, spares=spares, processes=processes, env=env)
-    if mode == "processes":
-        from headrace.embedded import Embedded
-        from headrace.limits import checked_bytes, default_store_limit, spill_place
-
-        store_limit = default_store_limit() if store_limit is None else checked_bytes("store_limit", store_limit)
-        place = spill_place(*spill)
-        return Embedded(workers, spares, preload, setup, env, store_limit, place, lives, offer, environments)
-    if mode in ("threads", "sync"):
-        from headrace.local import Local
-
-        if lives.tasks_max is not None:
-            raise UsageError("max_tasks_per_worker is for worker processes; this mode runs tasks in this process")
-        return Local(workers, mode == "threads", preload, setup, env, offer)
-    raise UsageError(f"mode takes 'processes', 'threads' or 'sync', not {mode!r}")
 
 
 #: Clients to be closed at exit.

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from headrace._core import ClientCore, Offer
 from headrace.errors import ArgumentNotPicklable, InfraError, UsageError
-from headrace.launch import prepare
 from headrace.output import Printer
 from headrace.runs import Run
 from headrace.statistics import LargeResult, RunStatistics, Shared, StoreStatistics, WorkerStatistics
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
 
     from headrace.client import Client
     from headrace.graph import Graph
+    from headrace.launch import Launch
     from headrace.limits import Lives
     from headrace.terms import Terms
     from headrace.why import Why
+
+#: Endpoint, public and secret key, and the public keys of those who may come in, with their roles.
+Network: TypeAlias = "tuple[str, str, str, list[tuple[str, str]]]"
 
 #: Largest result in bytes that a task may return. Results lie in this process's memory.
 RESULT_BYTES_MAX = 256 << 20
@@ -95,23 +98,52 @@ class Brokered:
             self.core.cancel(run, None, spare_leased)
 
 
-class Embedded(Brokered):
-    """Starts the broker and speaks with it."""
+class OwnSession(Brokered):
+    """The one session of a client, which ends with it. What its tasks print appears here."""
+
+    def __init__(self, core: ClientCore) -> None:
+        super().__init__(core)
+        self._printer = Printer(core)
+        self.thread = self._printer.thread
+
+    def stop(self) -> None:
+        """End the session, and what was started for it."""
+        self.core.close()
+        if not self.core.forked:
+            self._printer.finish()
+
+
+class Embedded(OwnSession):
+    """Starts the broker and speaks with it.
+
+    Args:
+        workers: how many.
+        spares: how many more at a time may stand in for those that wait.
+        launch: how to start one.
+        store_limit: bytes of memory that results may take.
+        spill: directory for results beyond that, and the bytes that they may take there.
+        lives: how many workers a task may end, and the like.
+        offer: what there is for tasks.
+        environments: what each worker has in its environment besides.
+        is_open: whether the broker takes clients of other processes as well.
+        network: where it listens for them beyond this machine.
+        places: how many workers of other machines it may have.
+    """
 
     def __init__(
         self,
         workers: int,
         spares: int,
-        preload: Sequence[str],
-        setup: Callable[[], object] | None,
-        env: Mapping[str, str] | None,
+        launch: Launch,
         store_limit: int,
         spill: tuple[str, int],
         lives: Lives,
         offer: Offer,
         environments: list[list[tuple[str, str]]],
+        is_open: bool = False,
+        network: Network | None = None,
+        places: int = 0,
     ) -> None:
-        launch = prepare(preload, setup, env)
         core = ClientCore.embedded(
             workers=workers,
             spares=spares,
@@ -130,13 +162,8 @@ class Embedded(Brokered):
             spill_dir=spill[0],
             spill_limit=spill[1],
             grace_s=lives.grace_s,
+            is_open=is_open,
+            network=network,
+            places=places,
         )
         super().__init__(core)
-        self._printer = Printer(core)
-        self.thread = self._printer.thread
-
-    def stop(self) -> None:
-        """End the session, the broker and the workers."""
-        self.core.close()
-        if not self.core.forked:
-            self._printer.finish()

@@ -41,7 +41,10 @@ class Launch(NamedTuple):
 
 
 def prepare(
-    preload: Sequence[str] = (), setup: Callable[[], object] | None = None, env: Mapping[str, str] | None = None
+    preload: Sequence[str] = (),
+    setup: Callable[[], object] | None = None,
+    env: Mapping[str, str] | None = None,
+    keys: tuple[str, str, str] | None = None,
 ) -> Launch:
     """Collect what a worker needs to be a Python like this one.
 
@@ -49,6 +52,7 @@ def prepare(
         preload: names of modules that each worker imports before its first task.
         setup: a function without arguments that each worker calls once, after `preload`.
         env: environment variables for the workers, on top of this process's own.
+        keys: what they show a broker in the network: own public, own secret, the broker's public key.
 
     Raises:
         UsageError: an argument is not of that form.
@@ -59,7 +63,7 @@ def prepare(
         program=sys.executable,
         arguments=[*interpreter_flags(), "-c", _START.format(folder=folder)],
         environment=list(worker_environment(env or {}).items()),
-        boot=boot_record(preload, setup),
+        boot=boot_record(preload, setup, keys),
         libzmq=libzmq_candidates(),
     )
 
@@ -90,7 +94,9 @@ def worker_environment(extra: Mapping[str, str]) -> dict[str, str]:
     return {**dict.fromkeys(THREAD_VARIABLES, "1"), **os.environ, **extra}
 
 
-def boot_record(preload: Sequence[str], setup: Callable[[], object] | None) -> bytes:
+def boot_record(
+    preload: Sequence[str], setup: Callable[[], object] | None, keys: tuple[str, str, str] | None = None
+) -> bytes:
     """Give the bytes that a worker reads before anything else."""
     check_preparation(preload, setup)
     blob = None
@@ -98,7 +104,14 @@ def boot_record(preload: Sequence[str], setup: Callable[[], object] | None) -> b
         from headrace.pickling import dump_function
 
         blob = dump_function(setup, "setup")
-    record = {"sys_path": list(sys.path), "preload": list(preload), "setup": blob, "authkey": family_key()}
+    record: dict[str, object] = {
+        "sys_path": list(sys.path),
+        "preload": list(preload),
+        "setup": blob,
+        "authkey": family_key(),
+    }
+    if keys is not None:
+        record["keys"] = tuple(keys)
     return pickle.dumps(record)
 
 

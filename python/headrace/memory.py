@@ -38,7 +38,7 @@ def empty(shape: int | tuple[int, ...], dtype: Any = float) -> numpy.ndarray[Any
     """
     import numpy
 
-    if _worker is None:
+    if _worker is None or not _worker.shares_memory:
         return numpy.empty(shape, dtype)
     return array_in(_worker.allocate, shape, dtype)
 

@@ -68,10 +68,18 @@ class Seen(NamedTuple):
 
 
 class Observer:
-    """A look at all brokers, over and over, by connections that stay open in between."""
+    """A look at all brokers, over and over, by connections that stay open in between.
 
-    def __init__(self) -> None:
-        self.base = run_dir_base()
+    Args:
+        place: the directory of the one broker to look at, or its endpoint in the network; by default all of this
+            user's on this machine.
+        keys: for a broker in the network: own public, own secret, the broker's public key.
+    """
+
+    def __init__(self, place: str | None = None, keys: tuple[str, str, str] | None = None) -> None:
+        self.base = run_dir_base() if place is None else place
+        self._place = place
+        self._keys = keys
         self._context = zmq.Context()
         self._links: dict[str, _Link] = {}
 
@@ -110,7 +118,7 @@ class Observer:
 
     def _ask(self, question: list[Any], timeout_s: float) -> list[Seen]:
         deadline_s = time.monotonic() + timeout_s
-        self._connect(run_directories(self.base))
+        self._connect(run_directories(self.base) if self._place is None else [self._place])
         waiting = [link for link in self._links.values() if link.ask(question)]
         while waiting and (left_s := deadline_s - time.monotonic()) > 0:
             zmq.select([link.socket for link in waiting], [], [], left_s)
@@ -135,8 +143,8 @@ class Observer:
             link = before.get(directory)
             if link is not None and not link.is_forgotten():
                 self._links[directory] = before.pop(directory)
-            elif (pid := _listener(f"{directory}/broker")) is not None:
-                self._links[directory] = _Link(self._context, directory, pid)
+            elif (pid := _listener(directory)) is not None:
+                self._links[directory] = _Link(self._context, directory, pid, self._keys)
         for link in before.values():
             link.close()
 
@@ -163,10 +171,20 @@ def run_directories(base: str) -> list[str]:
 class _Link:
     """A connection to one broker."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], directory: str, pid: int) -> None:
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        directory: str,
+        pid: int,
+        keys: tuple[str, str, str] | None,
+    ) -> None:
         self.socket = context.socket(zmq.DEALER)
         self.socket.linger = _LINGER_MS
-        self.socket.connect(f"ipc://{directory}/broker")
+        if keys is not None:
+            public, secret, broker = (key.encode() for key in keys)
+            self.socket.curve_publickey, self.socket.curve_secretkey = public, secret
+            self.socket.curve_serverkey = broker
+        self.socket.connect(directory if _is_far(directory) else f"ipc://{directory}/broker")
         self._directory = directory
         self._pid = pid
         self._command = _command(pid)
@@ -212,7 +230,7 @@ class _Link:
             problem = f"process {self._pid} is stopped"
         elif not has_said:
             problem = self._refusal or "it does not answer"
-            self._gone |= _listener(f"{self._directory}/broker") is None
+            self._gone |= _listener(self._directory) is None
         seen = Seen(self._directory, self._pid, self._command, state, problem, because)
         return None if self._gone else seen
 
@@ -292,12 +310,18 @@ def _words(column: bytes) -> tuple[int, ...]:
     return struct.unpack(f"<{len(column) // 4}I", column)
 
 
-def _listener(path: str) -> int | None:
-    """Give the process that listens at a Unix socket: 0 if it cannot be told, None if there is none."""
+def _is_far(place: str) -> bool:
+    return place.startswith("tcp://")
+
+
+def _listener(place: str) -> int | None:
+    """Give the process of the broker in a directory: 0 if it cannot be told, None if there is none."""
+    if _is_far(place):
+        return 0
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)
         try:
-            probe.connect(path)
+            probe.connect(f"{place}/broker")
         except BlockingIOError:
             return 0  # others wait there already
         except OSError:

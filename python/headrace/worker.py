@@ -47,12 +47,12 @@ def work(arguments: Sequence[str]) -> int:
     prepare_process(int(stacks_fd))
     worker = None
     try:
-        # First of all: from here on this process cannot outlive its broker, and the connection comes up meanwhile.
-        worker = _core.Worker(
-            int(status_fd), int(control_fd), endpoint, int(number), int(incarnation), libzmq, python_version()
-        )
+        # From the second step on this process cannot outlive its broker, and the connection comes up meanwhile.
+        record = read_boot_record(int(boot_fd))
+        own = int(status_fd), int(control_fd), endpoint, int(number), int(incarnation), libzmq, python_version()
+        worker = _core.Worker(*own, record.get("keys"))
         prepare_for_tasks(worker)
-        boot(read_boot_record(int(boot_fd)))
+        boot(record)
         # Not before: the broker must not hear of this process until it can take tasks.
         set_worker(worker)
     except BaseException as error:  # also SystemExit of a preloaded module

@@ -30,6 +30,8 @@ def allocated(monkeypatch):
     sizes = []
 
     class Worker:
+        shares_memory = True
+
         def allocate(self, size):
             sizes.append(size)
             return bytearray(size)

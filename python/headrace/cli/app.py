@@ -18,6 +18,10 @@ _COMMANDS = {
     "run": "headrace.cli.workflow",
     "top": "headrace.cli.top",
     "why": "headrace.cli.why",
+    "broker": "headrace.cli.broker",
+    "worker": "headrace.cli.worker",
+    "keygen": "headrace.cli.keygen",
+    "status": "headrace.cli.status",
 }
 
 

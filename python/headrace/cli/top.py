@@ -85,10 +85,11 @@ def _show_live(observer: Observer, interval_s: float) -> None:
 
 def _json(base: str, brokers: list[Seen]) -> str:
     """Lay a snapshot out for scripts."""
-    return json.dumps({"time": time.time(), "looked_in": base, "brokers": [_fields(broker) for broker in brokers]})
+    return json.dumps({"time": time.time(), "looked_in": base, "brokers": [fields(broker) for broker in brokers]})
 
 
-def _fields(broker: Seen) -> dict[str, Any]:
+def fields(broker: Seen) -> dict[str, Any]:
+    """Lay a broker out for scripts."""
     state = broker.state
     store = state and state.store._asdict() | {"largest": [result._asdict() for result in state.store.largest]}
     return {
@@ -108,10 +109,11 @@ def _text(base: str, brokers: list[Seen]) -> str:
     """Lay a snapshot out for people."""
     if not brokers:
         return f"no broker runs (looked in {base})"
-    return "\n\n".join("\n".join(_lines(broker)) for broker in brokers)
+    return "\n\n".join("\n".join(lines(broker)) for broker in brokers)
 
 
-def _lines(broker: Seen) -> Iterator[str]:
+def lines(broker: Seen) -> Iterator[str]:
+    """Lay a broker out for people."""
     process = f"process {broker.pid}" if broker.pid else f"a process that cannot be told, in {broker.directory}"
     command = _plain(shlex.join(broker.command))
     if len(command) > _COMMAND_CHARS_MAX:

@@ -10,6 +10,7 @@ mod live;
 mod nested;
 mod parts;
 mod reference;
+mod remote;
 mod results;
 mod run;
 mod seat;
@@ -24,14 +25,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use headrace_protocol::client::{CALLS, Client, Reply, Side};
-use headrace_runtime::broker::{BrokerConfig, BrokerHandle};
+use headrace_runtime::broker::{BrokerConfig, Launch};
 use headrace_runtime::inproc::Interest;
-use headrace_wire::{Hello, PROTOCOL_VERSION, Role, cites};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 
-use crate::codec::{encode_value, wrap};
 use crate::graph::Graph;
 use crate::offer::Offer;
 use answers::{StateParts, WhyParts, state_parts, why_parts};
@@ -40,15 +39,15 @@ use failures::error;
 use functions::Callees;
 use link::Link;
 use live::{HoldChange, LiveEnding};
+use remote::NetworkParts;
 use session::{Deadline, Session};
 use submit::{Kept, Place, Submitting};
 use tables::Tables;
 use watches::Event;
 
 /// Short values that are put lie in frames up to this part of the budget, for which nobody asks the broker; then in blocks, for
-/// which somebody does. Values below a length are not worth a block.
+/// which somebody does.
 const PUTS_A_BUDGET: u64 = 16;
-const WRAPPED_BYTES_MIN: usize = 512;
 
 /// What a task left: (value, None) or (None, exception).
 type Left = (Option<Py<PyAny>>, Option<Py<PyAny>>);
@@ -56,6 +55,7 @@ type Left = (Option<Py<PyAny>>, Option<Py<PyAny>>);
 pub(crate) use embedded::end_brokers;
 pub(crate) use nested::Nested;
 pub(crate) use reference::ExternalRef;
+pub(crate) use remote::{connect_client, drain_broker, farewell_of, peer_keys, python_version, wait_over};
 pub(crate) use run::RunCore;
 pub(crate) use session::forget_parent;
 
@@ -74,6 +74,8 @@ pub(crate) struct ClientCore {
     put_bytes_max: usize,
     /// The embedded broker, until it was joined.
     broker: Option<Broker>,
+    /// Where a broker of this process listens: its directory, and in the network.
+    place: (PathBuf, Option<String>),
     is_local: bool,
 }
 
@@ -86,7 +88,8 @@ impl ClientCore {
     #[staticmethod]
     #[pyo3(signature = (
         *, workers, spares, offer, worker_environments, program, arguments, environment, boot, libzmq, crash_limit, oom_limit,
-        tasks_max, result_bytes_max, store_limit, spill_dir, spill_limit, grace_s
+        tasks_max, result_bytes_max, store_limit, spill_dir, spill_limit, grace_s, is_open,
+        network, places
     ))]
     #[expect(clippy::too_many_arguments, reason = "they are all keywords of one call")]
     fn embedded(
@@ -108,29 +111,17 @@ impl ClientCore {
         spill_dir: PathBuf,
         spill_limit: u64,
         grace_s: f64,
+        is_open: bool,
+        network: Option<NetworkParts>,
+        places: u32,
     ) -> PyResult<Self> {
-        let python = Python::version_str().split(' ').next().unwrap_or_default().to_owned();
-        let version = env!("CARGO_PKG_VERSION");
-        let hello = Hello {
-            protocol: PROTOCOL_VERSION,
-            role: Role::Client,
-            version,
-            python: &python,
-            features: 0,
-            worker: 0,
-            incarnation: 0,
-            pid: std::process::id(),
-        };
-        let mut machine = Client::new(&hello);
+        let mut machine = remote::greet();
         let config = BrokerConfig {
             workers,
             spares,
             offer: (*offer).clone(),
-            worker_env: worker_environments,
-            program,
-            args: arguments,
-            env: environment,
-            boot,
+            launch: Launch { program, args: arguments, env: environment, worker_env: worker_environments, boot },
+            places,
             libzmq,
             run_dir_base: None,
             crash_limit,
@@ -140,9 +131,11 @@ impl ClientCore {
             store_limit,
             spill_dir,
             spill_limit,
-            version: version.to_owned(),
-            python: python.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            python: remote::python_version(),
             grace_ns: (grace_s * 1e9) as u64,
+            is_open,
+            network: network.map(remote::network).transpose()?,
         };
         let started = py.detach(|| headrace_runtime::broker::start(config));
         let (handle, end) = started.map_err(|why| error(py, "InfraError", &why.to_string()))?;
@@ -151,15 +144,20 @@ impl ClientCore {
         }
         let session = Session::with_broker(Tables::of_broker(machine), Link::embedded(end));
         let segments = Arc::clone(handle.segments());
-        let core = Self::new(session, workers, offer, store_limit / PUTS_A_BUDGET, Some(handle));
-        core.session.open_memory(&segments);
+        let place = (handle.run_dir().clone(), handle.endpoint().map(ToOwned::to_owned));
+        let join = Box::new(move || handle.join());
+        let core = Self::with_broker(session, workers, Some(offer), store_limit / PUTS_A_BUDGET, join);
+        let core = Self { place, ..core };
+        if !is_open {
+            core.session.open_memory(&segments);
+        }
         Ok(core)
     }
 
     /// A session whose tasks this process runs by itself.
     #[staticmethod]
     fn local(workers: u32, offer: Offer) -> Self {
-        Self::new(Session::local(Tables::local()), workers, offer, 0, None)
+        Self::new(Arc::new(Session::local(Tables::local())), workers, Some(offer), 0, None)
     }
 
     /// Number of the session in this process.
@@ -209,21 +207,13 @@ impl ClientCore {
     /// Puts a value where tasks can take it; the answer is its index among the calls, and its key.
     fn put(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<(u32, String)> {
         self.check_open(py)?;
-        let mut encoded = Vec::new();
-        encode_value(value, self.session.memory(), &mut encoded)?;
-        if let Some(memory) = self.session.memory()
-            && encoded.len() >= WRAPPED_BYTES_MIN
-            && !cites(&encoded)
-            && self.session.lock().tables.put_bytes() + encoded.len() > self.put_bytes_max
-        {
-            wrap(py, memory, &mut encoded)?;
-        }
-        let opened = self.session.command(|tables| {
-            let (index, key) = tables.open_call("put", None)?;
-            tables.put(index, &encoded);
-            Some((index, key))
-        });
-        opened.ok_or_else(|| error(py, "UsageError", submit::TOO_MANY_CALLS))
+        parts::put(py, &self.session, self.put_bytes_max, value)
+    }
+
+    /// Where the broker that this process has started listens: its directory, and its endpoint in the network if it has one.
+    #[getter]
+    fn listens_at(&self) -> (PathBuf, Option<String>) {
+        self.place.clone()
     }
 
     /// To be called before a fork: what Python sees of shared memory now, a child may see for ever.
@@ -334,8 +324,8 @@ impl ClientCore {
             return Ok(());
         }
         self.session.command(|tables| tables.machine().map(Client::close));
-        let wait = |handle: BrokerHandle| self.session.detach(py, || handle.join());
-        if self.broker.as_ref().is_some_and(|broker| broker.join(wait)) {
+        let is_last = self.broker.as_ref().is_some_and(|broker| broker.join(|join| self.session.detach(py, join)));
+        if is_last {
             // What the broker has said of segments until its end.
             self.session.command(|_| ());
         }
@@ -425,19 +415,36 @@ impl ClientCore {
 }
 
 impl ClientCore {
-    fn new(session: Session, workers: u32, offer: Offer, put_bytes_max: u64, broker: Option<BrokerHandle>) -> Self {
-        let is_local = broker.is_none();
+    fn with_broker(
+        session: Session,
+        workers: u32,
+        offer: Option<Offer>,
+        put_bytes_max: u64,
+        join: Box<dyn FnOnce() + Send>,
+    ) -> Self {
         let session = Arc::new(session);
+        let broker = Broker::new(join, &session);
+        Self::new(session, workers, offer, put_bytes_max, Some(broker))
+    }
+
+    fn new(
+        session: Arc<Session>,
+        workers: u32,
+        offer: Option<Offer>,
+        put_bytes_max: u64,
+        broker: Option<Broker>,
+    ) -> Self {
         Self {
-            broker: broker.map(|handle| Broker::new(handle, &session)),
             session,
             workers,
-            offer: Some(offer),
+            offer,
             parent: (0, 0),
             submitting: Arc::default(),
             callees: Callees::default(),
             put_bytes_max: usize::try_from(put_bytes_max).unwrap_or(usize::MAX),
-            is_local,
+            is_local: broker.is_none(),
+            broker,
+            place: Default::default(),
         }
     }
 

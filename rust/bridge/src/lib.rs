@@ -1,6 +1,7 @@
 //! The Rust side of `headrace._core`: converts, calls, converts back. It holds no rule.
 use pyo3::prelude::*;
 
+mod agent;
 mod buffer;
 mod client;
 mod codec;
@@ -30,7 +31,11 @@ mod _core {
     use crate::toposort::{SorterAdd, SorterDone};
 
     #[pymodule_export]
+    use crate::agent::Agent;
+    #[pymodule_export]
     use crate::client::{ClientCore, ExternalRef, RunCore, end_brokers, forget_parent};
+    #[pymodule_export]
+    use crate::client::{connect_client, drain_broker, farewell_of, wait_over};
     #[pymodule_export]
     use crate::codec::{_dep, cite, try_pickle};
     #[pymodule_export]

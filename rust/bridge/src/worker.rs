@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use headrace_protocol::store::Blocks;
 use headrace_protocol::worker::{Identity, Start};
+use headrace_runtime::transport::WorkerLink;
 use headrace_runtime::worker_loop::{Next, Waited, WorkerLoop};
 use headrace_sys::exit::exit_now;
 use headrace_sys::spawn::take_inherited;
@@ -21,7 +22,7 @@ use pyo3::exceptions::{PyRuntimeError, PySystemExit};
 use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
 
-use crate::client::{ClientCore, Nested};
+use crate::client::{ClientCore, Nested, peer_keys};
 use crate::codec::make_writable;
 use crate::garbage;
 use crate::inline_limit::inline_bytes_max_of_results;
@@ -37,7 +38,7 @@ const LAST_WORDS_MS: u32 = 1_000;
 /// A worker process's native half. One lives in a process, and `run` is called on its main thread.
 #[pyclass(frozen, module = "headrace._core")]
 pub(crate) struct Worker {
-    tasks: WorkerLoop<Dealer>,
+    tasks: WorkerLoop<WorkerLink>,
     memory: Arc<Memory>,
     /// The worker's number.
     #[pyo3(get)]
@@ -55,8 +56,9 @@ pub(crate) struct Worker {
 #[pymethods]
 impl Worker {
     /// Takes the inherited descriptors and connects to the broker in the background. From here on the end of the broker
-    /// ends this process.
+    /// ends this process. Keys (own public, own secret, the broker's public) are for an endpoint in the network.
     #[new]
+    #[pyo3(signature = (status_fd, control_fd, endpoint, number, incarnation, libzmq, python, keys = None))]
     #[expect(clippy::too_many_arguments, reason = "one call, at the start of a process, by position")]
     fn new(
         py: Python<'_>,
@@ -67,20 +69,27 @@ impl Worker {
         incarnation: u64,
         libzmq: PathBuf,
         python: String,
+        keys: Option<(String, String, String)>,
     ) -> PyResult<Self> {
+        let keys = keys.map(peer_keys).transpose()?;
         let page = Arc::new(StatusPage::attach(take_inherited(status_fd)?)?);
         let control = take_inherited(control_fd)?;
         let library = Library::open(&[libzmq]).map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
         let context = Context::new(&library).map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
         // A name of this process alone, which nobody can guess: the router gives it to whoever comes with it last.
         let name = format!("w{number}-{:016x}", RandomState::new().build_hasher().finish());
-        let dealer = Dealer::connect(&context, endpoint, name.as_bytes())
-            .and_then(|mut dealer| dealer.set_linger_ms(LAST_WORDS_MS).map(|()| dealer))
+        let link = match &keys {
+            None => Dealer::connect(&context, endpoint, name.as_bytes()).map(WorkerLink::near),
+            Some(keys) => Dealer::connect_watched(&context, endpoint, name.as_bytes(), Some(keys))
+                .map(|(dealer, monitor)| WorkerLink::far(dealer, monitor)),
+        };
+        let link = link
+            .and_then(|mut link| link.dealer().set_linger_ms(LAST_WORDS_MS).map(|()| link))
             .map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let identity = Identity { version, python, worker: number, incarnation, pid: std::process::id() };
         let output = Py::new(py, Output::new(Arc::clone(&page)))?;
-        let tasks = WorkerLoop::new(dealer, &identity, control, page)?;
+        let tasks = WorkerLoop::new(link, &identity, control, page)?;
         let seat = WorkerSeat(tasks.clone());
         let memory = Arc::new(Memory::new(seat, Arc::clone(tasks.segments()), inline_bytes_max_of_results()?));
         let forked = AtomicBool::new(false);
@@ -185,6 +194,12 @@ impl Worker {
         self.tasks.is_cancelled()
     }
 
+    /// Whether large results lie in shared memory.
+    #[getter]
+    fn shares_memory(&self) -> bool {
+        self.memory.for_values().is_some()
+    }
+
     /// A writable object with so many bytes of shared memory.
     fn allocate(&self, py: Python<'_>, size: u64) -> PyResult<Block> {
         self.memory.allocate_object(py, size)
@@ -210,7 +225,7 @@ impl Worker {
 }
 
 /// A worker's way to the broker, for shared memory.
-struct WorkerSeat(WorkerLoop<Dealer>);
+struct WorkerSeat(WorkerLoop<WorkerLink>);
 
 impl Seat for WorkerSeat {
     fn with_blocks(&self, look: &mut dyn FnMut(&mut Blocks)) {

@@ -57,6 +57,7 @@ fn run(deps: &[Vec<u32>], keep: &[u32]) -> (Duration, Duration) {
     let config = Config {
         offer: Offer::default(),
         workers: 2,
+        places: 0,
         spares: 0,
         crash_limit: 3,
         oom_limit: 1,

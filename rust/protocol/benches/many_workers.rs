@@ -70,6 +70,7 @@ impl Cluster {
         let config = Config {
             offer: Offer::default(),
             workers,
+            places: 0,
             spares: 0,
             crash_limit: 3,
             oom_limit: 1,

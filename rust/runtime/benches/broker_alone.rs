@@ -6,7 +6,7 @@
 
 use headrace_protocol::limits::Offer;
 use headrace_protocol::worker::{Ending, Identity, Start, Worker};
-use headrace_runtime::broker::{BrokerConfig, start};
+use headrace_runtime::broker::{BrokerConfig, Launch, start};
 use headrace_runtime::inproc::{ClientEnd, Interest};
 use headrace_sys::poll::{self, PollFd};
 use headrace_sys::spawn::take_inherited;
@@ -47,11 +47,14 @@ fn run(workers: u32, tasks: u32) -> Vec<f64> {
         workers,
         spares: 0,
         offer: Offer::default(),
-        program: std::env::current_exe().expect("a program has a name"),
-        args: vec!["--worker".into()],
-        env: std::env::vars_os().collect(),
-        worker_env: Vec::new(),
-        boot: Vec::new(),
+        launch: Launch {
+            program: std::env::current_exe().expect("a program has a name"),
+            args: vec!["--worker".into()],
+            env: std::env::vars_os().collect(),
+            worker_env: Vec::new(),
+            boot: Vec::new(),
+        },
+        places: 0,
         libzmq: find_candidates(),
         run_dir_base: None,
         crash_limit: 3,
@@ -64,6 +67,8 @@ fn run(workers: u32, tasks: u32) -> Vec<f64> {
         version: env!("CARGO_PKG_VERSION").into(),
         python: PYTHON.into(),
         grace_ns: 1_000_000_000,
+        is_open: false,
+        network: None,
     };
     let (broker, client) = start(config).expect("the broker starts");
     send(&client, Message::Hello(hello()));

@@ -10,7 +10,7 @@
 use std::ops::Deref;
 use std::os::fd::RawFd;
 
-use headrace_sys::zmq::{Dealer, Frame, Router};
+use headrace_sys::zmq::{Dealer, Frame, Monitor, Router, Sight};
 pub use headrace_sys::zmq::{RoutingId, SendError, ZmqError};
 
 /// The broker's end: one for all peers.
@@ -84,6 +84,62 @@ impl Hub for Router {
 
     fn fd(&self) -> RawFd {
         Router::fd(self)
+    }
+}
+
+/// A worker's connection. It ends for good when it breaks, where that can be seen: the broker must not take the next one for the
+/// same, for frames may be lost between the two.
+pub struct WorkerLink {
+    dealer: Dealer,
+    /// Where nothing but the end of one side can break it, nobody looks.
+    monitor: Option<Monitor>,
+}
+
+impl WorkerLink {
+    /// Over a socket of this machine.
+    #[must_use]
+    pub fn near(dealer: Dealer) -> Self {
+        WorkerLink { dealer, monitor: None }
+    }
+
+    /// Over the network.
+    #[must_use]
+    pub fn far(dealer: Dealer, monitor: Monitor) -> Self {
+        WorkerLink { dealer, monitor: Some(monitor) }
+    }
+
+    /// The socket.
+    pub fn dealer(&mut self) -> &mut Dealer {
+        &mut self.dealer
+    }
+}
+
+impl Link for WorkerLink {
+    type Frame = Frame;
+
+    fn send(&mut self, frame: &mut Vec<u8>) -> Result<(), SendError> {
+        self.dealer.send(frame)
+    }
+
+    fn try_recv(&mut self) -> Result<Option<Frame>, ZmqError> {
+        while let Some(sight) = self.monitor.as_mut().map_or(Ok(None), Monitor::poll)? {
+            if sight != Sight::Up {
+                return Err(ZmqError {
+                    call: "the connection to the broker".into(),
+                    errno: 0,
+                    text: "it broke".into(),
+                });
+            }
+        }
+        self.dealer.try_recv()
+    }
+
+    fn has_input(&mut self) -> Result<bool, ZmqError> {
+        self.dealer.has_input()
+    }
+
+    fn fd(&self) -> RawFd {
+        self.dealer.fd()
     }
 }
 

@@ -22,6 +22,7 @@ const FUNCTIONS: u32 = 3;
 pub(crate) fn config(setup: &Setup) -> Config {
     let name = |bytes: &[u8]| String::from_utf8_lossy(bytes).into();
     Config {
+        places: 0,
         spares: 0,
         workers: setup.workers,
         offer: Offer::new([(name(LICENSE), LICENSES)], [(name(TAG), TAGGED)], []),

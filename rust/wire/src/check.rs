@@ -31,7 +31,7 @@ macro_rules! no_rules {
     };
 }
 
-// A reason for GOODBYE that this version does not know is still a goodbye; the other fields stand alone.
+// A reason for GOODBYE that this version does not know is still a goodbye, and so are orders and events; the other fields stand alone.
 no_rules!(
     Hello<'_>,
     Welcome<'_>,
@@ -49,7 +49,9 @@ no_rules!(
     Waiting,
     Standstill<'_>,
     Why<'_>,
-    Because<'_>
+    Because<'_>,
+    Order,
+    Event<'_>
 );
 
 impl Check for Release<'_> {

@@ -153,6 +153,8 @@ body!(Standstill<'a> { task, attempt, text });
 body!(Overdue { task, attempt });
 body!(Why<'a> { number, run, index, key, stacks });
 body!(Because<'a> { number, state, worker, pid, attempt, since_ms, text, stacks });
+body!(Order { kind, worker, incarnation, task, attempt });
+body!(Event<'a> { kind, worker, incarnation, number, task, attempt, text });
 
 macro_rules! messages {
     ($($name:ident = $number:literal),+ $(,)?) => {
@@ -247,6 +249,8 @@ messages! {
     Standstill = 37,
     Why = 40,
     Because = 41,
+    Order = 50,
+    Event = 51,
 }
 
 fn encode_body<'a>(number: u8, body: &impl Body<'a>, out: &mut Vec<u8>) {

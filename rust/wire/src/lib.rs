@@ -10,6 +10,7 @@ mod codec;
 mod columns;
 mod death;
 mod error;
+mod machine;
 mod mark;
 mod memory;
 mod message;

@@ -6,6 +6,7 @@
 
 use crate::columns::{Blobs, U32s};
 pub use crate::death::*;
+pub use crate::machine::*;
 pub use crate::memory::*;
 pub use crate::nested::*;
 pub use crate::policy::*;
@@ -25,6 +26,8 @@ pub enum Role {
     Worker = 2,
     /// Asks how things stand, and changes nothing.
     Observer = 3,
+    /// Has worker processes on another machine; [`Hello::worker`] is how many.
+    Agent = 4,
 }
 
 /// How a task ended, in [`Results`].
@@ -107,7 +110,7 @@ pub struct Hello<'a> {
     pub python: &'a str,
     /// Feature bits; none is defined yet.
     pub features: u64,
-    /// The worker number given at its start; 0 for others.
+    /// The worker number given at its start; how many workers an agent may have; 0 for others.
     pub worker: u32,
     /// The incarnation token given at the worker's start; 0 for others.
     pub incarnation: u64,
@@ -439,4 +442,6 @@ pub enum Message<'a> {
     Standstill(Standstill<'a>),
     Why(Why<'a>),
     Because(Because<'a>),
+    Order(Order),
+    Event(Event<'a>),
 }

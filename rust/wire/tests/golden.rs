@@ -51,7 +51,7 @@ fn there_is_one_golden_frame_of_every_type_and_none_besides() {
         types,
         BTreeSet::from([
             1, 2, 3, 4, 10, 11, 12, 13, 14, 15, 16, 17, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35,
-            36, 37, 40, 41
+            36, 37, 40, 41, 50, 51
         ])
     );
 }

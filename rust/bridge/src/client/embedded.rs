@@ -1,4 +1,4 @@
-//! The brokers that run in this process, each for one client.
+//! What runs in this process for its clients: brokers, and connections to others.
 //!
 //! An interrupt may come between any two steps of Python, also between the start of a broker and the first line that knows it,
 //! or within the end of its client. Nobody would wait for such a broker, and its directory would stay. So all are known here,
@@ -6,7 +6,6 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use headrace_protocol::client::Client;
-use headrace_runtime::broker::BrokerHandle;
 use pyo3::prelude::*;
 
 use super::session::{Session, generation};
@@ -20,23 +19,26 @@ struct Entry {
     broker: Broker,
 }
 
-/// A broker, until somebody waits for its end.
+/// Waits for the end of a thread.
+type Join = Box<dyn FnOnce() + Send>;
+
+/// A broker, or a connection to one, until somebody waits for its end.
 #[derive(Clone)]
-pub(super) struct Broker(Arc<Mutex<Option<BrokerHandle>>>);
+pub(super) struct Broker(Arc<Mutex<Option<Join>>>);
 
 impl Broker {
-    pub(super) fn new(handle: BrokerHandle, session: &Arc<Session>) -> Self {
-        let broker = Self(Arc::new(Mutex::new(Some(handle))));
+    pub(super) fn new(join: Join, session: &Arc<Session>) -> Self {
+        let broker = Self(Arc::new(Mutex::new(Some(join))));
         let entry = Entry { generation: generation(), session: Arc::downgrade(session), broker: broker.clone() };
         RUNNING.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
         broker
     }
 
     /// Has the end of the broker waited for, whose client has left; false if somebody has done so.
-    pub(super) fn join(&self, wait: impl FnOnce(BrokerHandle)) -> bool {
-        let handle = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(handle) = handle else { return false };
-        wait(handle);
+    pub(super) fn join(&self, wait: impl FnOnce(Join)) -> bool {
+        let join = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(join) = join else { return false };
+        wait(join);
         RUNNING.lock().unwrap_or_else(PoisonError::into_inner).retain(|entry| !Arc::ptr_eq(&entry.broker.0, &self.0));
         true
     }
@@ -51,6 +53,6 @@ pub(crate) fn end_brokers(py: Python<'_>) {
         session.command(|tables| tables.machine().map(Client::close));
     }
     for entry in ours {
-        entry.broker.join(|handle| py.detach(|| handle.join()));
+        entry.broker.join(|join| py.detach(join));
     }
 }

@@ -9,17 +9,29 @@ use crate::worker::Host;
 pub(crate) struct Link {
     end: ClientEnd,
     host: Option<Host>,
+    /// Whether frames go through a socket, which takes no more than so much at once.
+    is_far: bool,
 }
 
 impl Link {
     /// To a broker in this process.
     pub(crate) fn embedded(end: ClientEnd) -> Self {
-        Self { end, host: None }
+        Self { end, host: None, is_far: false }
+    }
+
+    /// To a broker in another process.
+    pub(crate) fn to_process(end: ClientEnd) -> Self {
+        Self { end, host: None, is_far: true }
     }
 
     /// Over the connection of a worker.
     pub(crate) fn hosted(end: ClientEnd, host: Host) -> Self {
-        Self { end, host: Some(host) }
+        Self { end, host: Some(host), is_far: true }
+    }
+
+    /// Whether frames go through a socket.
+    pub(crate) fn is_far(&self) -> bool {
+        self.is_far
     }
 
     /// The worker's process.

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 
 use super::functions::Callees;
 use super::link::Link;
-use super::session::{Deadline, SLICE, Session, State, drain, place_of};
+use super::session::{Deadline, SLICE, Session, State, drain};
 use super::submit::Submitting;
 use super::tables::Tables;
 use super::{ClientCore, failures};
@@ -47,8 +47,18 @@ impl Nested {
             callees: Callees::default(),
             put_bytes_max: PUT_BYTES_MAX,
             broker: None,
+            place: Default::default(),
             is_local: false,
         }
+    }
+}
+
+/// The run, or the task of it, that somebody waits for.
+pub(super) fn place_of(interest: Interest) -> (Option<u32>, Option<u32>) {
+    match interest {
+        Interest::Any => (None, None),
+        Interest::Run { run } | Interest::RunEnd { run } => (Some(run), None),
+        Interest::Task { run, index } => (Some(run), Some(index)),
     }
 }
 

@@ -3,14 +3,22 @@
 use std::hash::Hasher;
 use std::sync::Arc;
 
+use headrace_protocol::broker::ARGS_BYTES_MAX;
 use headrace_protocol::client::CALLS;
+use headrace_wire::cites;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use rustc_hash::{FxHashMap, FxHasher};
 
+use super::session::Session;
+use super::submit::TOO_MANY_CALLS;
 use super::tables::Tables;
-use crate::codec::{LargeId, LargeKind, encode_large};
+use crate::codec::{LargeId, LargeKind, encode_large, encode_value, wrap};
+use crate::errors::usage_error;
 use crate::memory::Memory;
+
+/// Values below a length are not worth a block.
+const WRAPPED_BYTES_MIN: usize = 512;
 
 /// The parts of one submission.
 pub(super) struct Parts<'a> {
@@ -52,6 +60,7 @@ impl<'a> Parts<'a> {
             }
             _ => {
                 encode_large(id.kind, object, self.memory, &mut value)?;
+                check_value(value.len())?;
                 if let (Some(pickle), Some(hash)) = (pickle, hash) {
                     self.pickles.insert(hash, (pickle.clone().unbind(), place));
                 }
@@ -99,6 +108,44 @@ impl Put<'_> {
     pub(super) fn release(self, tables: &mut Tables) {
         self.indices.into_iter().for_each(|index| tables.unhold(CALLS, index));
     }
+}
+
+/// Puts a value where tasks can take it; the answer is its index among the calls, and its key.
+pub(super) fn put(
+    py: Python<'_>,
+    session: &Session,
+    bytes_max: usize,
+    value: &Bound<'_, PyAny>,
+) -> PyResult<(u32, String)> {
+    let mut encoded = Vec::new();
+    let memory = session.memory_for_values();
+    encode_value(value, memory, &mut encoded)?;
+    if let Some(memory) = memory
+        && encoded.len() >= WRAPPED_BYTES_MIN
+        && !cites(&encoded)
+        && session.lock().tables.put_bytes() + encoded.len() > bytes_max
+    {
+        wrap(py, memory, &mut encoded)?;
+    }
+    check_value(encoded.len())?;
+    let opened = session.command(|tables| {
+        let (index, key) = tables.open_call("put", None)?;
+        tables.put(index, &encoded);
+        Some((index, key))
+    });
+    opened.ok_or_else(|| usage_error(py, TOO_MANY_CALLS))
+}
+
+/// Refuses a value that no frame could hold; where there is shared memory, none is so long.
+pub(super) fn check_value(bytes: usize) -> PyResult<()> {
+    if bytes <= ARGS_BYTES_MAX {
+        return Ok(());
+    }
+    let text = format!(
+        "a value of {bytes} bytes; without shared memory, to a broker of another process, one frame takes {ARGS_BYTES_MAX} at \
+         most: write the data to a file and pass its path, let a task make it, or cut it into several"
+    );
+    Err(Python::attach(|py| usage_error(py, &text)))
 }
 
 fn hash_of(bytes: &[u8]) -> u64 {

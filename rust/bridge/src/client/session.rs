@@ -17,6 +17,7 @@ use rustc_hash::FxHashMap;
 
 use super::failures::error;
 use super::link::Link;
+use super::nested::place_of;
 use super::seat::ClientSeat;
 use super::tables::{Ending, Tables};
 use super::watches::Watches;
@@ -160,6 +161,11 @@ impl Session {
         self.memory.get()
     }
 
+    /// The same, if values shall lie in it.
+    pub(super) fn memory_for_values(&self) -> Option<&Arc<Memory>> {
+        self.memory.get().and_then(Memory::for_values)
+    }
+
     /// How a task ended, if it is there to be read. Blocks that its value cites are held until [`Session::settle_peek`].
     pub(crate) fn peek(&self, py: Python<'_>, run: u32, index: u32) -> Option<Ending> {
         let mut state = self.lock();
@@ -182,6 +188,11 @@ impl Session {
     /// The worker's process over whose connection it speaks.
     pub(super) fn host(&self) -> Option<&Host> {
         if let Source::Broker(link) = &self.source { link.host() } else { None }
+    }
+
+    /// Whether frames go through a socket.
+    pub(super) fn is_far(&self) -> bool {
+        matches!(&self.source, Source::Broker(link) if link.is_far())
     }
 
     /// Looks at the blocks of this process, which are not the session's own where it is a guest.
@@ -463,15 +474,6 @@ impl Session {
                 let _ = end.send(frame);
             }
         }
-    }
-}
-
-/// The run, or the task of it, that somebody waits for.
-pub(super) fn place_of(interest: Interest) -> (Option<u32>, Option<u32>) {
-    match interest {
-        Interest::Any => (None, None),
-        Interest::Run { run } | Interest::RunEnd { run } => (Some(run), None),
-        Interest::Task { run, index } => (Some(run), Some(index)),
     }
 }
 

@@ -51,10 +51,25 @@ impl Submitting {
     }
 }
 
-/// Arguments of a graph that travel in one frame; more are cut into several.
-const CHUNK_BYTES: usize = 1 << 30;
+/// Arguments of a graph that travel in one frame; more are cut into several. Those that a graph in disorder, which cannot be
+/// cut, may have.
+#[derive(Clone, Copy)]
+struct Cut {
+    chunk_bytes: usize,
+    bytes_max: usize,
+}
+
 /// A column that is as long cannot be written.
 const COLUMN_BYTES_MAX: usize = u32::MAX as usize;
+const NEAR: Cut = Cut { chunk_bytes: 1 << 30, bytes_max: COLUMN_BYTES_MAX };
+/// A socket takes frames of 1 GiB, of which the other columns need some.
+const FAR: Cut = Cut { chunk_bytes: 1 << 28, bytes_max: 3 << 28 };
+
+impl Cut {
+    fn of(session: &Session) -> Self {
+        if session.is_far() { FAR } else { NEAR }
+    }
+}
 
 /// Hashes that are remembered; what was forgotten travels as an argument once more.
 const CALLED_ONCE_MAX: usize = 65_536;
@@ -108,7 +123,7 @@ pub(crate) fn submit_graph(
     graph: &Graph,
     kept: Kept<'_>,
 ) -> PyResult<(u32, u32)> {
-    let mut parts = Parts::new(session.memory());
+    let mut parts = Parts::new(session.memory_for_values());
     loop {
         write_parts(py, session, place, graph, &mut parts)?;
         let submitted = py.detach(|| send_graph(session, submitting, place, graph, kept, &mut parts));
@@ -132,7 +147,7 @@ fn write_parts(
     }
     let checked = {
         let data = graph.lock();
-        check(&data, session, place).and_then(|()| check_size(&data))
+        check(&data, session, place).and_then(|()| check_size(&data, Cut::of(session)))
     };
     checked.map_err(|refusal| explain_refusal(py, refusal))?;
     for (id, object) in large {
@@ -157,8 +172,9 @@ fn send_graph(
 ) -> Result<Option<(u32, u32)>, Refusal> {
     let mut submitting = submitting.lock().unwrap_or_else(PoisonError::into_inner);
     let data = graph.lock();
+    let cut = Cut::of(session);
     check(&data, session, place)?;
-    check_size(&data)?;
+    check_size(&data, cut)?;
     if !data.large().all(|id| parts.has(id)) {
         return Ok(None);
     }
@@ -180,8 +196,8 @@ fn send_graph(
         ..data.submission(run, &columns, &functions, keep)
     };
     let mut frames = Vec::new();
-    match submit.args.bytes.len() > CHUNK_BYTES && is_ordered(0, submit.dep_counts, submit.deps) {
-        true => encode_chunks(&submit, CHUNK_BYTES, &mut frames),
+    match submit.args.bytes.len() > cut.chunk_bytes && is_ordered(0, submit.dep_counts, submit.deps) {
+        true => encode_chunks(&submit, cut.chunk_bytes, &mut frames),
         false => encode_chunks(&submit, COLUMN_BYTES_MAX, &mut frames),
     }
     session.send(&mut session.lock(), frames);
@@ -229,7 +245,7 @@ pub(crate) fn submit_call<'py>(
     if is_one_off {
         (function, encoded) = as_argument(callees, &function, args, kwargs)?;
     }
-    let mut parts = Parts::new(session.memory());
+    let mut parts = Parts::new(session.memory_for_values());
     for External { id, object } in &encoded.externals {
         if let ExternalId::Large(id) = id {
             parts.write(*id, object.bind(py))?;
@@ -354,7 +370,7 @@ fn check(data: &GraphData, session: &Session, place: Place<'_>) -> Result<(), Re
 }
 
 /// Refuses what no frame could hold, before any function is numbered.
-fn check_size(data: &GraphData) -> Result<(), Refusal> {
+fn check_size(data: &GraphData, cut: Cut) -> Result<(), Refusal> {
     data.functions.table.iter().try_for_each(check_function)?;
     let columns = &data.columns;
     if !U32s::from(&columns.arg_lens).all(|len| len as usize <= ARGS_BYTES_MAX) {
@@ -364,15 +380,15 @@ fn check_size(data: &GraphData) -> Result<(), Refusal> {
     }
     let remedy = "submit it as several graphs";
     let pickles: usize = data.functions.table.iter().map(|function| function.blob.len()).sum();
-    if pickles > COLUMN_BYTES_MAX {
-        return Err(Refusal::TooLarge { what: "its functions take 4 GiB or more", remedy });
+    if pickles > cut.bytes_max {
+        return Err(Refusal::TooLarge { what: "its functions take more than one frame holds", remedy });
     }
     if columns.deps.len() > COLUMN_BYTES_MAX / 4 || columns.keys.bytes.len() > COLUMN_BYTES_MAX {
         return Err(Refusal::TooLarge { what: "its edges or its keys take 4 GiB or more", remedy });
     }
     let is_cut = || is_ordered(0, U32s::from(&columns.dep_counts), U32s::from(&columns.deps));
-    if columns.args.len() > COLUMN_BYTES_MAX && !is_cut() {
-        let what = "its arguments take 4 GiB or more, and a task stands before one that it needs";
+    if columns.args.len() > cut.bytes_max && !is_cut() {
+        let what = "its arguments take more than one frame holds, and a task stands before one that it needs";
         return Err(Refusal::TooLarge { what, remedy: "add tasks after their predecessors, or pass paths of files" });
     }
     Ok(())

@@ -3,8 +3,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 
 use headrace_protocol::worker::{Ending, Start, Value};
+use headrace_runtime::transport::WorkerLink;
 use headrace_runtime::worker_loop::WorkerLoop;
-use headrace_sys::zmq::Dealer;
 use headrace_wire::cites;
 use pyo3::exceptions::PyLookupError;
 use pyo3::prelude::*;
@@ -67,7 +67,7 @@ impl Tools {
 /// What lies on the main thread's table while it works. There is another one on top of it where a task runs within the wait of
 /// another.
 pub(super) struct Bench {
-    tasks: WorkerLoop<Dealer>,
+    tasks: WorkerLoop<WorkerLink>,
     memory: Arc<Memory>,
     tools: Arc<Tools>,
     last_function: Option<(u32, Py<PyAny>)>,
@@ -77,7 +77,7 @@ pub(super) struct Bench {
 }
 
 impl Bench {
-    pub(super) fn new(tasks: WorkerLoop<Dealer>, memory: Arc<Memory>, tools: Arc<Tools>) -> Self {
+    pub(super) fn new(tasks: WorkerLoop<WorkerLink>, memory: Arc<Memory>, tools: Arc<Tools>) -> Self {
         Self { tasks, memory, tools, last_function: None, atoms: Atoms::default(), out: Vec::new() }
     }
 

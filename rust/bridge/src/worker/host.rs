@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use headrace_protocol::worker::Start;
 use headrace_runtime::inproc::ClientEnd;
+use headrace_runtime::transport::WorkerLink;
 use headrace_runtime::worker_loop::{Waited, WorkerLoop};
 use headrace_sys::exit::exit_now;
-use headrace_sys::zmq::Dealer;
 use pyo3::prelude::*;
 
 use super::bench::{Bench, Tools};
@@ -19,7 +19,7 @@ use crate::output::Output;
 
 /// See the module.
 pub(crate) struct Host {
-    tasks: WorkerLoop<Dealer>,
+    tasks: WorkerLoop<WorkerLink>,
     memory: Arc<Memory>,
     tools: Arc<Tools>,
     output: Py<Output>,
@@ -47,7 +47,12 @@ pub(crate) enum Broken {
 
 impl Host {
     /// To be made by a task, on the main thread or any other.
-    pub(super) fn new(tasks: WorkerLoop<Dealer>, memory: Arc<Memory>, tools: Arc<Tools>, output: Py<Output>) -> Self {
+    pub(super) fn new(
+        tasks: WorkerLoop<WorkerLink>,
+        memory: Arc<Memory>,
+        tools: Arc<Tools>,
+        output: Py<Output>,
+    ) -> Self {
         let main = tools.main;
         Self { tasks, memory, tools, output, main, waits: Mutex::default() }
     }

@@ -77,6 +77,9 @@ impl Store {
 
 impl Broker {
     pub(super) fn handle_want(&mut self, peer: PeerId, bytes: u64, now_ns: u64) {
+        if self.is_open {
+            return self.refuse(peer, "a broker with several clients shares no memory", now_ns);
+        }
         if self.store.wants.iter().filter(|wanted| wanted.peer == peer).count() >= WANTS_MAX {
             return self.refuse(peer, &format!("more than {WANTS_MAX} open wishes for memory"), now_ns);
         }
@@ -368,7 +371,7 @@ impl Broker {
         let worker = match self.peers.get(&peer) {
             Some(&Peer::Worker(worker)) => Some(worker),
             Some(Peer::Client(_)) => None,
-            Some(Peer::Successor(_) | Peer::Observer { .. } | Peer::Cut { .. }) | None => return,
+            Some(Peer::Successor(_) | Peer::Observer { .. } | Peer::Agent(_) | Peer::Cut { .. }) | None => return,
         };
         self.actions.push_back(Action::Segment { worker, news });
     }

@@ -17,8 +17,12 @@ pub(super) enum HandOver {
 
 impl Broker {
     /// The lowest number that no client has.
+    ///
+    /// The client at home submits nothing where there are others; so one of these alone has no choice to pay for.
     pub(super) fn free_owner(&self) -> u32 {
-        let owners: Vec<u32> = self.peers.values().filter_map(Peer::owner).collect();
+        let shares = |peer: &PeerId| !self.is_open || self.home != Some(*peer);
+        let owners: Vec<u32> =
+            self.peers.iter().filter(|(peer, _)| shares(peer)).filter_map(|(_, peer)| peer.owner()).collect();
         (0..).find(|owner| !owners.contains(owner)).expect("there are more numbers than clients")
     }
 

@@ -18,13 +18,29 @@ pub(crate) struct Function {
 #[derive(Debug, Default)]
 pub(crate) struct Functions {
     known: Vec<Function>,
+    /// Bytes of all pickles.
+    bytes: u64,
 }
 
 impl Functions {
     /// Adds a function and returns its broker-wide number.
     pub(crate) fn add(&mut self, owner: u32, name: Payload, pickle: Payload) -> u32 {
+        self.bytes += pickle.bytes().len() as u64;
         self.known.push(Function { name, pickle, owner, estimate_ns: None });
         (self.known.len() - 1) as u32
+    }
+
+    /// Lets go of the pickle of a function that will not be sent any more: its client is gone, and all its tasks have ended.
+    /// The name stays for those that still run.
+    pub(crate) fn retire(&mut self, number: u32) {
+        let function = &mut self.known[number as usize];
+        let pickle = std::mem::replace(&mut function.pickle, Payload::owned(Vec::new()));
+        self.bytes -= pickle.bytes().len() as u64;
+    }
+
+    /// Bytes of all pickles.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// The function with this number.

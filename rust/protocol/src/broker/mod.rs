@@ -18,10 +18,12 @@ mod budget;
 mod cancel;
 mod check;
 mod classes;
+mod clients;
 mod deaths;
 mod dispatch;
 mod functions;
 mod ledger;
+mod machines;
 mod nested;
 mod observers;
 mod output;
@@ -87,6 +89,8 @@ use workers::{Life, Worker};
 pub struct Config {
     /// Worker processes; at least 1.
     pub workers: u32,
+    /// Further places, for workers of other machines that come and go.
+    pub places: u32,
     /// Further ones that may stand in for workers whose tasks wait for others.
     pub spares: u32,
     /// What tasks may ask for while they run.
@@ -144,6 +148,8 @@ pub struct Statistics {
     pub unknown_frames: u64,
     /// Bytes of arguments and results held now, in shared memory and out of it.
     pub bytes_held: u64,
+    /// Bytes of the pickles of functions held now.
+    pub function_bytes: u64,
     /// Tasks held now.
     pub tasks_held: u64,
     /// Times kept at which something may have to happen.
@@ -179,9 +185,15 @@ pub struct Broker {
     /// Graphs of which only the first part is in.
     rest: VecDeque<Rest>,
     peers: BTreeMap<PeerId, Peer>,
+    /// The roles of strangers that were let in at a gate and have not said which one is theirs.
+    admitted: FxHashMap<PeerId, Box<str>>,
     /// Those that were cut, in that order; some may be forgotten by now.
     strays: VecDeque<PeerId>,
-    only_client: Option<PeerId>,
+    /// The client in whose process the broker runs; and whether it has others beside that. Such a broker shares no memory.
+    home: Option<PeerId>,
+    is_open: bool,
+    /// It ends as soon as nothing is left to run.
+    drains: bool,
     /// Those that may stand in for others come last.
     workers: Roster,
     nests: Nests,
@@ -215,8 +227,12 @@ const SMALL_BYTES_MAX: usize = 4_096;
 impl Broker {
     /// A broker that asks at once for its workers to be started.
     pub fn new(mut config: Config, now_ns: u64) -> Self {
+        let own = config.workers;
+        // From here on these count as workers whose process is away, so that spare ones come last.
+        config.workers += config.places;
         let mut workers: Vec<Worker> =
             (0..config.workers + config.spares).map(|number| Worker::new(number, config.tasks_max)).collect();
+        workers[own as usize..].iter_mut().for_each(|worker| worker.life = Life::Vacant);
         workers[config.workers as usize..].iter_mut().for_each(|spare| spare.life = Life::Spare);
         let mut broker = Broker {
             store: Store::new(config.store_limit, config.spill_limit),
@@ -239,8 +255,11 @@ impl Broker {
             rest_due: false,
             rest: VecDeque::new(),
             peers: BTreeMap::new(),
+            admitted: FxHashMap::default(),
             strays: VecDeque::new(),
-            only_client: None,
+            home: None,
+            is_open: false,
+            drains: false,
             workers: Roster::new(workers),
             nests: Nests::default(),
             next_session: 1,
@@ -260,6 +279,7 @@ impl Broker {
             freeing: false,
             consuming: 0,
         };
+        broker.limits.set_present(own);
         broker.start_due_workers(now_ns);
         broker
     }
@@ -276,7 +296,9 @@ impl Broker {
             }
             Some(Peer::Observer { heard_ns }) => *heard_ns = now_ns,
             Some(Peer::Worker(worker)) => self.workers[*worker as usize].unanswered = 0,
-            Some(Peer::Client(_) | Peer::Successor(_)) | None => {}
+            Some(Peer::Client(session)) => session.unanswered = 0,
+            Some(Peer::Agent(machine)) => machine.unanswered = 0,
+            Some(Peer::Successor(_)) | None => {}
         }
         let known = self.peers.get(&peer);
         let bytes: &[u8] = (**frame).as_ref();
@@ -312,6 +334,7 @@ impl Broker {
                 self.handle_why(peer, &why, now_ns);
             }
             (Some(_), Message::Heartbeat(_)) => {}
+            (Some(Peer::Agent(_)), Message::Event(event)) => self.handle_event(peer, &event, now_ns),
             (Some(&Peer::Worker(worker)), Message::Overdue(overdue)) => self.handle_overdue(worker, &overdue, now_ns),
             (Some(Peer::Client(_) | Peer::Worker(_)), Message::Put(put)) => self.handle_put(peer, frame, &put, now_ns),
             (Some(&Peer::Worker(worker)), Message::Waiting(waiting)) => self.handle_waiting(worker, &waiting),
@@ -367,11 +390,20 @@ impl Broker {
         self.retire_workers(now_ns);
         self.start_due_workers(now_ns);
         self.rest_due = !self.rest.is_empty();
+        self.end_if_drained();
     }
 
     /// The next thing to do.
     pub fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        loop {
+            let action = self.actions.pop_front()?;
+            if self.config.places == 0 {
+                return Some(action);
+            }
+            if let Some(action) = self.forward(action) {
+                return Some(action);
+            }
+        }
     }
 
     /// The worker that a peer is.
@@ -399,7 +431,8 @@ impl Broker {
         workers.chain([self.heartbeat_due_ns]).chain(timers.into_iter().flatten()).min()
     }
 
-    /// Whether no work can be done any more: workers cannot be started, and every client has been told.
+    /// Whether no work can be done any more: workers cannot be started, and every client has been told; or the broker was to
+    /// end once nothing is left to run.
     pub fn has_given_up(&self) -> bool {
         self.given_up
     }
@@ -409,6 +442,7 @@ impl Broker {
         let bytes_held = self.ledger.bytes_held() + self.store.statistics().cited;
         Statistics {
             bytes_held,
+            function_bytes: self.functions.bytes(),
             tasks_held: self.tasks_held(),
             peers: self.peers.len() as u64,
             timers: self.timers.len() as u64,

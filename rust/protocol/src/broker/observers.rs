@@ -27,7 +27,7 @@ impl Broker {
     pub(super) fn forget_silent_peers(&mut self, now_ns: u64) {
         let is_silent = |peer: &Peer| match peer {
             Peer::Observer { heard_ns } | Peer::Cut { heard_ns } => now_ns.saturating_sub(*heard_ns) >= SILENCE_NS,
-            Peer::Client(_) | Peer::Worker(_) | Peer::Successor(_) => false,
+            Peer::Client(_) | Peer::Worker(_) | Peer::Successor(_) | Peer::Agent(_) => false,
         };
         let silent: Vec<PeerId> =
             self.peers.iter().filter(|(_, peer)| is_silent(peer)).map(|(number, _)| *number).collect();

@@ -1,8 +1,10 @@
 //! What workers write: told to every client, and to the one that owns the task, whose it is. Where that is a worker, which
-//! has submitted the task, it is told of that alone.
+//! has submitted the task, it is told of that alone. In a broker with clients of other processes each hears its own tasks only,
+//! and the client at home what is nobody's.
 
 use super::peers::Peer;
 use super::{Action, Broker, PeerId};
+use crate::limits::FIRST_OWNER;
 use headrace_wire::{Log, Message};
 
 /// An attempt that writes, or may. It is remembered beyond its lease: one that was cancelled has last words too.
@@ -13,9 +15,14 @@ pub(crate) struct Author {
     peer: PeerId,
     run: u32,
     index: u32,
+    /// The number of the client whose tasks have submitted it, however deep.
+    owner: u32,
     /// What it has written so far.
     bytes: u64,
 }
+
+/// Attempts that ended on another machine and are remembered as authors.
+const RECENT_MAX: usize = 1_024;
 
 impl Broker {
     /// What a worker wrote, or nothing once its process has ended within a line; `stream` is 1 or 2, and `by` the (slot, attempt) that wrote it, if one did. Before the report of an
@@ -31,6 +38,10 @@ impl Broker {
             before
         });
         let hears = |(peer, role): (&PeerId, &Peer)| match role {
+            Peer::Client(session) if self.is_open => {
+                let is_home = self.home == Some(*peer);
+                author.map_or(is_home, |author| !is_home && author.owner == session.owner).then_some(*peer)
+            }
             Peer::Client(_) => Some(*peer),
             Peer::Worker(_) if author.is_some_and(|author| author.peer == *peer) => Some(*peer),
             _ => None,
@@ -51,7 +62,23 @@ impl Broker {
     pub(super) fn author_of(&self, task: u32, attempt: u32) -> Author {
         let slot = self.ledger.slot(task);
         let run = self.run(slot.run);
-        Author { task, attempt, peer: run.peer, run: run.number, index: slot.index, bytes: 0 }
+        let owner = self.limits.class(self.policies.get(slot.policy).class).map_or(FIRST_OWNER, |class| class.owner);
+        Author { task, attempt, peer: run.peer, run: run.number, index: slot.index, owner, bytes: 0 }
+    }
+
+    /// An attempt of a worker on another machine is about to end. What it has written may still be on its way.
+    pub(super) fn remember_author(&mut self, number: u32, task: u32, attempt: u32) {
+        if !self.ledger.knows(task) || !self.may_run(number, task, attempt) {
+            return;
+        }
+        let is_it = |author: &Author| (author.task, author.attempt) == (task, attempt);
+        let known = self.workers[number as usize].author.filter(is_it);
+        let author = known.unwrap_or_else(|| self.author_of(task, attempt));
+        let recent = &mut self.workers[number as usize].recent;
+        if recent.len() == RECENT_MAX {
+            recent.pop_front();
+        }
+        recent.push_back(author);
     }
 
     fn find_author(&mut self, number: u32, task: u32, attempt: u32) -> Option<&mut Author> {
@@ -59,8 +86,9 @@ impl Broker {
         let is_it = |author: &Author| (author.task, author.attempt) == (task, attempt);
         if !worker.author.as_ref().is_some_and(is_it) {
             let stopped = worker.interrupted.iter().map(|asked| asked.author).find(is_it);
+            let recent = worker.recent.iter().rev().copied().find(is_it);
             let is_leased = || self.ledger.knows(task) && self.may_run(number, task, attempt);
-            let author = stopped.or_else(|| is_leased().then(|| self.author_of(task, attempt)))?;
+            let author = stopped.or(recent).or_else(|| is_leased().then(|| self.author_of(task, attempt)))?;
             self.workers[number as usize].author = Some(author);
         }
         self.workers[number as usize].author.as_mut()

@@ -1,5 +1,6 @@
 //! Sessions: who is connected, and how they come and go.
 
+use super::machines::Machine;
 use super::roster::Roster;
 use super::runs::Run;
 use super::workers::{Life, Successor};
@@ -18,6 +19,8 @@ pub(super) enum Peer {
     Worker(u32),
     /// It waits for the place of this worker, and has nothing to say before it is welcomed.
     Successor(u32),
+    /// It has workers on another machine.
+    Agent(Machine),
     /// It asks how things stand.
     Observer {
         /// When it last said something.
@@ -39,6 +42,8 @@ pub(super) struct Session {
     pub(super) functions: FxHashMap<u32, u32>,
     /// Positions of its runs.
     pub(super) runs: RunTable,
+    /// Questions since it last said anything, of a client of another process.
+    pub(super) unanswered: u32,
 }
 
 /// Peers that were cut and are remembered, so that what they go on sending is dropped unread; beyond that, the one that was cut first
@@ -52,27 +57,24 @@ impl Peer {
     pub(super) fn owner(&self) -> Option<u32> {
         match self {
             Peer::Client(session) => Some(session.owner),
-            Peer::Worker(_) | Peer::Successor(_) | Peer::Observer { .. } | Peer::Cut { .. } => None,
+            Peer::Worker(_) | Peer::Successor(_) | Peer::Observer { .. } | Peer::Agent(_) | Peer::Cut { .. } => None,
         }
     }
 }
 
 impl Broker {
-    /// From here on takes nobody else for a client.
-    pub fn serve_only(&mut self, client: PeerId) {
-        self.only_client = Some(client);
-    }
-
     pub(super) fn handle_hello(&mut self, peer: PeerId, hello: &Hello<'_>, now_ns: u64) {
         if let Some(text) = self.mismatch(hello) {
             return self.cut(peer, GoodbyeReason::VersionMismatch, &text, now_ns);
         }
+        if let Some(text) = self.why_not_as(peer, hello.role) {
+            return self.refuse(peer, &text, now_ns);
+        }
         match hello.role {
-            Role::Client if self.only_client.is_some_and(|only| only != peer) => {
-                let text = "this broker serves the process that it runs in, and no other client";
-                return self.refuse(peer, text, now_ns);
-            }
             Role::Client => {
+                if let Some(text) = self.why_no_client(peer) {
+                    return self.refuse(peer, text, now_ns);
+                }
                 let owner = self.free_owner();
                 self.limits.open_owner(owner);
                 self.peers.insert(peer, Peer::Client(Session { owner, ..Session::default() }));
@@ -88,6 +90,11 @@ impl Broker {
                     }
                     _ => self.cut(peer, GoodbyeReason::ProtocolError, "no such worker is expected", now_ns),
                 };
+            }
+            Role::Agent => {
+                if let Err(text) = self.join_machine(peer, hello, now_ns) {
+                    return self.refuse(peer, &text, now_ns);
+                }
             }
             Role::Observer if self.count_observers() >= OBSERVERS_MAX => {
                 return self.refuse(peer, &format!("{OBSERVERS_MAX} observers are here already"), now_ns);
@@ -140,7 +147,10 @@ impl Broker {
 
     pub(super) fn handle_goodbye(&mut self, peer: PeerId, goodbye: &Goodbye<'_>, now_ns: u64) {
         match self.peers.get(&peer) {
-            Some(Peer::Client(_)) => self.handle_disconnect(peer, now_ns),
+            Some(Peer::Client(_)) if self.home == Some(peer) && goodbye.reason == GoodbyeReason::Shutdown as u8 => {
+                self.drains = true;
+            }
+            Some(Peer::Client(_) | Peer::Agent(_)) => self.handle_disconnect(peer, now_ns),
             Some(&Peer::Worker(worker)) => {
                 // Its process ends by itself; what it said belongs to the post-mortem.
                 let process = &mut self.workers[worker as usize];
@@ -164,8 +174,12 @@ impl Broker {
                 self.actions.push_back(Action::Kill { worker });
             }
             Some(_) => {
-                if let Some(Peer::Client(session)) = self.peers.remove(&peer) {
-                    self.end_session(peer, session, now_ns);
+                match self.peers.remove(&peer) {
+                    Some(Peer::Client(session)) => self.end_client(peer, session, now_ns),
+                    Some(Peer::Agent(machine)) => {
+                        self.lose_machine(peer, &machine, "it has left, or its connection broke", now_ns)
+                    }
+                    _ => {}
                 }
                 self.actions.push_back(Action::Forget { peer });
             }
@@ -220,9 +234,11 @@ impl Broker {
             }
             // It leaves when it hears of it; its place will be filled without it.
             Some(Peer::Successor(worker)) => self.workers[worker as usize].successor = Successor::Lost,
-            Some(Peer::Client(session)) => self.end_session(peer, session, now_ns),
+            Some(Peer::Client(session)) => self.end_client(peer, session, now_ns),
+            Some(Peer::Agent(machine)) => self.lose_machine(peer, &machine, text, now_ns),
             Some(Peer::Observer { .. } | Peer::Cut { .. }) | None => {}
         }
+        self.admitted.remove(&peer);
         self.drop_questions(peer);
         self.actions.push_back(Action::Cut { peer });
         self.strays.push_back(peer);
@@ -255,7 +271,7 @@ impl Broker {
         }
         for worker in self.workers.all_mut() {
             match worker.life {
-                Life::Down { .. } => worker.life = Life::Retired,
+                Life::Down { .. } | Life::Vacant => worker.life = Life::Retired,
                 // It has nothing to finish, and nobody would tell it to leave.
                 Life::Starting => self.actions.push_back(Action::Kill { worker: worker.number }),
                 _ => {}
@@ -296,7 +312,7 @@ impl Broker {
         let session = match self.peers.get(&peer)? {
             Peer::Client(session) => session,
             Peer::Worker(worker) => &self.workers[*worker as usize].session,
-            Peer::Successor(_) | Peer::Observer { .. } | Peer::Cut { .. } => return None,
+            Peer::Successor(_) | Peer::Observer { .. } | Peer::Agent(_) | Peer::Cut { .. } => return None,
         };
         session.runs.get(&number).copied()
     }
@@ -311,7 +327,7 @@ pub(super) fn session_mut<'a>(
     match peers.get_mut(&peer)? {
         Peer::Client(session) => Some(session),
         Peer::Worker(worker) => Some(&mut workers[*worker as usize].session),
-        Peer::Successor(_) | Peer::Observer { .. } | Peer::Cut { .. } => None,
+        Peer::Successor(_) | Peer::Observer { .. } | Peer::Agent(_) | Peer::Cut { .. } => None,
     }
 }
 

@@ -41,7 +41,7 @@ impl Broker {
         }
         let peer = match life {
             Life::Ready(peer) | Life::Condemned(peer) => Some(peer),
-            Life::Starting | Life::Down { .. } | Life::Retired | Life::Spare => None,
+            Life::Starting | Life::Down { .. } | Life::Retired | Life::Spare | Life::Vacant => None,
         };
         if let Some(peer) = peer {
             self.forget_peer(peer);
@@ -116,7 +116,11 @@ impl Broker {
             return;
         }
         let text = format!("worker {number} {what}, {failures} times in a row{why}");
-        let does_better = |other: &Worker| other.start_failures == 0 && other.life != Life::Spare;
+        if self.is_place(number) {
+            let host = self.workers[number as usize].host;
+            return host.map_or((), |host| self.give_up_machine(host, &text, now_ns));
+        }
+        let does_better = |other: &Worker| other.start_failures == 0 && !other.is_away();
         if !self.workers.iter().any(does_better) {
             self.give_up(&text, now_ns);
         } else if failures == START_FAILURES_MAX {
@@ -183,6 +187,8 @@ impl Broker {
         self.forget_silent_peers(now_ns);
         self.watch(now_ns);
         self.dismiss_spares(now_ns);
+        self.ask_clients(now_ns);
+        self.ask_machines(now_ns);
         for worker in 0..self.workers.len() {
             if let (Some(peer), None) = (self.workers[worker].peer(), self.workers[worker].leave_ns) {
                 let process = &self.workers[worker];

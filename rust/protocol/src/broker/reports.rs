@@ -29,11 +29,15 @@ impl Broker {
         }
         let entries =
             report.task.iter().zip(report.attempt.iter()).zip(report.verdict.iter().zip(report.values.iter()));
+        let is_far = self.is_place(number);
         for ((task, attempt), (verdict, blob)) in entries {
             let Some(peer) = self.workers[number as usize].peer() else { return };
             let verdict = Verdict::try_from(*verdict).expect("the decoder admits known verdicts only");
             if matches!(verdict, Verdict::Done | Verdict::Value) && !self.store.arrive(peer, blob) {
                 return self.refuse(peer, CITES_NOTHING, now_ns);
+            }
+            if is_far {
+                self.remember_author(number, task, attempt);
             }
             self.apply(number, Entry { task, attempt, verdict, value: Part::of(frame, blob) }, now_ns);
         }

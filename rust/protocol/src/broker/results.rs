@@ -90,7 +90,7 @@ impl Broker {
         let statistics = self.statistics();
         // Of those that may stand in for others, the ones that did.
         let workers: Vec<&Worker> =
-            self.workers.iter().filter(|worker| worker.life != Life::Spare || worker.busy_ns > 0).collect();
+            self.workers.iter().filter(|worker| !worker.is_away() || worker.busy_ns > 0).collect();
         let number: Vec<u32> = workers.iter().map(|worker| worker.number).collect();
         let pid: Vec<u32> = workers.iter().map(|worker| worker.pid).collect();
         let busy_ms: Vec<u32> = workers.iter().map(|worker| (worker.busy_ns / 1_000_000) as u32).collect();

@@ -55,7 +55,7 @@ impl Broker {
     fn is_still(&self) -> bool {
         // A process that comes up changes that, unless it never does.
         let comes_up = |worker: &Worker| match worker.life {
-            Life::Ready(_) | Life::Retired | Life::Spare => false,
+            Life::Ready(_) | Life::Retired | Life::Spare | Life::Vacant => false,
             _ => worker.start_failures < START_FAILURES_MAX,
         };
         // While another thread waits, the task itself may compute, and end by itself.

@@ -162,7 +162,7 @@ impl Facts for Known<'_> {
             return Some("an input, which comes back from the worker that tried it last".to_owned());
         }
         let pin = broker.policies.get(broker.ledger.slot(task.0).policy).pin;
-        let is_wanted = |worker: &u32| broker.workers[*worker as usize].life != Life::Spare;
+        let is_wanted = |worker: &u32| !broker.workers[*worker as usize].is_away();
         let numbers = (0..broker.workers.len() as u32).filter(is_wanted);
         let is_up = |worker: u32| broker.workers[worker as usize].peer().is_some();
         if pin != ANY_WORKER && !is_up(pin) {
@@ -222,6 +222,7 @@ impl Known<'_> {
                 format!("is down, and starts in {}", Span(respawn_ns.saturating_sub(self.now_ns) / 1_000_000))
             }
             Life::Retired => "is gone for good".to_owned(),
+            Life::Vacant => "is a place that no other machine has taken".to_owned(),
             // Its process is there, and is about to be ended.
             _ => "is being ended".to_owned(),
         }

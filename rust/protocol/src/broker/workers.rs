@@ -51,6 +51,8 @@ pub(crate) enum Life {
     Retired,
     /// It has no process, and needs none for now: it may stand in for others.
     Spare,
+    /// It has no process: the place is for a worker of another machine, and no machine has taken it.
+    Vacant,
 }
 
 /// The process that takes a worker's place once that has left.
@@ -119,6 +121,8 @@ pub(crate) struct Worker {
     /// The latest incarnation, which may be its successor's.
     last_incarnation: u64,
     pub(crate) life: Life,
+    /// The agent of the other machine that its process is on.
+    pub(crate) host: Option<PeerId>,
     pub(crate) pid: u32,
     /// Unsettled leases of each frame from `first_frame` on.
     frames: VecDeque<u32>,
@@ -158,6 +162,8 @@ pub(crate) struct Worker {
     pub(crate) patience: u32,
     /// Who wrote what it wrote last.
     pub(crate) author: Option<Author>,
+    /// Who has ended of late, if it is on another machine: what they wrote comes over another connection than their reports.
+    pub(crate) recent: VecDeque<Author>,
     /// Last bytes of its standard error.
     stderr: VecDeque<u8>,
     /// What it said as it left; mostly it has written the same to standard error.
@@ -188,6 +194,7 @@ impl Worker {
             incarnation: 0,
             last_incarnation: 0,
             life: Life::Down { respawn_ns: 0 },
+            host: None,
             pid: 0,
             frames: VecDeque::new(),
             first_frame: 0,
@@ -209,6 +216,7 @@ impl Worker {
             unanswered: 0,
             patience: UNANSWERED_MAX,
             author: None,
+            recent: VecDeque::new(),
             stderr: VecDeque::new(),
             farewell: String::new(),
             waits: Vec::new(),
@@ -229,6 +237,11 @@ impl Worker {
             Life::Ready(peer) => Some(peer),
             _ => None,
         }
+    }
+
+    /// Whether it has no process, and needs none.
+    pub(crate) fn is_away(&self) -> bool {
+        matches!(self.life, Life::Spare | Life::Vacant)
     }
 
     /// Whether it may be given work.
@@ -373,6 +386,7 @@ impl Worker {
         self.interrupted.clear();
         self.overdue = None;
         self.author = None;
+        self.recent.clear();
         self.waits.clear();
         (self.is_racing, self.barred, self.idle_looks) = (false, false, 0);
         (self.cpu_ns, self.computes) = (0, false);

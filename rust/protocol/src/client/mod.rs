@@ -303,6 +303,14 @@ impl Client {
         }
     }
 
+    /// Tells a broker of this process to end once nothing is left to run. It says goodbye then.
+    pub fn drain(&mut self) {
+        if !self.session.is_over() {
+            let text = "end once nothing is left to run";
+            self.send(&Message::Goodbye(Goodbye { reason: GoodbyeReason::Shutdown as u8, text }));
+        }
+    }
+
     // Actions
 
     /// The next frame to send.

@@ -71,7 +71,7 @@ impl Limits {
         let (mine, any) = (ClassId(1 + worker), ANY_CLASS);
         group.classes.clear();
         group.classes.extend([mine, any]);
-        group.seeds = kernel.ready_len(any).div_ceil(self.workers as usize) + kernel.ready_len(mine);
+        group.seeds = kernel.ready_len(any).div_ceil(self.present as usize) + kernel.ready_len(mine);
         std::mem::replace(&mut group.next, 1) == 0
     }
 
@@ -215,7 +215,7 @@ impl Limits {
                 false => owned.iter().filter(|has| **has >= amount).count(),
             }
         };
-        let workers = self.workers as usize;
+        let workers = self.present as usize;
         class.demand.iter().map(most).fold(workers, usize::min).max(1)
     }
 

@@ -23,6 +23,8 @@ use headrace_kernel::ClassId;
 #[derive(Clone, Debug)]
 pub struct Limits {
     workers: u32,
+    /// How many of them there are now.
+    present: u32,
     offer: Offer,
     classes: Classes,
     grants: Grants,
@@ -54,8 +56,14 @@ impl Limits {
             found: Vec::new(),
             reserved: vec![None; things],
             workers,
+            present: workers,
             offer,
         }
+    }
+
+    /// So many of the workers are there now, which share what is ready.
+    pub fn set_present(&mut self, workers: u32) {
+        self.present = workers.max(1);
     }
 
     /// What there is.

@@ -1,9 +1,11 @@
 //! The broker's machine, told as stories: what came in, what went out, and that nothing else was said.
 
 mod cancel;
+mod clients;
 mod deaths;
 mod found;
 mod limits;
+mod machines;
 mod nested;
 mod observer;
 mod output;

@@ -119,7 +119,7 @@ fn a_role_that_is_not_known_is_refused_in_words() {
     };
     Message::Hello(hello).encode(&mut frame);
     assert_eq!(frame[3], Role::Observer as u8);
-    frame[3] = 4;
+    frame[3] = 5;
     story.send_bytes(OBSERVER, frame);
     ask(&mut story);
     let said = story.turn();

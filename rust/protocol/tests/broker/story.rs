@@ -3,8 +3,8 @@
 use headrace_protocol::broker::{Action, Broker, Config, Exit, Frame, PeerId, SegmentNews, SpillPart};
 use headrace_protocol::limits::Offer;
 use headrace_wire::{
-    ANY_WORKER, Blobs, BlobsBuf, Cancel, Hello, Hold, Log, Message, Outcome, Overdue, PROTOCOL_VERSION, Policy, Report,
-    Results, Role, Submit, Verdict,
+    ANY_WORKER, Blobs, BlobsBuf, Cancel, Goodbye, GoodbyeReason, Hello, Hold, Log, Message, Order, OrderKind, Outcome,
+    Overdue, PROTOCOL_VERSION, Policy, Report, Results, Role, Submit, Verdict,
 };
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -143,6 +143,8 @@ pub(crate) struct Story {
     next_peer: u64,
     said: VecDeque<Said>,
     state: Option<Counts>,
+    /// What agents were told to do.
+    orders: Vec<Order>,
     /// Longest frame that a worker was sent, and the longest blob in any.
     pub(crate) longest: (usize, usize),
 }
@@ -184,6 +186,7 @@ impl Story {
         let mut config = Config {
             workers,
             offer: Offer::default(),
+            places: 0,
             spares: 0,
             crash_limit: 3,
             oom_limit: 1,
@@ -198,7 +201,7 @@ impl Story {
             seed: 7,
         };
         change(&mut config);
-        let places = (workers + config.spares) as usize;
+        let places = (workers + config.places + config.spares) as usize;
         let mut story = Story {
             broker: Broker::new(config, 0),
             now_ns: 0,
@@ -207,6 +210,7 @@ impl Story {
             next_peer: 1,
             said: VecDeque::new(),
             state: None,
+            orders: Vec::new(),
             longest: (0, 0),
         };
         story.hello(CLIENT, Role::Client, 0, 0);
@@ -255,6 +259,12 @@ impl Story {
 
     pub(crate) fn peer(&self, worker: u32) -> PeerId {
         self.peers[worker as usize]
+    }
+
+    /// The client asks the broker to end once nothing is left to run.
+    pub(crate) fn drain(&mut self, peer: PeerId) {
+        let reason = GoodbyeReason::Shutdown as u8;
+        self.send(peer, &Message::Goodbye(Goodbye { reason, text: "" }));
     }
 
     /// Lets the broker see a frame of `peer`, encoded by the real codec.
@@ -605,8 +615,23 @@ impl Story {
                 });
                 Said::Other
             }
+            Message::Order(order) => {
+                self.orders.push(order);
+                Said::Other
+            }
             _ => Said::Other,
         }
+    }
+
+    /// What agents were told to do since the last time, but for looks.
+    pub(crate) fn take_orders(&mut self) -> Vec<Order> {
+        self.collect();
+        self.orders.drain(..).filter(|order| order.kind != OrderKind::Look as u8).collect()
+    }
+
+    /// An agent has started a process.
+    pub(crate) fn note_incarnation(&mut self, worker: u32, incarnation: u64) {
+        self.incarnations[worker as usize] = incarnation;
     }
 }
 

@@ -147,7 +147,7 @@ fn a_client_that_is_cut_leaves_nothing_behind_and_hears_nothing() {
 #[test]
 fn a_broker_that_serves_one_client_takes_no_other() {
     let mut story = Story::new(1);
-    story.broker.serve_only(CLIENT);
+    story.broker.live_with(CLIENT, false);
     story.hello(STRANGER, Role::Client, 0, 0);
     let text = "this broker serves the process that it runs in, and no other client";
     assert_eq!(refusal(&story.turn(), STRANGER), text);

@@ -84,6 +84,7 @@ impl Siege {
         let config = Config {
             offer: offer(),
             workers: WORKERS,
+            places: 0,
             spares: SPARES,
             crash_limit: 1 + script.byte() % 3,
             oom_limit: 1,

@@ -1,6 +1,6 @@
 //! The worker processes of a broker: their pages, pipes and ends.
 
-use super::BrokerConfig;
+use super::Launch;
 use super::oom::OomWatch;
 use super::output::Output;
 use super::stacks::Stacks;
@@ -16,11 +16,11 @@ use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How long a process may go on that has closed its end of the control socket, and what is told of one that does.
-pub(super) const LOST_PATIENCE: Duration = Duration::from_millis(200);
+pub(crate) const LOST_PATIENCE: Duration = Duration::from_millis(200);
 const LOST: &[u8] =
     b"headrace: this worker has closed its connection to the broker, or became another program, and is killed\n";
 /// Times that a worker's pipes are read in one turn, so that a flood does not hold up the work of others.
@@ -29,18 +29,14 @@ const READS_A_TURN: usize = 4;
 const READS_AT_END: usize = 16;
 
 /// What takes (worker, stream, text) and the (slot, attempt) that wrote it.
-pub(super) trait Hear: FnMut(u32, u8, &[u8], Option<(u32, u32)>) {}
+pub(crate) trait Hear: FnMut(u32, u8, &[u8], Option<(u32, u32)>) {}
 impl<F: FnMut(u32, u8, &[u8], Option<(u32, u32)>)> Hear for F {}
 
 /// How to start a worker, and the ones that run.
 #[derive(Debug)]
-pub(super) struct Children {
-    program: PathBuf,
-    /// Arguments up to the descriptors and the endpoint.
-    args: Vec<OsString>,
-    env: Vec<(OsString, OsString)>,
-    /// By worker; may be shorter.
-    worker_env: Vec<Vec<(OsString, OsString)>>,
+pub(crate) struct Children {
+    /// Its arguments are those up to the descriptors and the endpoint.
+    launch: Launch,
     library: OsString,
     boot: OwnedFd,
     /// The processes of each worker: the one that works, then its successor.
@@ -71,45 +67,46 @@ struct Process {
 
 /// A process that ended.
 #[derive(Debug)]
-pub(super) struct Ended {
-    pub(super) worker: u32,
-    pub(super) incarnation: u64,
-    pub(super) exit: Exit,
-    pub(super) executing: Option<(u32, u32)>,
+pub(crate) struct Ended {
+    pub(crate) worker: u32,
+    pub(crate) incarnation: u64,
+    pub(crate) exit: Exit,
+    pub(crate) executing: Option<(u32, u32)>,
 }
 
 impl Children {
-    /// No process yet.
-    pub(super) fn new(config: &BrokerConfig, endpoint: &str, library: &Path) -> io::Result<Self> {
-        let mut args = config.args.clone();
+    /// No process yet, of so many workers; others may join.
+    pub(crate) fn new(mut launch: Launch, workers: usize, endpoint: &str, library: &Path) -> io::Result<Self> {
         // Status page, control socket, boot file: the numbers that they have in the child.
-        args.extend([INHERITED_FD, CONTROL_FD, INHERITED_FD + 1].map(|fd| fd.to_string().into()));
-        args.push(endpoint.into());
+        launch.args.extend([INHERITED_FD, CONTROL_FD, INHERITED_FD + 1].map(|fd| fd.to_string().into()));
+        launch.args.push(endpoint.into());
+        let boot = memfd::create_constant("headrace-boot", &std::mem::take(&mut launch.boot))?;
         Ok(Children {
-            program: config.program.clone(),
-            args,
-            env: config.env.clone(),
-            worker_env: config.worker_env.clone(),
+            launch,
             library: library.into(),
-            boot: memfd::create_constant("headrace-boot", &config.boot)?,
-            running: (0..config.workers + config.spares).map(|_| Vec::new()).collect(),
+            boot,
+            running: (0..workers).map(|_| Vec::new()).collect(),
             oom: OomWatch::of_this_process(),
         })
     }
 
     /// Starts the process of a worker.
-    pub(super) fn start(&mut self, worker: u32, incarnation: u64) -> io::Result<()> {
+    pub(crate) fn start(&mut self, worker: u32, incarnation: u64) -> io::Result<()> {
         let page = StatusPage::create()?;
         let stacks = Stacks::new()?;
-        let mut args = self.args.clone();
+        let Launch { program, args, env, worker_env, .. } = &self.launch;
+        let mut args = args.clone();
         args.extend([worker.to_string().into(), incarnation.to_string().into(), self.library.clone()]);
         args.push((INHERITED_FD + 2).to_string().into());
         let inherit = [page.as_fd(), self.boot.as_fd(), stacks.fd()];
-        let own = self.worker_env.get(worker as usize).map_or(&[][..], Vec::as_slice);
+        let own = worker_env.get(worker as usize).map_or(&[][..], Vec::as_slice);
         let is_common = |(name, _): &&(OsString, OsString)| own.iter().all(|(other, _)| other != name);
-        let env: Vec<_> = self.env.iter().filter(is_common).chain(own).cloned().collect();
-        let spawn = Spawn { program: &self.program, args: &args, env: &env, inherit: &inherit };
+        let env: Vec<_> = env.iter().filter(is_common).chain(own).cloned().collect();
+        let spawn = Spawn { program, args: &args, env: &env, inherit: &inherit };
         let child = spawn.start()?;
+        if self.running.len() <= worker as usize {
+            self.running.resize_with(worker as usize + 1, Vec::new);
+        }
         self.running[worker as usize].push(Process {
             incarnation,
             process: child.process,
@@ -127,7 +124,7 @@ impl Children {
     }
 
     /// Descriptors that turn readable when a process writes, ends, or lets go of its broker.
-    pub(super) fn poll_fds(&self, fds: &mut Vec<PollFd>) {
+    pub(crate) fn poll_fds(&self, fds: &mut Vec<PollFd>) {
         for process in self.running.iter().flatten() {
             fds.push(PollFd::input(process.process.fd()));
             if process.lost.is_none() {
@@ -138,7 +135,7 @@ impl Children {
     }
 
     /// Reads what the processes wrote.
-    pub(super) fn read_output(&mut self, mut hear: impl Hear) {
+    pub(crate) fn read_output(&mut self, mut hear: impl Hear) {
         for (worker, processes) in (0u32..).zip(&mut self.running) {
             for process in processes {
                 process.read_output(READS_A_TURN, |stream, text, by| hear(worker, stream, text, by));
@@ -148,7 +145,7 @@ impl Children {
 
     /// Reads what a worker's tasks wrote before they sent the frame that has been received.
     #[inline]
-    pub(super) fn catch_up(&mut self, worker: u32, mut hear: impl Hear) {
+    pub(crate) fn catch_up(&mut self, worker: u32, mut hear: impl Hear) {
         if let Some(process) = self.at_work(worker)
             && process.output.is_behind(&process.page)
         {
@@ -158,7 +155,7 @@ impl Children {
 
     /// The processes that have ended since the last call; what user code left behind in their groups ends with them. What they
     /// wrote is handed over first.
-    pub(super) fn reap(&mut self, mut hear: impl Hear) -> Vec<Ended> {
+    pub(crate) fn reap(&mut self, mut hear: impl Hear) -> Vec<Ended> {
         let mut ended = Vec::new();
         for (worker, processes) in (0u32..).zip(&mut self.running) {
             processes.retain_mut(|process| {
@@ -182,12 +179,12 @@ impl Children {
 
     /// To be called often: what the kernel did long ago explains no death.
     #[inline]
-    pub(super) fn age(&mut self, now_ns: u64) {
+    pub(crate) fn age(&mut self, now_ns: u64) {
         self.oom.age(now_ns);
     }
 
     /// Tells a worker of a segment; in order, and at once unless its socket is full.
-    pub(super) fn tell_of_segment(&mut self, worker: u32, news: &SegmentNews, fd: Option<OwnedFd>) {
+    pub(crate) fn tell_of_segment(&mut self, worker: u32, news: &SegmentNews, fd: Option<OwnedFd>) {
         if let Some(process) = self.at_work(worker) {
             process.untold.push_back((segments::encode(news, MESSAGE_BYTES_MAX), fd));
             process.tell();
@@ -195,22 +192,22 @@ impl Children {
     }
 
     /// Tells what sockets would not take before.
-    pub(super) fn retry_control(&mut self) {
+    pub(crate) fn retry_control(&mut self) {
         self.running.iter_mut().flatten().filter(|process| !process.untold.is_empty()).for_each(Process::tell);
     }
 
     /// Whether a worker's end is due.
-    pub(super) fn awaits_end(&self) -> bool {
+    pub(crate) fn awaits_end(&self) -> bool {
         self.running.iter().flatten().any(|process| process.lost.is_some())
     }
 
     /// Whether a worker has not been told everything.
-    pub(super) fn is_blocked(&self) -> bool {
+    pub(crate) fn is_blocked(&self) -> bool {
         self.running.iter().flatten().any(|process| !process.untold.is_empty())
     }
 
     /// Interrupts the attempt if the worker is in it now; once.
-    pub(super) fn interrupt(&mut self, worker: u32, attempt: (u32, u32)) {
+    pub(crate) fn interrupt(&mut self, worker: u32, attempt: (u32, u32)) {
         let Some(process) = self.at_work(worker) else { return };
         if process.page.executing() == Some(attempt) && process.interrupted != Some(attempt) {
             process.interrupted = Some(attempt);
@@ -221,13 +218,13 @@ impl Children {
     }
 
     /// Asks a worker for its Python stacks; why not, if that cannot be.
-    pub(super) fn ask_for_stacks(&mut self, worker: u32, now_ns: u64) -> Result<(), String> {
+    pub(crate) fn ask_for_stacks(&mut self, worker: u32, now_ns: u64) -> Result<(), String> {
         let process = self.at_work(worker).ok_or("its process has ended")?;
         process.stacks.ask(&process.process, now_ns).map_err(|error| format!("its process cannot be asked: {error}"))
     }
 
     /// The stacks that have come since the last call.
-    pub(super) fn poll_stacks(&mut self, now_ns: u64, mut give: impl FnMut(u32, &str)) {
+    pub(crate) fn poll_stacks(&mut self, now_ns: u64, mut give: impl FnMut(u32, &str)) {
         for (worker, processes) in (0..).zip(&mut self.running) {
             if let Some(text) = processes.first_mut().and_then(|process| process.stacks.poll(now_ns)) {
                 give(worker, &text);
@@ -236,12 +233,12 @@ impl Children {
     }
 
     /// When to look for stacks again.
-    pub(super) fn stacks_due_ns(&self, now_ns: u64) -> Option<u64> {
+    pub(crate) fn stacks_due_ns(&self, now_ns: u64) -> Option<u64> {
         self.running.iter().flatten().find_map(|process| process.stacks.due_ns(now_ns))
     }
 
     /// Whether the worker has received a frame since the last call.
-    pub(super) fn has_heard(&mut self, worker: u32) -> bool {
+    pub(crate) fn has_heard(&mut self, worker: u32) -> bool {
         let Some(process) = self.at_work(worker) else { return false };
         let frames = process.page.frames();
         std::mem::replace(&mut process.frames, frames) != frames
@@ -253,19 +250,24 @@ impl Children {
     }
 
     /// Kills a process and all that user code started in it; its end is seen by [`Children::reap`].
-    pub(super) fn kill(&mut self, worker: u32) {
+    pub(crate) fn kill(&mut self, worker: u32) {
         if let Some(process) = self.at_work(worker) {
             process.kill();
         }
     }
 
+    /// Kills every process of a worker.
+    pub(crate) fn kill_all(&mut self, worker: u32) {
+        self.running[worker as usize].iter_mut().for_each(Process::kill);
+    }
+
     /// Kills the processes that have not taken their worker's place yet: they have nothing to finish.
-    pub(super) fn kill_successors(&mut self) {
+    pub(crate) fn kill_successors(&mut self) {
         self.running.iter_mut().flat_map(|processes| processes.iter_mut().skip(1)).for_each(Process::kill);
     }
 
     /// Workers whose process runs.
-    pub(super) fn alive(&self) -> Vec<u32> {
+    pub(crate) fn alive(&self) -> Vec<u32> {
         (0u32..).zip(&self.running).filter(|(_, processes)| !processes.is_empty()).map(|(worker, _)| worker).collect()
     }
 

@@ -4,6 +4,7 @@
 //! at the start (libzmq, the run directory, the socket) is done in the caller's thread and returned as an error.
 
 mod children;
+mod gate;
 mod oom;
 mod output;
 mod spiller;
@@ -14,15 +15,35 @@ use crate::clock;
 use crate::inproc::{self, ClientEnd};
 use crate::run_dir::RunDir;
 use crate::segments::Segments;
+use gate::{Gate, GateError};
 use headrace_protocol::broker::{Config as MachineConfig, STRAGGLER_NS};
 use headrace_protocol::limits::Offer;
 use headrace_sys::threads::spawn_native;
-use headrace_sys::zmq::{Context, Library, Router};
+use headrace_sys::zmq::{Context, Library, OwnKeys, Router};
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+
+pub(crate) use children::{Children, Ended};
+pub use gate::Allowed;
+
+/// How to start a worker.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// Program of a worker: the interpreter.
+    pub program: PathBuf,
+    /// Its arguments, before the ones that are added: status page, control socket and boot file as descriptor numbers,
+    /// endpoint, worker number, incarnation, path of libzmq, and the file for stacks.
+    pub args: Vec<OsString>,
+    /// Its whole environment.
+    pub env: Vec<(OsString, OsString)>,
+    /// What each worker has in its environment besides, by number; may be shorter.
+    pub worker_env: Vec<Vec<(OsString, OsString)>>,
+    /// Bytes that each worker finds in its boot file.
+    pub boot: Vec<u8>,
+}
 
 /// How an embedded broker is set up.
 #[derive(Clone, Debug)]
@@ -33,17 +54,10 @@ pub struct BrokerConfig {
     pub spares: u32,
     /// What tasks may ask for while they run.
     pub offer: Offer,
-    /// Program of a worker: the interpreter.
-    pub program: PathBuf,
-    /// Its arguments, before the ones that the broker adds: status page, control socket and boot file as descriptor
-    /// numbers, endpoint, worker number, incarnation, path of libzmq.
-    pub args: Vec<OsString>,
-    /// Its whole environment.
-    pub env: Vec<(OsString, OsString)>,
-    /// What each worker has in its environment besides, by number; may be shorter.
-    pub worker_env: Vec<Vec<(OsString, OsString)>>,
-    /// Bytes that each worker finds in its boot file.
-    pub boot: Vec<u8>,
+    /// How to start a worker.
+    pub launch: Launch,
+    /// Places for workers of other machines.
+    pub places: u32,
     /// Where libzmq may be, best guess first.
     pub libzmq: Vec<PathBuf>,
     /// Directory for run directories; `None` for the default.
@@ -68,6 +82,21 @@ pub struct BrokerConfig {
     pub python: String,
     /// Time between an interrupt of a running task and the kill of its worker, in ns.
     pub grace_ns: u64,
+    /// Whether it takes clients of other processes. Then all values travel in frames: no memory is shared.
+    pub is_open: bool,
+    /// Where it listens to the network, and for whom. Only an open one does.
+    pub network: Option<Network>,
+}
+
+/// Where a broker listens to the network.
+#[derive(Clone, Debug)]
+pub struct Network {
+    /// The endpoint to bind.
+    pub endpoint: String,
+    /// The keys of the broker.
+    pub keys: OwnKeys,
+    /// Who may come in.
+    pub allowed: Allowed,
 }
 
 /// Why a broker could not be started.
@@ -87,13 +116,24 @@ pub enum StartError {
     System(#[from] io::Error),
 }
 
+impl From<GateError> for StartError {
+    fn from(error: GateError) -> Self {
+        match error {
+            GateError::Socket(error) => StartError::Socket(error),
+            GateError::System(error) => StartError::System(error),
+        }
+    }
+}
+
 /// A running broker thread.
 ///
-/// It ends when the client end is closed or dropped, or says GOODBYE; [`BrokerHandle::join`] waits for that.
+/// It ends when the client end is closed or dropped, or says GOODBYE, whatever other clients do;
+/// [`BrokerHandle::join`] waits for that.
 #[derive(Debug)]
 pub struct BrokerHandle {
     thread: JoinHandle<()>,
     run_dir: PathBuf,
+    endpoint: Option<String>,
     segments: Arc<Segments>,
 }
 
@@ -114,6 +154,11 @@ impl BrokerHandle {
         &self.segments
     }
 
+    /// Where it listens to the network.
+    pub fn endpoint(&self) -> Option<&str> {
+        self.endpoint.as_deref()
+    }
+
     /// The private directory of this broker.
     pub fn run_dir(&self) -> &PathBuf {
         &self.run_dir
@@ -129,10 +174,17 @@ pub fn start(config: BrokerConfig) -> Result<(BrokerHandle, ClientEnd), StartErr
     let run_dir = RunDir::create(config.run_dir_base.as_deref())?;
     let context = Context::new(&library)?;
     let endpoint = run_dir.endpoint("broker");
-    let router = Router::bind(&context, &endpoint)?;
+    let mut router = Router::bind(&context, &endpoint)?;
+    let (mut gate, mut network) = (None, None);
+    if let Some(Network { endpoint, keys, allowed }) = &config.network {
+        // It stands before anything can be asked of it.
+        gate = Some(Gate::open(&context, allowed.clone())?);
+        network = Some(router.bind_guarded(endpoint, keys)?);
+    }
     let (client_end, broker_end) = inproc::pair()?;
     let machine = MachineConfig {
         workers: config.workers,
+        places: config.places,
         spares: config.spares,
         offer: config.offer.clone(),
         crash_limit: config.crash_limit,
@@ -148,18 +200,25 @@ pub fn start(config: BrokerConfig) -> Result<(BrokerHandle, ClientEnd), StartErr
         seed: clock::now_ns(),
     };
     let path = run_dir.path().to_owned();
-    let children = children::Children::new(&config, &endpoint, library.path())?;
+    let children = Children::new(
+        config.launch,
+        (config.workers + config.places + config.spares) as usize,
+        &endpoint,
+        library.path(),
+    )?;
     let spiller = spiller::Spiller::new(config.spill_dir)?;
+    let is_open = config.is_open;
     let segments = Arc::<Segments>::default();
     let client_segments = Arc::clone(&segments);
     let thread = spawn_native("headrace-broker", move || {
         let _closing = CloseAtEnd(Arc::clone(&client_segments));
-        turn::Loop::new(machine, router, broker_end, client_segments, children, spiller).run();
-        // The socket is closed by now; the context waits for its threads, then the directory goes.
+        turn::Loop::new(machine, router, broker_end, client_segments, children, spiller, is_open).run();
+        drop(gate);
+        // The sockets are closed by now; the context waits for its threads, then the directory goes.
         drop(context);
         drop(run_dir);
     })?;
-    Ok((BrokerHandle { thread, run_dir: path, segments }, client_end))
+    Ok((BrokerHandle { thread, run_dir: path, endpoint: network, segments }, client_end))
 }
 
 /// Tells whoever waits for memory that none will come, however the thread ends.

@@ -20,6 +20,8 @@ const CLIENT: PeerId = PeerId(0);
 const FRAMES_A_TURN: usize = 256;
 /// Time that workers get to leave by themselves when the broker shuts down.
 const LEAVE_NS: u64 = 1_000_000_000;
+/// What the last frames get to leave.
+const LINGER_MS: u32 = 1_000;
 /// Longest time without a look at the worker processes while there is no time to sleep.
 const CHILDREN_NS: u64 = 1_000_000;
 /// Frames that wait for a peer whose socket is full. A worker's credit keeps its own far below; more are a peer's that asks and
@@ -46,6 +48,8 @@ pub(super) struct Loop {
     backlog: HashMap<PeerId, VecDeque<Vec<u8>>>,
     poll_fds: Vec<PollFd>,
     client_gone: bool,
+    /// Whether others than that client are taken.
+    is_open: bool,
     /// Whether a process has ended or written something.
     children_call: bool,
     /// When the processes are looked at next even if none has called.
@@ -60,10 +64,10 @@ impl Loop {
         client_segments: Arc<Segments>,
         children: Children,
         spiller: Spiller,
+        is_open: bool,
     ) -> Self {
         let mut machine = Broker::new(config, clock::now_ns());
-        // Shared memory comes to clients through this process alone.
-        machine.serve_only(CLIENT);
+        machine.live_with(CLIENT, is_open);
         Loop {
             machine,
             router,
@@ -78,6 +82,7 @@ impl Loop {
             backlog: HashMap::new(),
             poll_fds: Vec::new(),
             client_gone: false,
+            is_open,
             children_call: false,
             children_due_ns: 0,
         }
@@ -134,6 +139,9 @@ impl Loop {
                 let peer = PeerId(self.next_peer);
                 self.next_peer += 1;
                 self.routes.insert(peer, route);
+                if let Some(roles) = frame.user() {
+                    self.machine.let_in(peer, roles);
+                }
                 peer
             });
             let frame: Frame = Arc::new(frame);
@@ -275,8 +283,8 @@ impl Loop {
         let Some(route) = self.routes.get(&peer) else { return };
         if !self.backlog.contains_key(&peer) {
             match self.router.send(route, &mut frame) {
-                // An unreachable worker is a dead one: its process's end is seen elsewhere, and nothing is lost by it.
-                Ok(()) | Err(SendError::Unreachable | SendError::Failed(_)) => return,
+                Ok(()) | Err(SendError::Failed(_)) => return,
+                Err(SendError::Unreachable) => return self.machine.handle_unreachable(peer, now_ns),
                 Err(SendError::WouldBlock) => {}
             }
         }
@@ -341,6 +349,10 @@ impl Loop {
     fn shut_down(&mut self) {
         self.machine.shut_down();
         self.children.kill_successors();
+        if self.is_open {
+            // The last words to other processes may take their time.
+            let _ = self.router.set_linger_ms(LINGER_MS);
+        }
         self.flush(clock::now_ns());
         let until_ns = clock::now_ns() + LEAVE_NS;
         loop {
@@ -351,10 +363,12 @@ impl Loop {
             self.machine.handle_timeout(now_ns);
             self.flush(now_ns);
             let alive = self.children.alive();
-            if alive.is_empty() {
+            let is_late = now_ns >= until_ns;
+            let has_guests = self.machine.has_guests() && !is_late;
+            if alive.is_empty() && !has_guests {
                 return;
             }
-            if now_ns >= until_ns {
+            if is_late {
                 for worker in alive {
                     self.children.kill(worker);
                 }
@@ -362,7 +376,8 @@ impl Loop {
             self.poll_fds.clear();
             self.children.poll_fds(&mut self.poll_fds);
             let next_ns = self.machine.next_timeout_ns().map_or(until_ns, |next_ns| next_ns.min(until_ns));
-            let left_ns = next_ns.saturating_sub(now_ns).max(LEAVE_NS / 100);
+            let step_ns = LEAVE_NS / 100;
+            let left_ns = if has_guests { step_ns } else { next_ns.saturating_sub(now_ns).max(step_ns) };
             let _ = poll::wait(&mut self.poll_fds, Some(Duration::from_nanos(left_ns)));
         }
     }

@@ -4,8 +4,10 @@ use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
 use super::context::Context;
+use super::curve::PeerKeys;
 use super::error::{SendError, ZmqError};
 use super::message::{Frame, Message};
+use super::monitor::Monitor;
 use super::socket::{DEALER, Events, IMMEDIATE, ROUTING_ID, Socket};
 use crate::poll::{self, PollFd};
 
@@ -23,13 +25,35 @@ impl Dealer {
     /// # Errors
     /// libzmq's, with the endpoint. That nobody listens is no error.
     pub fn connect(context: &Context, endpoint: &str, name: &[u8]) -> Result<Self, ZmqError> {
+        let mut dealer = Self::open(context, name)?;
+        dealer.socket.connect(endpoint)?;
+        Ok(dealer)
+    }
+
+    /// The same with keys, if the endpoint asks for some; and what is to be seen of its connection.
+    ///
+    /// # Errors
+    /// As [`connect`](Dealer::connect).
+    pub fn connect_watched(
+        context: &Context,
+        endpoint: &str,
+        name: &[u8],
+        keys: Option<&PeerKeys>,
+    ) -> Result<(Self, Monitor), ZmqError> {
+        let mut dealer = Self::open(context, name)?;
+        keys.map_or(Ok(()), |keys| dealer.socket.show(keys))?;
+        let monitor = Monitor::start(context, &mut dealer.socket)?;
+        dealer.socket.connect(endpoint)?;
+        Ok((dealer, monitor))
+    }
+
+    fn open(context: &Context, name: &[u8]) -> Result<Self, ZmqError> {
         let mut socket = Socket::open(context, DEALER)?;
         // Frames are queued for a living connection only: what could not be sent is known to be not sent.
         socket.set_int(IMMEDIATE, 1)?;
         if !name.is_empty() {
             socket.set(ROUTING_ID, name)?;
         }
-        socket.connect(endpoint)?;
         Ok(Self { socket })
     }
 

@@ -169,12 +169,14 @@ functions! {
     getsockopt(Handle, c_int, *mut c_void, *mut usize) -> c_int;
     bind(Handle, *const c_char) -> c_int;
     connect(Handle, *const c_char) -> c_int;
+    socket_monitor(Handle, *const c_char, c_int) -> c_int;
     msg_init(*mut RawMessage) -> c_int;
     msg_init_size(*mut RawMessage, usize) -> c_int;
     msg_init_data(*mut RawMessage, *mut c_void, usize, Option<Free>, *mut c_void) -> c_int;
     msg_data(*mut RawMessage) -> *mut c_void;
     msg_size(*const RawMessage) -> usize;
     msg_more(*const RawMessage) -> c_int;
+    msg_gets(*const RawMessage, *const c_char) -> *const c_char;
     msg_send(*mut RawMessage, Handle, c_int) -> c_int;
     msg_recv(*mut RawMessage, Handle, c_int) -> c_int;
     msg_close(*mut RawMessage) -> c_int;

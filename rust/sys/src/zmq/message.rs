@@ -1,6 +1,6 @@
 //! Messages of libzmq: bytes on their way out, and frames that arrived.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{CStr, c_int, c_void};
 use std::fmt;
 use std::ops::Deref;
 use std::ptr::{self, NonNull};
@@ -107,6 +107,14 @@ impl Message {
         unsafe { (self.functions.msg_more)(self.raw.as_ptr()) != 0 }
     }
 
+    /// The name under which the gate let the sender in; `None` where there is no gate.
+    pub(super) fn user(&self) -> Option<&str> {
+        // SAFETY: the message is initialised; the name is a C string.
+        let text = unsafe { (self.functions.msg_gets)(self.raw.as_ptr(), c"User-Id".as_ptr()) };
+        // SAFETY: libzmq gives a C string that lives as long as the message.
+        (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }).and_then(|text| text.to_str().ok())
+    }
+
     pub(super) fn bytes(&self) -> &[u8] {
         let len = self.len();
         if len == 0 {
@@ -178,7 +186,7 @@ pub(super) fn retry_interrupted(functions: &Functions, mut call: impl FnMut() ->
 pub struct Frame {
     data: *const u8,
     len: usize,
-    _owner: Message,
+    owner: Message,
 }
 
 // SAFETY: the bytes are owned by the message, which is Send, and nobody writes to them.
@@ -189,7 +197,12 @@ unsafe impl Sync for Frame {}
 impl Frame {
     pub(super) fn new(message: Message) -> Self {
         let bytes = message.bytes();
-        Self { data: bytes.as_ptr(), len: bytes.len(), _owner: message }
+        Self { data: bytes.as_ptr(), len: bytes.len(), owner: message }
+    }
+
+    /// The name under which the gate let the sender in; `None` if the endpoint has no gate.
+    pub fn user(&self) -> Option<&str> {
+        self.owner.user()
     }
 }
 

@@ -11,21 +11,27 @@
 //! libzmq's own threads have every signal blocked. Nothing here may be used in a forked child; dropping there is safe.
 
 mod context;
+mod curve;
 mod dealer;
 mod error;
 mod library;
 mod message;
+mod monitor;
 mod router;
 mod search;
 mod socket;
+mod zap;
 
 pub use context::Context;
+pub use curve::{Key, OwnKeys, PeerKeys};
 pub use dealer::Dealer;
 pub use error::{SendError, ZmqError};
 pub use library::{Library, LoadError, Version};
 pub use message::Frame;
+pub use monitor::{Monitor, Sight};
 pub use router::{Router, RoutingId};
 pub use search::find_candidates;
 pub use socket::{
     Events, FRAME_BYTES_MAX, HANDSHAKE_TIMEOUT_MS, LARGE_FRAME_BYTES, QUEUED_FRAMES_MAX, UNREAD_FRAMES_MAX,
 };
+pub use zap::{Caller, Gatekeeper};

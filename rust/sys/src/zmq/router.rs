@@ -5,6 +5,7 @@ use std::ops::Deref;
 use std::os::fd::RawFd;
 
 use super::context::Context;
+use super::curve::OwnKeys;
 use super::error::{SendError, ZmqError};
 use super::message::{Frame, Message};
 use super::socket::{Events, ROUTER, ROUTER_HANDOVER, ROUTER_MANDATORY, Socket};
@@ -34,6 +35,17 @@ impl Router {
         socket.set_int(ROUTER_HANDOVER, 1)?;
         socket.bind(endpoint)?;
         Ok(Self { socket })
+    }
+
+    /// Listens at one endpoint more, for those alone whom the gate of the context lets in and who show a key of theirs; where
+    /// there is no gate, for nobody. The answer is the endpoint, with the port that the system chose if it ends in `:*`.
+    ///
+    /// # Errors
+    /// libzmq's, with the endpoint.
+    pub fn bind_guarded(&mut self, endpoint: &str, keys: &OwnKeys) -> Result<String, ZmqError> {
+        self.socket.guard(keys)?;
+        self.socket.bind(endpoint)?;
+        self.socket.last_endpoint()
     }
 
     /// Queues one frame for `peer`. On success `frame` is left empty (with its memory, if it was below

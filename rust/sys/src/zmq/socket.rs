@@ -28,6 +28,8 @@ pub const UNREAD_FRAMES_MAX: c_int = 256;
 /// A connection that has not shaken hands after this long is cut.
 pub const HANDSHAKE_TIMEOUT_MS: c_int = 5_000;
 
+pub(super) const PAIR: c_int = 0;
+pub(super) const REP: c_int = 4;
 pub(super) const DEALER: c_int = 5;
 pub(super) const ROUTER: c_int = 6;
 
@@ -41,6 +43,7 @@ const LINGER: c_int = 17;
 const MAXMSGSIZE: c_int = 22;
 const SNDHWM: c_int = 23;
 const RCVHWM: c_int = 24;
+const LAST_ENDPOINT: c_int = 32;
 const HANDSHAKE_IVL: c_int = 66;
 
 const DONTWAIT: c_int = 1;
@@ -101,6 +104,14 @@ impl Socket {
         // SAFETY: the socket is open and ours; `name` is a C string.
         let result = unsafe { (self.functions().connect)(self.handle.as_ptr(), name.as_ptr()) };
         self.check(result, || format!("zmq_connect {endpoint}"))
+    }
+
+    /// Has libzmq tell of these events of the connection at another endpoint.
+    pub(super) fn monitor(&mut self, endpoint: &str, events: c_int) -> Result<(), ZmqError> {
+        let name = self.endpoint(endpoint)?;
+        // SAFETY: the socket is open and ours; `name` is a C string.
+        let result = unsafe { (self.functions().socket_monitor)(self.handle.as_ptr(), name.as_ptr(), events) };
+        self.check(result, || "zmq_socket_monitor".to_owned())
     }
 
     pub(super) fn set_int(&mut self, option: c_int, value: c_int) -> Result<(), ZmqError> {
@@ -184,6 +195,19 @@ impl Socket {
             Err(libc::EHOSTUNREACH) => Err(SendError::Unreachable),
             Err(errno) => Err(ZmqError::new(self.functions(), errno, "zmq_msg_send").into()),
         }
+    }
+
+    /// The endpoint that was bound last, with the port that the system chose if it was asked to.
+    pub(super) fn last_endpoint(&mut self) -> Result<String, ZmqError> {
+        let mut text = [0_u8; 256];
+        let mut len = text.len();
+        let functions = self.functions();
+        // SAFETY: the socket is open and ours; libzmq writes at most `len` bytes, which `text` has.
+        let result = unsafe {
+            (functions.getsockopt)(self.handle.as_ptr(), LAST_ENDPOINT, text.as_mut_ptr().cast(), &raw mut len)
+        };
+        self.check(result, || "zmq_getsockopt of the endpoint".to_owned())?;
+        Ok(String::from_utf8_lossy(&text[..len.saturating_sub(1)]).into_owned())
     }
 
     fn get_int(&mut self, option: c_int) -> Result<c_int, ZmqError> {

@@ -64,6 +64,28 @@ pub(crate) fn samples() -> Vec<(&'static str, Message<'static>)> {
         ("standstill", Message::Standstill(Standstill { task: 40, attempt: 300, text: "it waits for tag 'db'" })),
         ("why", Message::Why(Why { number: 5, run: 3, index: 70_000, key: "merge-3", stacks: true })),
         ("because", Message::Because(because())),
+        (
+            "order",
+            Message::Order(Order {
+                kind: OrderKind::Interrupt as u8,
+                worker: 3,
+                incarnation: 0,
+                task: 40,
+                attempt: 300,
+            }),
+        ),
+        (
+            "event",
+            Message::Event(Event {
+                kind: EventKind::Exited as u8,
+                worker: 3,
+                incarnation: 70_000,
+                number: -1_i32 as u32,
+                task: 40,
+                attempt: 300,
+                text: b"last words",
+            }),
+        ),
     ]
 }
 

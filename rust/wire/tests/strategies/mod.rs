@@ -69,6 +69,13 @@ pub(crate) fn message() -> BoxedStrategy<Message<'static>> {
             attempt,
             text
         })),
+        any::<(u8, u32, u64, u32, u32)>().prop_map(|(kind, worker, incarnation, task, attempt)| {
+            Message::Order(Order { kind, worker, incarnation, task, attempt })
+        }),
+        (any::<(u8, u32, u64, u32, u32, u32)>(), bytes(0..300)).prop_map(|(numbers, text)| {
+            let (kind, worker, incarnation, number, task, attempt) = numbers;
+            Message::Event(Event { kind, worker, incarnation, number, task, attempt, text })
+        }),
         (any::<(u64, u32, u32, bool)>(), text())
             .prop_map(|((number, run, index, stacks), key)| { Message::Why(Why { number, run, index, key, stacks }) }),
         (any::<(u64, u8, u32, u32, u32, u64)>(), text(), text()).prop_map(|(numbers, text, stacks)| {
@@ -80,7 +87,7 @@ pub(crate) fn message() -> BoxedStrategy<Message<'static>> {
 }
 
 fn hello() -> impl Strategy<Value = Hello<'static>> {
-    let role = prop_oneof![Just(Role::Client), Just(Role::Worker), Just(Role::Observer)];
+    let role = prop_oneof![Just(Role::Client), Just(Role::Worker), Just(Role::Observer), Just(Role::Agent)];
     (role, text(), text(), any::<(u32, u64, u32, u64, u32)>()).prop_map(|(role, version, python, numbers)| {
         let (protocol, features, worker, incarnation, pid) = numbers;
         Hello { protocol, role, version, python, features, worker, incarnation, pid }

@@ -60,6 +60,8 @@ pub(crate) fn walk(message: &Message<'_>) -> u64 {
         Message::Query(_) | Message::Log(_) => 0,
         Message::Overrun(overrun) => overrun.key.len() as u64,
         Message::Waiting(_) | Message::Standstill(_) => 0,
+        Message::Order(order) => order.incarnation ^ u64::from(order.worker),
+        Message::Event(event) => event.incarnation ^ event.text.len() as u64,
         Message::Death(death) => (0..death.workers.len())
             .map(|at| {
                 let signal = u64::from(death.signals.at(at)) + u64::from(death.exit_codes.at(at));
