@@ -50,24 +50,22 @@ def test_errors_of_needs_and_cycles_are_raised():
 
 
 def test_levels_are_used_where_it_pays_that_ready_tasks_wait():
-    blocks = {f"block {row} {column}": [] for row in range(8) for column in range(4)}
+    side = range(8)
+    blocks = {("block", row, column): [] for row in side for column in side}
     products = {
-        f"product {one} {other} {column}": [f"block {one} {column}", f"block {other} {column}"]
-        for one in range(8)
-        for other in range(8)
-        for column in range(4)
+        ("product", one, other, column): sorted({("block", one, column), ("block", other, column)})
+        for one in side
+        for other in side
+        for column in side
     }
-    sums = {
-        f"sum {one} {other}": [f"product {one} {other} {column}" for column in range(4)]
-        for one in range(8)
-        for other in range(8)
-    }
+    sums = {("sum", one, other): [("product", one, other, column) for column in side] for one in side for other in side}
     graph = {**blocks, **products, **sums, "total": list(sums)}
     order = hr.depth_first(needs_of(graph), ["total"], levels=16)
-    assert [key for key, _ in order][-1] == "total"
+    assert order[-1] == ("total", -15)
     priorities = [priority for _, priority in order]
     assert priorities == sorted(priorities, reverse=True)
     assert set(priorities) == set(range(-15, 1))
+    assert len(hr.depth_first(needs_of(graph), ["total"])) == len(order) == len(graph)
     tree = {0: [1, 2], 1: [], 2: []}
     assert hr.depth_first(needs_of(tree), [0], levels=16) == [(1, 0), (2, 0), (0, 0)]
     assert hr.depth_first(needs_of(tree), [], levels=16) == []

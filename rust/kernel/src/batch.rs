@@ -96,7 +96,9 @@ impl Kernel {
                 true => self.next_unbarred_follower(worker, request.classes, &mut fresh, oracle),
             };
             let task = match follower {
-                Some(task) if self.has_levels && seeds_left > 0 && seeds.top(self) > Some(self.priority_of(task)) => {
+                Some(task)
+                    if self.board.has_levels && seeds_left > 0 && seeds.top(self) > Some(self.priority_of(task)) =>
+                {
                     match seeds.next(self, oracle) {
                         Some(seed) => {
                             seeds_left -= 1;

@@ -129,8 +129,8 @@ impl Kernel {
             Priorities::One(priority) => priority,
             Priorities::Each(priorities) => priorities[0],
         };
-        let first = *self.first_priority.get_or_insert(first);
-        self.has_levels |= match priorities {
+        let first = *self.board.first_priority.get_or_insert(first);
+        self.board.has_levels |= match priorities {
             Priorities::One(priority) => priority != first,
             Priorities::Each(priorities) => priorities.iter().any(|&priority| priority != first),
         };

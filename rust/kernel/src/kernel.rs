@@ -24,9 +24,6 @@ pub struct Kernel {
     /// How many entries of `ended` have had their consumers visited.
     pub(crate) ended_visited: usize,
     pub(crate) returned: Vec<Returned>,
-    /// The priority of the first task of all, and whether any had another.
-    pub(crate) first_priority: Option<i32>,
-    pub(crate) has_levels: bool,
     pub(crate) stale_reports: u64,
     pub(crate) operations: u64,
     /// The number of the lease of each task whose last number is that of a rival.

@@ -17,6 +17,9 @@ pub(crate) struct Board {
     pub(crate) workers: Vec<Option<Worker>>,
     /// The workers with followers, and some that have none any more; a number may be there twice.
     pub(crate) followed: Vec<WorkerId>,
+    /// The priority of the first task of all, and whether any had another.
+    pub(crate) first_priority: Option<i32>,
+    pub(crate) has_levels: bool,
     /// Watched tasks that have become ready.
     pub(crate) became_ready: Vec<TaskIndex>,
     /// Tasks per state; those that have not ended all count as waiting.
