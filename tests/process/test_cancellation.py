@@ -130,7 +130,7 @@ def test_the_slot_is_free_when_the_worker_says_so(processes, path, tmp_path):
         try:
             time.sleep(LONG_S)
         finally:
-            time.sleep(GRACE_S / 2)
+            time.sleep(GRACE_S / 10)
             succeed(path)
 
     future = processes.call(tidy, path)
