@@ -11,6 +11,11 @@ from typing_extensions import Buffer, disjoint_base
 from headrace._kernel import Kernel as Kernel
 from headrace._kernel import Offer as Offer
 from headrace._output import Output as Output
+from headrace._remote import Agent as Agent
+from headrace._remote import connect_client as connect_client
+from headrace._remote import drain_broker as drain_broker
+from headrace._remote import farewell_of as farewell_of
+from headrace._remote import wait_over as wait_over
 from headrace._worker import Worker as Worker
 from headrace.graph import Graph as _PythonGraph
 from headrace.options import Policy as _Policy
@@ -481,41 +486,6 @@ class ExternalRef:
     def _arrived(self) -> bool: ...
     def _wait_arrival(self, timeout: float | None = None) -> bool: ...
     def _outcome(self, key: str) -> tuple[Any, BaseException | None]: ...
-
-@final
-class Agent:
-    """The agent of a machine, with its worker processes."""
-
-    def __new__(
-        cls,
-        *,
-        endpoint: str,
-        keys: tuple[str, str, str] | None,
-        libzmq: list[str],
-        slots: int,
-        name: str,
-        program: str,
-        arguments: list[str],
-        environment: list[tuple[str, str]],
-        boot: bytes,
-    ) -> Agent: ...
-    def wait(self, joined: int, is_up: bool, timeout_s: float) -> tuple[int, bool, bool, str | None]:
-        """Wait for news: how often it has joined, whether it is up, whether it has ended, and why if it was refused."""
-
-    def stop(self) -> None:
-        """Leave the broker and end the workers."""
-
-def connect_client(endpoint: str, libzmq: list[str], timeout_s: float, keys: tuple[str, str, str] | None) -> ClientCore:
-    """Open a session with the broker at an endpoint, with keys: own public, own secret, the broker's public."""
-
-def farewell_of(core: ClientCore) -> tuple[int | None, str] | None:
-    """Tell why a session is over, if it is: the reason as on the wire, and a text."""
-
-def drain_broker(core: ClientCore) -> None:
-    """Have the broker of this process end once nothing is left to run."""
-
-def wait_over(core: ClientCore, timeout_s: float) -> bool:
-    """Wait until a session is over; False if the time is over before."""
 
 def end_brokers() -> None:
     """End every broker that still runs in this process; called at the interpreter's end."""
