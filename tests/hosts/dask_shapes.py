@@ -25,7 +25,7 @@ def shapes():
     months = [y[month::12] for month in range(12)]
     tall = da.random.random((1_000, 10), chunks=(50, 10))
     wide = da.random.random((200, 100), chunks=(20, 50))
-    found = {
+    return {
         "(x + x.T).sum()": [(x + x.T).sum()],
         "x + x.T": [x + x.T],
         "tree of 2": [da.random.random(4_000, chunks=10).sum(split_every=2)],
@@ -46,15 +46,13 @@ def shapes():
         "tall and skinny QR": list(da.linalg.tsqr(tall)),
         "compressed SVD": list(da.linalg.svd_compressed(wide, 5)),
     }
-    return found | tables()
 
 
 def tables():
-    try:
-        import dask.dataframe as dd
-        import pandas as pd
-    except ImportError:
-        return {}
+    """The same of dataframes."""
+    import dask.dataframe as dd
+    import pandas as pd
+
     frame = pd.DataFrame({"a": np.arange(4_000) % 97, "b": np.arange(4_000) % 13, "c": 1.0})
     table = dd.from_pandas(frame, npartitions=40)
     with dask.config.set({"dataframe.shuffle.method": "tasks"}):
