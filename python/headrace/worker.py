@@ -33,6 +33,9 @@ EXIT_BOOT_FAILED = 3
 #: Exit code of a worker whose session broke.
 EXIT_SESSION_BROKEN = 1
 
+#: How long an interrupt waits for an import.
+IMPORT_PAUSE_S = 0.005
+
 
 def main() -> None:
     """Run this process as a worker."""
@@ -85,13 +88,15 @@ def prepare_for_tasks(worker: _core.Worker) -> None:
     """Connect what Python asks with what the native side knows."""
     interrupted: tuple[int, int] | None = None
 
-    def interrupt(_signal_number: int, _frame: FrameType | None) -> None:
+    def interrupt(_signal_number: int, frame: FrameType | None) -> None:
         # The signal is for one attempt. It may arrive when that has ended, and must then hit nobody else; or twice, for
         # its time limit and for a cancel that crosses the news of that.
         nonlocal interrupted
         if worker.is_cancelled() and ((attempt := worker.running()) is None or attempt != interrupted):
-            interrupted = attempt
-            raise KeyboardInterrupt
+            if not imports(frame):
+                interrupted = attempt
+                raise KeyboardInterrupt
+            interrupt_later()
 
     def client() -> Client:
         from headrace.nested import client_of_task
@@ -114,6 +119,27 @@ def prepare_for_tasks(worker: _core.Worker) -> None:
         worker.note_fork()
 
     os.register_at_fork(before=worker.prepare_fork, after_in_child=enter_child)
+
+
+def imports(frame: FrameType | None) -> bool:
+    """Say whether a module is being imported. Half of a package would stay behind, and no later import mend that."""
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def interrupt_later() -> None:
+    """Send the signal once more, in a moment. An import that does not end ends with its process, after the grace."""
+    import _thread  # built in, as `time` is
+    import time
+
+    def send() -> None:
+        time.sleep(IMPORT_PAUSE_S)
+        _thread.interrupt_main()
+
+    _thread.start_new_thread(send, ())
 
 
 def read_boot_record(fd: int) -> dict[str, Any]:

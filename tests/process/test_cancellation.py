@@ -1,6 +1,7 @@
 """Cancellation in every state: what it does, and what the client sees; the tables of `docs/failures.md`."""
 
 import re
+import textwrap
 import time
 from pathlib import Path
 
@@ -139,6 +140,37 @@ def test_the_slot_is_free_when_the_worker_says_so(processes, path, tmp_path):
     processes.call(succeed, str(tmp_path / "next")).result(TIMEOUT_S)
     ended, started = float(lines(path)[1]), float(lines(tmp_path / "next")[0])
     assert ended <= started, "the clean-up was over when the next task started"
+
+
+def test_an_import_is_not_left_half_done(processes, path, tmp_path):
+    package = tmp_path / "half_done"
+    package.mkdir()
+    (package / "part.py").write_text("names = ['part']\n")
+    slow = f"""
+        from half_done.part import *
+        import time
+        open({path!r}, "a").write("in\\n")
+        time.sleep(0.2)
+        names = part.names
+    """
+    (package / "__init__.py").write_text(textwrap.dedent(slow))
+
+    def use(folder):
+        import sys
+
+        if folder not in sys.path:
+            sys.path.append(folder)
+        import half_done
+
+        return half_done.names
+
+    pid = processes.statistics().workers[0].pid
+    future = processes.call(use, str(tmp_path))
+    wait_until(lambda: lines(path))
+    future.cancel()
+    assert processes.call(use, str(tmp_path)).result(TIMEOUT_S) == ["part"]
+    assert processes.statistics().workers[0].pid == pid, "nobody had to be killed"
+    assert lines(path) == ["in"], "it was imported once"
 
 
 def test_an_overdue_task_that_is_cancelled_hears_no_second_interrupt(processes, path):
