@@ -37,10 +37,15 @@ def machine_card() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The commit that was measured, marked if the tree differs from it; `unknown` outside a repository of ours."""
-    if _git("ls-files", "--error-unmatch", _HERE.name) is None:
-        return "unknown"
-    return _git("describe", "--always", "--dirty", "--abbrev=10") or "unknown"
+    """The commit that was measured, marked if the tree differs from it.
+
+    Of an installed package it is that of our repository in which this runs; elsewhere `unknown`.
+    """
+    beside = Path("python", "headrace", "bench", _HERE.name)
+    for folder, file in ((_HERE.parent, _HERE.name), (Path.cwd(), str(beside))):
+        if _git(folder, "ls-files", "--error-unmatch", file) is not None:
+            return _git(folder, "describe", "--always", "--dirty", "--abbrev=10") or "unknown"
+    return "unknown"
 
 
 def first_match(file: Path, pattern: str) -> str:
@@ -61,10 +66,10 @@ def yardstick_us() -> float:
     return min(times) * 1e6
 
 
-def _git(*words: str) -> str | None:
-    """The answer of git about this file's folder, or None."""
+def _git(folder: Path, *words: str) -> str | None:
+    """The answer of git about a folder, or None."""
     try:
-        answer = subprocess.run(["git", "-C", str(_HERE.parent), *words], capture_output=True, text=True, check=False)
+        answer = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=False)
     except FileNotFoundError:
         return None
     return answer.stdout.strip() if answer.returncode == 0 else None
