@@ -3,14 +3,13 @@
 //! Workers that answer at once, no socket, no Python: time spent inside the broker only, frames encoded and decoded.
 //! Compare nothing end to end with this: it is the scheduler alone.
 
-use headrace_protocol::broker::{Action, Broker, Config, Frame, PeerId};
-use headrace_protocol::limits::Offer;
-use headrace_protocol::worker::{Ending, Identity, Start, Worker};
-use headrace_wire::{Blobs, BlobsBuf, Hello, Message, PROTOCOL_VERSION, Role, Submit};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+mod machines;
 
-const CLIENT: PeerId = PeerId(0);
+use headrace_protocol::broker::Action;
+use headrace_protocol::worker::{Ending, Start};
+use headrace_wire::{Blobs, BlobsBuf, Message, Submit};
+use machines::{CLIENT, connected, feed};
+use std::time::{Duration, Instant};
 
 fn main() {
     // Sizes may be given: to count instructions, say.
@@ -54,50 +53,7 @@ fn report(name: &str, tasks: u32, deps: Vec<Vec<u32>>, keep: &[u32]) {
 
 /// Time from SUBMIT to the first leases, and from there to the last result.
 fn run(deps: &[Vec<u32>], keep: &[u32]) -> (Duration, Duration) {
-    let config = Config {
-        offer: Offer::default(),
-        workers: 2,
-        places: 0,
-        spares: 0,
-        crash_limit: 3,
-        oom_limit: 1,
-        tasks_max: u64::MAX,
-        result_bytes_max: 1 << 20,
-        store_limit: 1 << 30,
-        spill_limit: 0,
-        version: "0.1.0".into(),
-        python: "3.11.7".into(),
-        grace_ns: 1_000_000_000,
-        straggler_ns: 500_000_000,
-        seed: 7,
-    };
-    let mut broker = Broker::new(config, 0);
-    let hello = Hello {
-        protocol: PROTOCOL_VERSION,
-        role: Role::Client,
-        version: "0.1.0",
-        python: "3.11.7",
-        features: 0,
-        worker: 0,
-        incarnation: 0,
-        pid: 1,
-    };
-    let feed = |broker: &mut Broker, peer, bytes: Vec<u8>| {
-        let frame: Frame = Arc::new(bytes);
-        broker.handle_frame(peer, &frame, 1);
-    };
-    let mut bytes = Vec::new();
-    Message::Hello(hello).encode(&mut bytes);
-    feed(&mut broker, CLIENT, bytes);
-    let mut workers: Vec<Worker> = (0..2)
-        .map(|worker| {
-            let (version, python) = ("0.1.0".into(), "3.11.7".into());
-            let mut machine = Worker::new(&Identity { version, python, worker, incarnation: 1, pid: 2 });
-            let hello = machine.poll_frame().expect("HELLO comes first");
-            feed(&mut broker, PeerId(u64::from(worker) + 1), hello);
-            machine
-        })
-        .collect();
+    let (mut broker, mut workers) = connected(2);
     while broker.poll_action().is_some() {}
     let counts: Vec<u32> = deps.iter().map(|row| row.len() as u32).collect();
     let deps: Vec<u32> = deps.concat();

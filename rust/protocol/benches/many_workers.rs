@@ -3,15 +3,15 @@
 //! Workers on a virtual clock, one frame of independent tasks after the other; the broker's clock is its own processor time, so
 //! that reports which arrive while it works are one turn's. Time spent inside the broker only: no socket, no Python.
 
-use headrace_protocol::broker::{Action, Broker, Config, Frame, PeerId};
-use headrace_protocol::limits::Offer;
-use headrace_protocol::worker::{Ending, Identity, Start, Worker};
-use headrace_wire::{Blobs, BlobsBuf, Hello, Message, PROTOCOL_VERSION, Role, Submit};
+mod machines;
+
+use headrace_protocol::broker::{Action, Broker, PeerId};
+use headrace_protocol::worker::{Ending, Start, Worker};
+use headrace_wire::{Blobs, BlobsBuf, Message, Submit};
+use machines::{CLIENT, connected, feed};
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 use std::time::Duration;
 
-const CLIENT: PeerId = PeerId(0);
 /// One way over the network.
 const WIRE_NS: u64 = 100_000;
 
@@ -67,45 +67,9 @@ struct Cluster {
 
 impl Cluster {
     fn new(workers: u32, task_ns: u64) -> Self {
-        let config = Config {
-            offer: Offer::default(),
-            workers,
-            places: 0,
-            spares: 0,
-            crash_limit: 3,
-            oom_limit: 1,
-            tasks_max: u64::MAX,
-            result_bytes_max: 1 << 20,
-            store_limit: 1 << 40,
-            spill_limit: 0,
-            version: "0.1.0".into(),
-            python: "3.11.7".into(),
-            grace_ns: 1_000_000_000,
-            straggler_ns: 500_000_000,
-            seed: 7,
-        };
-        let mut broker = Broker::new(config, 0);
-        let hello = Hello {
-            protocol: PROTOCOL_VERSION,
-            role: Role::Client,
-            version: "0.1.0",
-            python: "3.11.7",
-            features: 0,
-            worker: 0,
-            incarnation: 0,
-            pid: 1,
-        };
-        let mut bytes = Vec::new();
-        Message::Hello(hello).encode(&mut bytes);
-        feed(&mut broker, CLIENT, bytes);
-        let stands = (0..workers).map(|worker| {
-            let (version, python) = ("0.1.0".into(), "3.11.7".into());
-            let mut machine = Worker::new(&Identity { version, python, worker, incarnation: 1, pid: 2 });
-            let hello = machine.poll_frame().expect("HELLO comes first");
-            feed(&mut broker, PeerId(u64::from(worker) + 1), hello);
-            Stand { machine, inbox: VecDeque::new(), is_busy: false }
-        });
-        let workers = stands.collect();
+        let (broker, machines) = connected(workers);
+        let stand = |machine| Stand { machine, inbox: VecDeque::new(), is_busy: false };
+        let workers = machines.into_iter().map(stand).collect();
         let mut cluster =
             Cluster { broker, workers, task_ns, chance: 7, events: BTreeMap::new(), events_made: 0, is_over: false };
         cluster.broker.finish_turn(1);
@@ -220,11 +184,6 @@ impl Cluster {
 fn processor_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-}
-
-fn feed(broker: &mut Broker, peer: PeerId, bytes: Vec<u8>) {
-    let frame: Frame = Arc::new(bytes);
-    broker.handle_frame(peer, &frame, 1);
 }
 
 /// Independent tasks of one function, one of them kept.

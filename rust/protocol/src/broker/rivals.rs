@@ -141,10 +141,10 @@ impl Broker {
             && !self.waits_for_room(worker.number);
         let (task, _) = self.kernel.leases_of(worker_id(worker.number)).next().filter(|_| is_free)?;
         let slot = self.ledger.slot(task.0);
-        let may_have_rival = (self.policies.get(slot.policy).speculative || seeded!("any task is tried twice"))
-            && (!self.rivals.by_task.contains_key(&task.0) || seeded!("third attempt"))
-            && self.nests.number_of(task.0) == 0
-            && self.kernel.missing(task) == 0;
+        let is_speculative = self.policies.get(slot.policy).speculative || seeded!("any task is tried twice");
+        let has_rival = self.rivals.by_task.contains_key(&task.0) && !seeded!("third attempt");
+        let may_have_rival =
+            is_speculative && !has_rival && self.nests.number_of(task.0) == 0 && self.kernel.missing(task) == 0;
         let usual_ns = self.functions.estimate_ns(slot.function).unwrap_or(0);
         let patience_ns = self.config.straggler_ns.max(usual_ns.saturating_mul(ESTIMATES));
         may_have_rival.then(|| (task, worker.progress_ns.saturating_add(patience_ns)))
