@@ -207,6 +207,9 @@ class TopologicalSorter(Generic[_T]):
     def __bool__(self) -> bool: ...
     def __class_getitem__(cls, key: Any) -> GenericAlias: ...
 
+def names_main(pickle: bytes) -> bool:
+    """Say whether a pickle names anything of `__main__`."""
+
 def try_pickle(value: object) -> BaseException | None:
     """Pickle `value` as an argument would be and throw the pickle away; give the error, if there is one."""
 

@@ -37,7 +37,7 @@ mod _core {
     #[pymodule_export]
     use crate::client::{connect_client, drain_broker, farewell_of, wait_over};
     #[pymodule_export]
-    use crate::codec::{_dep, cite, try_pickle};
+    use crate::codec::{_dep, cite, names_main, try_pickle};
     #[pymodule_export]
     use crate::graph::Graph;
     #[pymodule_export]

@@ -11,6 +11,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyList};
 
 use super::large::{LARGE_BYTES_MIN, large_buffer};
+use super::main_names::names_main;
 use super::out_of_band::has_arrays;
 use super::{Citations, External, ExternalId};
 use crate::client::ExternalRef;
@@ -81,7 +82,8 @@ fn dumps<'py>(
     match place.import(py, module, name)?.call((value, 5), keywords) {
         Ok(pickle) => {
             let pickle = pickle.cast_into::<PyBytes>()?;
-            if !pickle.contains(intern!(py, "__main__").call_method0("encode")?)? {
+            let may = pickle.contains(intern!(py, "__main__").call_method0("encode")?)?;
+            if !may || !names_main(pickle.as_bytes()) {
                 return Ok(pickle);
             }
         }
