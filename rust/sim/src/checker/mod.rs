@@ -52,6 +52,7 @@ struct Log {
 
 struct Checker<'a> {
     scenario: &'a Scenario,
+    any_speculative: bool,
     /// By client, run and number.
     logs: Vec<Vec<Vec<Log>>>,
     expected: Vec<Vec<Vec<Option<u64>>>>,
@@ -73,11 +74,12 @@ const SLACK_NS: u64 = 20_000_000;
 
 /// Judges what happened. `ended` says whether the run went to its end, so that nothing more can come.
 pub(crate) fn judge(scenario: &Scenario, history: &History, ended: bool) -> Judgement {
-    let table =
-        |client: &crate::scenario::ClientPlan| client.workloads().map(|workload| workload.tasks.len()).collect();
+    let table = |client: &ClientPlan| client.workloads().map(|workload| workload.tasks.len()).collect();
     let sizes: Vec<Vec<usize>> = scenario.clients.iter().map(table).collect();
+    let mut tasks = scenario.clients.iter().flat_map(ClientPlan::workloads).flat_map(|load| &load.tasks);
     let mut checker = Checker {
         scenario,
+        any_speculative: tasks.any(|task| task.speculative),
         logs: sizes.iter().map(|runs| runs.iter().map(|tasks| vec![Log::default(); *tasks]).collect()).collect(),
         expected: sizes.iter().map(|runs| runs.iter().map(|tasks| vec![None; *tasks]).collect()).collect(),
         leases: BTreeMap::new(),
@@ -246,10 +248,7 @@ impl Checker<'_> {
         // Of two that run at once, the first death does not count. And who stands behind a loser may die before its process is
         // killed for that: then nobody knows that it has, and it counts as one of a silent worker.
         let mut limit = u32::from(self.scenario.setup.crash_limit) << u32::from(self.task(name).speculative);
-        let mut tasks = self.scenario.clients.iter().flat_map(ClientPlan::workloads).flat_map(|load| &load.tasks);
-        if tasks.any(|task| task.speculative) {
-            limit += SILENT_MAX;
-        }
+        limit += if self.any_speculative { SILENT_MAX } else { 0 };
         if self.known(name).suicides >= limit {
             self.fail("blamed", format!("{name} runs though it has killed {limit} processes"));
         }
