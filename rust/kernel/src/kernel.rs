@@ -113,7 +113,7 @@ impl Kernel {
         }
         if self.board.workers[worker.at()].is_none() {
             let leases = self.board.lists.make(worker.0);
-            self.board.workers[worker.at()] = Some(Worker { leases, followers: Vec::new(), is_listed: false });
+            self.board.workers[worker.at()] = Some(Worker { leases, followers: Vec::new() });
         }
     }
 

@@ -34,6 +34,7 @@ pub mod seeded;
 mod slots;
 mod state;
 mod watch;
+mod worker_set;
 
 pub use batch::{LeaseRequest, Leased, Oracle, Preference};
 pub use chunk::{Chunk, Classes, EXTERNAL, Priorities};

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use crate::ids::{ClassId, NONE, TaskIndex, WorkerId};
 use crate::lists::{End, Lists};
 use crate::state::{Flag, Rank, Task, TaskState};
+use crate::worker_set::WorkerSet;
 
 /// All tasks with their places: each non-terminal task stands in exactly the queue that its counts call for.
 #[derive(Clone, Default)]
@@ -15,8 +16,8 @@ pub(crate) struct Board {
     pub(crate) lists: Lists,
     pub(crate) ready: Ready,
     pub(crate) workers: Vec<Option<Worker>>,
-    /// The workers with followers, and some that have none any more; a number may be there twice.
-    pub(crate) followed: Vec<WorkerId>,
+    /// The workers with followers, and some that have none any more.
+    pub(crate) followed: WorkerSet,
     /// The priority of the first task of all, and whether any had another.
     pub(crate) first_priority: Option<i32>,
     pub(crate) has_levels: bool,
@@ -33,8 +34,6 @@ pub(crate) struct Worker {
     pub(crate) leases: u32,
     /// Followers by class, because a worker need not be allowed to run the successors of what it runs.
     pub(crate) followers: Vec<(ClassId, u32)>,
-    /// Whether it is in [`Board::followed`].
-    pub(crate) is_listed: bool,
 }
 
 /// The ready queues.
@@ -194,10 +193,8 @@ impl Board {
 
     /// Makes a waiting task a follower of a worker.
     pub(crate) fn follow(&mut self, task: TaskIndex, worker: usize, end: End) {
-        let Some(Worker { followers, is_listed, .. }) = self.workers[worker].as_mut() else { return };
-        if !std::mem::replace(is_listed, true) {
-            self.followed.push(WorkerId(worker as u32));
-        }
+        let Some(Worker { followers, .. }) = self.workers[worker].as_mut() else { return };
+        self.followed.insert(WorkerId(worker as u32));
         let class = self.tasks[task.at()].rank.class;
         let list = match followers.iter().find(|entry| entry.0 == class) {
             Some(&(_, list)) => list,

@@ -24,34 +24,30 @@ impl Kernel {
         self.board.became_ready.drain(..).for_each(f);
     }
 
-    /// Whether tasks wait that need nothing but what this worker has in its queue (K2).
+    /// Whether tasks may wait that need nothing but what some worker has in its queue (K2).
     #[must_use]
-    pub fn is_followed(&self, worker: WorkerId) -> bool {
-        let Board { workers, lists, .. } = &self.board;
-        let worker = workers.get(worker.at()).and_then(Option::as_ref);
-        worker.is_some_and(|worker| worker.followers.iter().any(|&(_, list)| lists.get(list).len > 0))
+    pub fn may_be_followed(&self) -> bool {
+        self.board.followed.any()
     }
 
-    /// How many workers [`Kernel::followed`] would have to look at.
-    #[must_use]
-    pub fn followed_max(&self) -> usize {
-        self.board.followed.len()
-    }
-
-    /// The workers for which tasks wait that need nothing but what those have in their queues (K2), ascending.
+    /// Those `among` these workers, a bit set, for which tasks wait that need nothing but what they have in their queues (K2);
+    /// ascending.
     ///
     /// # Cost
-    /// O(workers with such tasks), and what has changed since the last call.
-    pub fn followed(&mut self) -> &[WorkerId] {
+    /// O(workers / 64), those that are found, and what has changed since the last call.
+    pub fn followed(&mut self, among: &[usize]) -> Vec<WorkerId> {
         let Board { workers, lists, followed, .. } = &mut self.board;
-        followed.retain(|number| {
-            let Some(worker) = workers.get_mut(number.at()).and_then(Option::as_mut) else { return false };
-            worker.is_listed = worker.followers.iter().any(|&(_, list)| lists.get(list).len > 0);
-            worker.is_listed
+        let mut found = followed.among(among);
+        found.retain(|number| {
+            let worker = workers.get(number.at()).and_then(Option::as_ref);
+            let is_followed =
+                worker.is_some_and(|worker| worker.followers.iter().any(|&(_, list)| lists.get(list).len > 0));
+            if !is_followed {
+                followed.remove(*number);
+            }
+            is_followed
         });
-        followed.sort_unstable();
-        followed.dedup();
-        followed
+        found
     }
 
     /// How many tasks are ready.

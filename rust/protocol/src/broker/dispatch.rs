@@ -191,39 +191,37 @@ impl Broker {
     /// Serves whoever has room and there is something for.
     fn give_out(&mut self, now_ns: u64) {
         let parked = self.count_parked();
-        if (self.kernel.ready() == parked && self.kernel.followed_max() == 0) || self.workers.room().is_clear() {
+        if (self.kernel.ready() == parked && !self.kernel.may_be_followed())
+            || self.workers.with_fewer(FRAMES_MAX).is_clear()
+        {
             return;
         }
         self.note_running(now_ns);
         for frames in 1..=FRAMES_MAX {
             for only_preferred in [true, false] {
                 if self.kernel.ready() > parked {
-                    let candidates = self.takers_of_ready(parked, only_preferred);
+                    let candidates = self.takers_of_ready(frames, parked, only_preferred);
                     self.serve(&candidates, frames, only_preferred, Some(parked), now_ns);
                 }
             }
-            if self.kernel.followed_max() > 0 {
+            if self.kernel.may_be_followed() {
                 // Whom that has not reached goes on with what follows on its own queue.
-                let candidates = self.takers_of_followers();
+                let candidates = self.takers_of_followers(frames);
                 self.serve(&candidates, frames, false, None, now_ns);
             }
         }
     }
 
     /// Those with room and with tasks that follow on their own queues.
-    fn takers_of_followers(&mut self) -> Vec<u32> {
+    fn takers_of_followers(&mut self, frames: usize) -> Vec<u32> {
         let Broker { kernel, workers, .. } = self;
-        let room = workers.room();
-        if room.count_ones(..) < kernel.followed_max() {
-            return numbers(room.ones().filter(|number| kernel.is_followed(worker_id(*number as u32))));
-        }
-        numbers(kernel.followed().iter().map(|worker| worker.0 as usize).filter(|number| room.contains(*number)))
+        kernel.followed(workers.with_fewer(frames).as_slice()).iter().map(|worker| worker.0).collect()
     }
 
     /// Those that may be given what is ready: with room, and where there are many more of them than tasks, only those that have
     /// an input if that is what counts.
-    fn takers_of_ready(&mut self, parked: u64, only_preferred: bool) -> Vec<u32> {
-        let room = self.workers.with_room();
+    fn takers_of_ready(&mut self, frames: usize, parked: u64, only_preferred: bool) -> Vec<u32> {
+        let room: Vec<u32> = numbers(self.workers.with_fewer(frames).ones());
         if !only_preferred || self.kernel.ready() - parked > room.len() as u64 / MANY_TAKERS {
             return room;
         }

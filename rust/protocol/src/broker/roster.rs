@@ -60,14 +60,11 @@ impl Roster {
         Roster { workers, changed, any_changed: true, sets }
     }
 
-    /// Those that may be given a frame.
-    pub(super) fn room(&mut self) -> &FixedBitSet {
-        &self.up_to_date().room
-    }
-
-    /// Their numbers.
-    pub(super) fn with_room(&mut self) -> Vec<u32> {
-        numbers(self.room().ones())
+    /// Those that may be given a frame and have fewer than so many open.
+    pub(super) fn with_fewer(&mut self, frames: usize) -> &FixedBitSet {
+        const { assert!(FRAMES_MAX == 2) };
+        let sets = self.up_to_date();
+        if frames < FRAMES_MAX { &sets.idle } else { &sets.room }
     }
 
     /// Whether somebody has nothing to do, and somebody else more than what it runs.
