@@ -13,6 +13,7 @@ from typing import Any
 
 from cloudpickle import cloudpickle
 
+from headrace import dynamic_code
 from headrace.out_of_band import privately, reducers
 from headrace.pickling import is_importable
 
@@ -33,15 +34,15 @@ def dumps(
     return out.getvalue()
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+class _Pickler(dynamic_code.Pickler):
     def __init__(self, out: io.BytesIO, protocol: int, buffer_callback: Any, private: Any) -> None:
         arrays = {memoryview: privately(reduce_memory, private), **reducers(private)}
-        self.dispatch_table = {**cloudpickle.Pickler.dispatch_table, **arrays}  # which `__init__` takes
+        self.dispatch_table = {**dynamic_code.Pickler.dispatch_table, **arrays}  # which `__init__` takes
         super().__init__(out, protocol, buffer_callback)
 
     def reducer_override(self, thing: Any) -> Any:
         if issubclass(type(thing), type) and not is_importable(thing):
-            return class_of, (cloudpickle._get_or_create_tracker_id(thing), cloudpickle.dumps(thing, protocol=5))
+            return class_of, (cloudpickle._get_or_create_tracker_id(thing), dynamic_code.dumps(thing))
         return super().reducer_override(thing)
 
 

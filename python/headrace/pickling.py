@@ -54,10 +54,9 @@ def dump_function(fn: Callable[..., Any], verb: str = "call") -> bytes:
     try:
         if by_name is not None:
             return _pickle.dumps(by_name, 5)
-        import cloudpickle
+        from headrace.dynamic_code import dumps
 
-        blob: bytes = cloudpickle.dumps(plain, protocol=5)
-        return blob
+        return dumps(plain)
     except UsageError as error:
         remedy = "the function itself holds what stands for a result; make that an argument"
         raise ArgumentNotPicklable(f"{verb}({function_name(fn)}): {remedy} ({error})") from error

@@ -192,9 +192,9 @@ class _Packer:
         except _TooLongError:
             raise
         except Exception:  # it holds what only cloudpickle can take along
-            import cloudpickle
+            from headrace import dynamic_code
 
-            pickle = self._dump_by(cloudpickle.Pickler, error, bytes_max)
+            pickle = self._dump_by(dynamic_code.Pickler, error, bytes_max)
         if error is not self.raised:
             self._bytes_left -= len(pickle)
         return pickle

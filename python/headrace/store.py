@@ -281,10 +281,10 @@ def _dump(value: object) -> tuple[bytes, list[PickleBuffer]]:
         return pickle, buffers
     except Exception:
         buffers.clear()
-    import cloudpickle
+    from headrace import dynamic_code
 
     try:
-        return cloudpickle.dumps(value, 5, buffer_callback=buffers.append), buffers
+        return dynamic_code.dumps(value, 5, buffers.append), buffers
     except Exception as error:
         from headrace.pickling import describe_error, explain
 

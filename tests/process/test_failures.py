@@ -292,3 +292,37 @@ def test_what_nobody_catches_is_shown_with_the_traceback_in_the_worker():
     assert done.returncode == 1
     assert "in fail_noted" in done.stderr
     assert "KeyError: 'outer'\nheadrace: raised by task 'fail_from_a_cause" in done.stderr
+
+
+SCRIPT_THAT_FAILS = """
+import traceback
+
+import headrace as hr
+
+def fails(number):
+    return 1 / number  # the line to blame
+
+class Late:
+    def __init__(self, at):
+        self.at = at
+
+    def method(self):
+        raise KeyError(self.at)  # the method's line
+
+def calls(late):
+    late.method()
+
+with hr.Client(workers=1) as client:
+    for future in (client.call(fails, 0), client.call(calls, Late(1)), client.call(lambda: len(1))):
+        traceback.print_exception(future.exception())
+"""
+
+
+def test_a_traceback_of_a_function_that_travelled_by_value_shows_its_lines(tmp_path):
+    script = tmp_path / "script_that_fails.py"
+    script.write_text(SCRIPT_THAT_FAILS)
+    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=True)
+    assert ended.stderr.count(f'File "{script}"') >= 3, ended.stderr
+    for line in ("return 1 / number  # the line to blame", "raise KeyError(self.at)  # the method's line", "len(1)"):
+        assert line in ended.stderr
+    assert "<dynamic-code>" not in ended.stderr

@@ -59,7 +59,7 @@ pub(super) const OUT_OF_BAND: &str = "headrace.out_of_band";
 /// The same for arguments.
 const ARGUMENT_OUT_OF_BAND: &str = "headrace.out_of_band, arguments";
 /// Whose `dumps` pickles arguments by value, and results.
-const ARGUMENTS_BY_VALUE: &str = "cloudpickle";
+const ARGUMENTS_BY_VALUE: &str = "headrace.dynamic_code";
 const RESULTS_BY_VALUE: &str = "headrace.by_value";
 
 /// Pickles `value` by the module `first`, or by `by_value` if that fails or if its pickle names something of `__main__`, which
