@@ -73,6 +73,43 @@ def test_a_smoke_run_measures_checks_and_reports(home):
     assert "cells in both" in again.stdout
 
 
+@pytest.mark.timeout(180)
+def test_values_memory_and_the_model_of_airflow_are_studied(home):
+    pytest.importorskip("numpy")
+    run = bench(
+        *("run", "--smoke", "--peers", "headrace,pool,dask-sync,airflow-style-event,airflow-style-calibrated"),
+        *("--studies", "payload,memory,values,airflow", "--out", home / "out"),
+    )
+    assert run.returncode == 0, run.stderr
+    assert not pids_with(home)
+    results = json.loads((home / "out" / "results.json").read_text())
+    cells = {(cell["peer"], cell["workload"]): cell for cell in results["cells"]}
+    large = cells["headrace", "chain:tasks=2:payload=200000000"]
+    assert large["hops_us"]
+    assert large["peak_bytes"] > 400_000_000, "two arrays were there at a time"
+    assert cells["pool", "chain:tasks=2:payload=1048576"]["moved_bytes"] > 3 << 20
+    assert len(cells["headrace", "chain:tasks=10:payload=200000000"]["memory"]) > 2
+    pinned = "chain:tasks=10:body=untouched:payload=200000000:pin=1"
+    assert cells["headrace", pinned]["back_s"]
+    assert "does not let say" in cells["airflow-style-event", pinned]["failure"]
+    assert "no store" in cells["pool", "put:payload=200000000"]["failure"]
+    assert cells["headrace", "put:payload=200000000"]["rounds"]
+    own = cells["airflow-style-event", "chain:tasks=16"]["own"]
+    assert min(own["gap_s"]) >= 0
+    assert "is told by airflow" in results["peers"]["airflow-style-calibrated"]["skipped"]
+    assert {path.name for path in (home / "out").iterdir()} == {"results.json", "report.html", "summary.md", "figures"}
+    assert (home / "out" / "figures" / "memory-all.svg").exists()
+
+
+def test_what_finds_no_time_is_told(home):
+    run = bench(
+        *("run", "--smoke", "--peers", "headrace,pool", "--minutes", "0.1", "--workloads"),
+        *(",".join(f"independent:tasks=4:body=sleep:us={us}" for us in (900_001, 900_002, 900_003, 900_004)),),
+    )
+    assert run.returncode == 0, run.stderr
+    assert "used up" in run.stdout
+
+
 def test_list_shows_peers_workloads_and_studies(home):
     run = bench("list")
     assert run.returncode == 0, run.stderr

@@ -7,9 +7,10 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from headrace.bench.bodies import HEADER_BYTES
 from headrace.bench.plans import Workload, parse
 from headrace.bench.results import Cell, Results
-from headrace.bench.runner import OURS
+from headrace.bench.schedule import OURS
 
 #: Ratios nearer to 1 than this are called level.
 LEVEL = 0.05
@@ -54,9 +55,16 @@ def pairs(results: Results) -> list[Pair]:
         ours = results.cell(OURS, cell.workload, cell.workers)
         if ours is None or not ours.rounds:
             continue
-        ratios = [theirs / mine for mine, theirs in zip(ours.by_round_s, cell.by_round_s, strict=False)]
-        found.append(Pair(cell, ours, ratios))
+        if ratios := _ratios(ours, cell):
+            found.append(Pair(cell, ours, ratios))
     return sorted(found, key=lambda pair: pair.times_faster)
+
+
+def _ratios(ours: Cell, theirs: Cell) -> list[float]:
+    """How many times longer it took, for each round in which both ran."""
+    seconds = dict(zip(ours.turns or range(len(ours.rounds)), ours.by_round_s, strict=True))
+    others = zip(theirs.turns or range(len(theirs.rounds)), theirs.by_round_s, strict=True)
+    return [their_s / seconds[number] for number, their_s in others if number in seconds]
 
 
 @dataclass(frozen=True)
@@ -114,8 +122,22 @@ def worker_curves(results: Results, family: str) -> list[Curve]:
 
 
 def payload_curves(results: Results) -> list[Curve]:
-    """Microseconds a hand-over by the bytes of the value."""
-    return _curves(results, "payload", "chain", lambda cell, workload: (workload.amount, cell.task_us))
+    """Microseconds of a hand-over by the bytes of the value."""
+    points: dict[str, list[tuple[float, float]]] = {}
+    for cell in results.of_study("payload"):
+        if cell.hops_us:
+            size = max(parse(cell.workload).amount, HEADER_BYTES)
+            points.setdefault(cell.peer, []).append((size, statistics.median(cell.hops_us)))
+    return [Curve(peer, sorted(curve)) for peer, curve in points.items()]
+
+
+def memory_curves(results: Results) -> list[Curve]:
+    """MiB over seconds."""
+    return [
+        Curve(cell.peer, [(second, held / 2**20) for second, held in cell.memory])
+        for cell in results.of_study("memory")
+        if cell.memory
+    ]
 
 
 def families(results: Results, study: str) -> list[str]:

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 _MASK = 0xFFFFFFFF
-#: Results with a payload carry their number in their first bytes.
-HEADER_BYTES = 8
+#: Results with a payload begin with four numbers: theirs, when their task began and ended, when its last input ended.
+HEADER_BYTES = 32
 _PAGE_BYTES = 4096
 
 
@@ -52,16 +52,32 @@ def stamp(number: int, *values: tuple[int, int, int]) -> tuple[int, int, int]:
 
 
 def payload(number: int, size: int, *values: Any) -> Any:
-    """Read a byte of each page of every input, and return a new array of `size` bytes."""
+    """Read a byte of each page of every input, and return a new array of `size` bytes, all of them written.
+
+    It begins once the inputs are read, so the time from an input's end to its beginning is that of the hand-over.
+    """
     import numpy as np
 
     for item in values:
         np.add.reduce(item[::_PAGE_BYTES])
-    result = np.zeros(max(size, HEADER_BYTES), np.uint8)
-    result[:HEADER_BYTES].view(np.uint64)[0] = noop(
-        number, *(int(item[:HEADER_BYTES].view(np.uint64)[0]) for item in values)
-    )
+    begin_ns = time.monotonic_ns()
+    headers = [header_of(item) for item in values]
+    result = np.ones(max(size, HEADER_BYTES), np.uint8)
+    value = noop(number, *(header[0] for header in headers))
+    ended_ns = max((header[2] for header in headers), default=0)
+    result[:HEADER_BYTES].view(np.int64)[:] = (value, begin_ns, time.monotonic_ns(), ended_ns)
     return result
+
+
+def untouched(number: int, size: int, *values: Any) -> Any:
+    """Return the first input as it is; a task without one makes it, as `payload` does."""
+    return values[0] if values else payload(number, size)
+
+
+def header_of(array: Any) -> tuple[int, int, int, int]:
+    """What the first bytes of an array with a payload say."""
+    value, begin_ns, end_ns, inputs_ns = memoryview(array[:HEADER_BYTES]).cast("B").cast("q")
+    return value, begin_ns, end_ns, inputs_ns
 
 
 def value_of(result: Any) -> int:
@@ -70,7 +86,7 @@ def value_of(result: Any) -> int:
         return result
     if isinstance(result, tuple | list):
         return int(result[0])
-    return int.from_bytes(bytes(memoryview(result)[:HEADER_BYTES]), "little")
+    return header_of(result)[0]
 
 
 class Body(NamedTuple):
@@ -89,7 +105,8 @@ BODIES = {
     "sleep": Body(sleep, "us", 1000, "waits us=1000 microseconds"),
     "memory": Body(memory, "kib", 1024, "copies kib=1024 KiB"),
     "stamp": Body(stamp, "", 0, "returns when it began and ended"),
-    "payload": Body(payload, "payload", 1 << 20, "returns an array of payload=1048576 bytes (needs numpy)"),
+    "payload": Body(payload, "payload", 1 << 20, "returns a new array of payload=1048576 bytes (needs numpy)"),
+    "untouched": Body(untouched, "payload", 1 << 20, "returns the array that it was given (needs numpy)"),
 }
 
 _blocks: dict[int, memoryview] = {}

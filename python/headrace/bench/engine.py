@@ -7,8 +7,10 @@ from abc import ABC, abstractmethod
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
-from headrace.bench.bodies import payload
 from headrace.bench.plans import Plan
+
+#: The environment variable that tells a calibrated model how many seconds a task takes to begin, and to run.
+CALIBRATION = "HEADRACE_BENCH_CALIBRATION"
 
 
 class Engine(ABC):
@@ -21,6 +23,10 @@ class Engine(ABC):
 
     #: Distributions whose versions say what was measured.
     packages: ClassVar[tuple[str, ...]] = ()
+    #: Whether it can be told which worker runs a task.
+    can_pin: bool = False
+    #: Whether its client can put a value where workers find it.
+    can_put: bool = False
 
     def __init__(self, workers: int, **options: Any) -> None:
         self.workers = workers
@@ -29,6 +35,8 @@ class Engine(ABC):
         self.submitted_ns: int | None = None
         #: How long the last run took, where the system's own records tell it better than a clock around it.
         self.elapsed_s: float | None = None
+        #: When each task of the last run was queued, began and ended, in seconds of the system's own records.
+        self.own_times: dict[int, tuple[float, float, float]] = {}
 
     @abstractmethod
     def start(self) -> None:
@@ -48,9 +56,17 @@ class Engine(ABC):
 
     def refusal(self, plan: Plan) -> str:
         """Why this engine cannot run such a plan; empty if it can."""
-        if plan.function is payload and find_spec("numpy") is None:
+        if plan.is_large and find_spec("numpy") is None:
             return "payloads need numpy: pip install numpy"
+        if plan.workload.is_pinned and not self.can_pin:
+            return "does not let say which worker runs a task"
+        if plan.workload.shape == "put" and not self.can_put:
+            return "has no store into which a client can put a value"
         return ""
+
+    def put(self, value: Any) -> Any:
+        """Put a value where workers find it, and give what stands for it."""
+        raise NotImplementedError
 
     def versions(self) -> dict[str, str]:
         """What was measured."""

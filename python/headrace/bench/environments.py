@@ -70,13 +70,18 @@ def install(peer: Peer) -> str:
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     log = folder.with_suffix(".log")
-    commands = (
+    commands = [
         [sys.executable, "-m", "venv", str(folder)],
         [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", *peer.requirements],
-    )
+    ]
+    if peer.go:
+        if shutil.which("go") is None:
+            return f"cannot be installed: there is no go, which builds {peer.go}"
+        commands.append(["go", "install", peer.go])
+    environment = os.environ | {"GOBIN": str(folder / "bin")}
     with log.open("w") as words:
         for command in commands:
-            if subprocess.run(command, stdout=words, stderr=subprocess.STDOUT, check=False).returncode:
+            if subprocess.run(command, stdout=words, stderr=subprocess.STDOUT, check=False, env=environment).returncode:
                 last = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
                 return f"cannot be installed: {last[-1] if last else command}"
     _record(peer).write_text(json.dumps(peer.requirements))
@@ -93,7 +98,7 @@ def fresh_logs(peers: list[Peer]) -> Path:
 
 
 def _folder(peer: Peer) -> Path:
-    needs = "\n".join((sys.version, *peer.requirements))
+    needs = "\n".join((sys.version, *peer.requirements, *filter(None, [peer.go])))
     first = re.split(r"[^\w.-]", peer.requirements[0])[0]
     return home() / f"{first}-{hashlib.blake2b(needs.encode(), digest_size=4).hexdigest()}"
 

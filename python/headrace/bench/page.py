@@ -5,10 +5,10 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
-from headrace.bench import analysis, svg
-from headrace.bench.plans import parse
-from headrace.bench.results import Cell, Results
-from headrace.bench.summary import Table, tables
+from headrace.bench.drawings import Group, groups
+from headrace.bench.results import Results
+from headrace.bench.summary import tables
+from headrace.bench.tables import Table
 
 _STYLE = """
 :root { color-scheme: light dark; }
@@ -64,70 +64,22 @@ def page(results: Results) -> str:
         f"<title>headrace bench</title><style>{_STYLE}</style><h1>headrace bench</h1>",
         f'<p class="card">{escape(card)}; {rounds} rounds, {workers} workers</p>',
         _table(first),
-        _group("Time per task", "ladder", _ladders(results)),
-        _group("Efficiency over the length of tasks", "grain", _grains(results)),
-        _group("Cost over the size of the graph", "size", _sizes(results)),
-        _group("Cost over the number of workers", "workers", _workers(results)),
-        _group("Handing a value on", "payload", _payloads(results)),
+        *map(_group, groups(results)),
         *map(_table, rest),
         f"<script>{_SCRIPT}</script></html>",
     ]
     return "\n".join(part for part in parts if part)
 
 
-def _ladders(results: Results) -> dict[str, str]:
-    peers = list(results.peers)
-    figures = {}
-    for family in analysis.families(results, "ladder"):
-        cells = [cell for cell in results.of_study("ladder") if parse(cell.workload).family == family]
-        bars = [svg.Bar(cell.peer, cell.task_us, _note(cell)) for cell in cells]
-        figures[family] = svg.ladder(bars, "microseconds a task", peers, results.floors)
-    return figures
-
-
-def _grains(results: Results) -> dict[str, str]:
-    peers = list(results.peers)
-    label, share = "microseconds of work a task", "of the workers' time"
-    return {
-        shape: drawn
-        for shape in ("stencil_1d", "trivial")
-        if (drawn := svg.curves(analysis.efficiency_curves(results, shape), label, share, peers, percent=True))
-    }
-
-
-def _sizes(results: Results) -> dict[str, str]:
-    peers = list(results.peers)
-    shapes = dict.fromkeys(parse(cell.workload).shape for cell in results.of_study("size"))
-    return {
-        shape: svg.curves(analysis.size_curves(results, shape), "tasks", "microseconds a task", peers)
-        for shape in shapes
-    }
-
-
-def _workers(results: Results) -> dict[str, str]:
-    peers = list(results.peers)
-    label = f"workers (this machine has {results.machine['cores']} cores)"
-    return {
-        family: svg.curves(analysis.worker_curves(results, family), label, "microseconds a task", peers)
-        for family in analysis.families(results, "workers")
-    }
-
-
-def _payloads(results: Results) -> dict[str, str]:
-    drawn = svg.curves(analysis.payload_curves(results), "bytes", "microseconds a hand-over", list(results.peers))
-    return {"chain of 10": drawn} if drawn else {}
-
-
-def _group(title: str, name: str, figures: dict[str, str]) -> str:
+def _group(group: Group) -> str:
     """Figures of which one is shown at a time; all of them where there is no script."""
-    if not figures:
-        return ""
     drawn = "".join(
-        f'<figure data-group="{name}" data-name="{escape(label)}">'
+        f'<figure data-group="{group.name}" data-name="{escape(label)}">'
         f"<figcaption>{escape(label)}</figcaption>{figure}</figure>"
-        for label, figure in figures.items()
+        for label, figure in group.figures.items()
     )
-    return f'<h2>{escape(title)}</h2><nav data-for="{name}"></nav>{drawn}'
+    text = f"<p>{escape(group.text)}</p>" if group.text else ""
+    return f'<h2>{escape(group.title)}</h2>{text}<nav data-for="{group.name}"></nav>{drawn}'
 
 
 def _table(table: Table) -> str:
@@ -143,10 +95,3 @@ def _table(table: Table) -> str:
     )
     body = f"<table><tr>{head}</tr>{rows}</table>" if table.rows else ""
     return f"<h2>{escape(table.title)}</h2><p>{escape(table.text)}</p>{body}"
-
-
-def _note(cell: Cell) -> str:
-    return (
-        f"{cell.peer}, {cell.workload}: {cell.task_us:.4g} µs a task, {cell.tasks:,} tasks, {cell.edges:,} edges, "
-        f"{len(cell.seconds)} runs in {len(cell.rounds)} rounds"
-    )

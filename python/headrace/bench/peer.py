@@ -12,7 +12,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from headrace.bench.bodies import stamp
+from headrace.bench.bodies import header_of, payload, stamp
 from headrace.bench.engine import Engine
 from headrace.bench.engines import PEERS
 from headrace.bench.plans import Plan, parse
@@ -57,27 +57,24 @@ class Host:
         plan, engine = self.plan, self.engine
         if reason := engine.refusal(plan):
             return {"refused": reason}
-        answer: Answer = {"tasks": len(plan), "edges": plan.edges, "seconds": [], "submit_s": []}
-        if plan.function is stamp:
-            answer |= {"first_task_s": [], "hops_us": []}
+        samples = Samples(plan)
         end = time.perf_counter() + request.get("budget_s", 0)
         gc.collect()
+        value = plan.function(*plan.constants(0)) if plan.workload.shape == "put" else None
         for _ in range(request["repeats"]):
-            engine.submitted_ns = None
+            engine.submitted_ns, engine.own_times = None, {}
             begin_ns = time.monotonic_ns()
-            results = engine.run(plan)
-            seconds = (time.monotonic_ns() - begin_ns) / 1e9
+            if value is not None:
+                held, results = engine.put(value), [value]
+            else:
+                held, results = None, engine.run(plan)
+            end_ns = time.monotonic_ns()
             plan.check(results)
-            answer["seconds"].append(seconds if engine.elapsed_s is None else engine.elapsed_s)
-            if engine.submitted_ns is not None:
-                answer["submit_s"].append((engine.submitted_ns - begin_ns) / 1e9)
-            if plan.function is stamp:
-                answer["first_task_s"].append((min(result[1] for result in results) - begin_ns) / 1e9)
-                answer["hops_us"] += _hops_us(plan, results)
-            del results
+            samples.note(engine, begin_ns, end_ns, results)
+            del held, results
             if time.perf_counter() > end:
                 break
-        return answer
+        return samples.as_answer()
 
     def stop(self, _request: Answer) -> Answer:
         """Stop the engine."""
@@ -85,6 +82,55 @@ class Host:
             self.engine.stop()
             self.engine = None
         return {}
+
+
+class Samples:
+    """What runs of a plan have shown."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.lists: dict[str, list[float]] = {"seconds": []}
+        self.own: dict[str, list[float]] = {}
+
+    def note(self, engine: Engine, begin_ns: int, end_ns: int, results: list[Any]) -> None:
+        """Note one run."""
+        plan = self.plan
+        self._add("seconds", (end_ns - begin_ns) / 1e9 if engine.elapsed_s is None else engine.elapsed_s)
+        if engine.submitted_ns is not None:
+            self._add("submit_s", (engine.submitted_ns - begin_ns) / 1e9)
+        if plan.function is stamp:
+            self._add("first_task_s", (min(result[1] for result in results) - begin_ns) / 1e9)
+            self._add("hops_us", *_hops_us(plan, results))
+        elif plan.is_large and plan.workload.shape != "put":
+            headers = [header_of(result) for result in results]
+            self._add("back_s", (end_ns - max(header[2] for header in headers)) / 1e9)
+            if plan.function is payload and plan.edges:
+                self._add("hops_us", *[(header[1] - header[3]) / 1e3 for header in headers])
+        if engine.own_times:
+            self._note_own(engine.own_times)
+
+    def _note_own(self, times: dict[int, tuple[float, float, float]]) -> None:
+        """What the system's own records say of each task: how long it took to be found ready, to begin, to end."""
+        first = min(queued for queued, _, _ in times.values())
+        for number, (queued, began, ended) in times.items():
+            needed = self.plan.predecessors[number]
+            ready = max((times[before][2] for before in needed), default=first)
+            phases = {
+                "gap_s": began - ready,
+                "found_s": queued - ready,
+                "begun_s": began - queued,
+                "ran_s": ended - began,
+            }
+            for name, seconds in phases.items():
+                if needed or name in ("begun_s", "ran_s"):
+                    self.own.setdefault(name, []).append(round(seconds, 6))
+
+    def _add(self, name: str, *samples: float) -> None:
+        self.lists.setdefault(name, []).extend(samples)
+
+    def as_answer(self) -> Answer:
+        """All of them."""
+        return self.lists | {"tasks": len(self.plan), "edges": self.plan.edges, "own": self.own}
 
 
 def _hops_us(plan: Plan, results: list[Any]) -> list[float]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from headrace.bench.bodies import BODIES, noop, stamp, value_of
+from headrace.bench.bodies import BODIES, noop, payload, stamp, untouched, value_of
 from headrace.bench.dask_graphs import GRAPHS, digest, lay_out, node
 from headrace.bench.shapes import SHAPES, Predecessors, Sizes
 from headrace.errors import UsageError
@@ -35,6 +35,8 @@ class Workload:
     """The WfFormat file, and `amount` is then the scale of its recorded times."""
     graph: str = ""
     """Which graph of Dask's."""
+    is_pinned: bool = False
+    """Whether each task runs on another worker than the one before: the one of its number."""
 
     def __str__(self) -> str:
         if self.file:
@@ -45,10 +47,12 @@ class Workload:
             for name, value, default in zip(_SIZES, self.sizes, Sizes(), strict=True)
             if value != default
         ]
-        if self.body != "noop":
+        if self.body not in ("noop", "payload"):  # its setting says so
             words.append(f"body={self.body}")
         if unit := BODIES[self.body].unit:
             words.append(f"{unit}={self.amount:g}" if self.amount < 1e5 else f"{unit}={self.amount:.0f}")
+        if self.is_pinned:
+            words.append("pin=1")
         return ":".join(words)
 
     @property
@@ -92,12 +96,13 @@ def parse(text: str) -> Workload:
     sizes = Sizes()._replace(
         **{name: int(_number(text, name, settings.pop(name))) for name in _SIZES if name in settings}
     )
+    is_pinned = settings.pop("pin", "0") == "1"
     if settings:
-        known = [*_SIZES, "body", *([unit] if unit else [])]
+        known = [*_SIZES, "body", *([unit] if unit else []), "pin"]
         raise UsageError(f"workload {text!r}: no setting {next(iter(settings))!r}; there are {', '.join(known)}")
     if min(sizes.tasks, sizes.width, amount, sizes.radix - 1) < 0 or "tasks=0" in words:
         raise UsageError(f"workload {text!r}: tasks and radix are at least 1, nothing is negative")
-    return Workload(shape, sizes, body, amount)
+    return Workload(shape, sizes, body, amount, is_pinned=is_pinned)
 
 
 class Plan:
@@ -172,11 +177,17 @@ class Plan:
     def expected(self) -> list[int]:
         """The numbers that the kept results must hold, computed one after the other."""
         values: list[Any] = []
-        function = node if self.function is node else noop
+        like: dict[Any, Callable[..., Any]] = {node: node, untouched: _first}
+        function = like.get(self.function, noop)
         for number, row in enumerate(self.predecessors):
             constants = self.constants(number) if function is node else (number,)
             values.append(function(*constants, *[values[before] for before in row]))
         return [self.number_in(values[number]) for number in self.kept]
+
+    @property
+    def is_large(self) -> bool:
+        """Whether its results are arrays that say when they were made."""
+        return self.function in (payload, untouched)
 
     @property
     def number_in(self) -> Callable[[Any], int]:
@@ -194,6 +205,10 @@ class Plan:
         for number, result, expected in zip(self.kept, results, self.expected, strict=True):
             if (given := self.number_in(result)) != expected:
                 raise WrongAnswerError(f"{self.workload}: task {number} gave {given} instead of {expected}")
+
+
+def _first(number: int, *values: int) -> int:
+    return values[0] if values else number
 
 
 class WrongAnswerError(Exception):

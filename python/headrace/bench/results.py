@@ -29,14 +29,25 @@ class Cell:
     edges: int = 0
     rounds: list[list[float]] = field(default_factory=list)
     """Seconds of each run, by round."""
+    turns: list[int] = field(default_factory=list)
+    """The number of each of these rounds; not all peers find time in all of them."""
     submit_s: list[float] = field(default_factory=list)
     first_task_s: list[float] = field(default_factory=list)
     hops_us: list[float] = field(default_factory=list)
     """From the end of a task's last input to its own beginning."""
+    back_s: list[float] = field(default_factory=list)
+    """From the end of the task that made a large value until the client has it."""
+    own: dict[str, list[float]] = field(default_factory=dict)
+    """What the system's own records say of tasks: `gap_s` after the last input, of that `found_s` until it was queued,
+    `begun_s` until it began; and how long it `ran_s`."""
     processor_s: float = 0
     """Of all processes, over all runs."""
     peak_bytes: int = 0
     """The most memory of all processes together in one more run."""
+    memory: list[list[float]] = field(default_factory=list)
+    """Seconds and bytes of that run, where a study asks for them."""
+    moved_bytes: int = -1
+    """Bytes that went through files, pipes and the loopback in that run; -1 where nobody looked."""
     failure: str = ""
 
     @property
@@ -80,6 +91,8 @@ class PeerRecord:
     versions: dict[str, str] = field(default_factory=dict)
     start_s: list[float] = field(default_factory=list)
     """Cold start: from the request in a fresh process to a first task's result, once a session."""
+    copies: str = ""
+    """How often a large value is copied on its way from task to task, where that is known."""
     skipped: str = ""
     """Why there is nothing of it, if there is nothing."""
 
@@ -97,7 +110,11 @@ class Results:
     floors: dict[str, float] = field(default_factory=dict)
     """What the machine itself charges, in microseconds, by name."""
     scheduler_alone: list[list[Any]] = field(default_factory=list)
-    """Shape, tasks and nanoseconds a task of the broker without workers, sockets and Python."""
+    """Harness, graph, tasks and nanoseconds a task of the broker with workers that cost nothing, and no Python."""
+    primitives: dict[str, float] = field(default_factory=dict)
+    """More of what the machine and Python charge, in microseconds, by name; a table, and no line in a plot."""
+    took_s: float = 0
+    """How long the run took."""
 
     def cell(self, peer: str, workload: str, workers: int) -> Cell | None:
         """The cell of this name, if it was measured."""

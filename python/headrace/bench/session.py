@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,12 @@ class Session:
         peer: which one.
         workers: how many workers it has.
         folder: where its words go: what it prints stands in a file there.
+        more: what else is to stand in its environment.
     """
 
-    def __init__(self, peer: Peer, workers: int, folder: Path) -> None:
+    def __init__(self, peer: Peer, workers: int, folder: Path, more: Mapping[str, str] | None = None) -> None:
         self.peer = peer
+        self.workers = workers
         mark = str(uuid.uuid4())
         #: Whether a request is still running, so that it would not hear of the next one.
         self._is_stuck = False
@@ -42,6 +45,7 @@ class Session:
         self._scratch = tempfile.TemporaryDirectory(prefix="hrb-")  # short: sockets lie below it
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         environment |= {VARIABLE: mark, "PYTHONPATH": str(package_path()), "HEADRACE_BENCH_SCRATCH": self._scratch.name}
+        environment |= more or {}
         python = python_of(peer)
         environment["PATH"] = f"{python.parent}{os.pathsep}{environment.get('PATH', os.defpath)}"
         with self.log.open("a") as log:

@@ -36,6 +36,11 @@ def independent(sizes: Sizes) -> Predecessors:
     return [()] * sizes.tasks
 
 
+def put(_sizes: Sizes) -> Predecessors:
+    """No task at all: the client puts a value where workers find it, `put:payload=BYTES`."""
+    return [()]
+
+
 def chain(sizes: Sizes) -> Predecessors:
     """Each task needs the one before."""
     return [(number - 1,) if number else () for number in range(sizes.tasks)]
@@ -159,6 +164,7 @@ SHAPES: dict[str, Callable[[Sizes], Predecessors]] = {
     shape.__name__: shape
     for shape in (
         independent,
+        put,
         chain,
         fan,
         tree,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from headrace.bench.plans import Workload, parse
+from headrace.bench.results import Cell
 
 #: What one task may take at least where a study asks how fine tasks may be.
 GRAINS_US = (100_000, 10_000, 3_000, 1_000, 300, 100, 30, 10, 3, 1)
@@ -20,9 +21,20 @@ HARD = (
     "map_reduce:tasks=300:payload=1000000",
     "dask:graph=rechunk:tasks=400",
     "dask:graph=bag:tasks=400",
+    "dask:graph=array:tasks=400",
+    "dask:graph=anomaly:tasks=400",
+    "dask:graph=dataframe:tasks=400",
 )
-PAYLOADS_BYTES = (1 << 10, 1 << 16, 1 << 20, 16 << 20, 200_000_000)
+PAYLOADS_BYTES = (0, 1 << 10, 1 << 16, 1 << 20, 16 << 20, 200_000_000, 1_000_000_000)
+#: How long the next larger payload may take, as the last one tells.
+PAYLOAD_PATIENCE_S = 8.0
+#: The values of the study of large ones.
+LARGE_BYTES = 200_000_000
 WORKERS = (1, 2, 4, 8)
+#: Tasks of each graph of the study that sets the model of Airflow beside Airflow itself.
+AIRFLOW_TASKS = 16
+#: Below this part of the workers' time shorter tasks tell nothing more.
+_EFFICIENCY_LEAST = 0.1
 
 
 @dataclass(frozen=True)
@@ -37,6 +49,12 @@ class Item:
     repeats: int = 20
     is_fixed: bool = False
     """Whether it has its size, however slow the peer is."""
+    series: str = ""
+    """Items that go from light to heavy: once one is `enough`, the peer runs no further ones."""
+    share: float = 1.0
+    """Of the time that a workload may take."""
+    keeps_memory: bool = False
+    """Whether the course of memory is kept, and not its peak alone."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +65,21 @@ class Study:
     question: str
     items: Callable[[list[Workload], int, int], list[Item]]
     """Made of the chosen workloads, of the size of the run and of the number of workers."""
+    whose: str = "all"
+    """Peers and kinds that are asked in a full run, where not all are."""
+    enough: Callable[[Item, Cell], str] = lambda _item, _cell: ""
+    """Why a peer with this result runs no further items of the series; empty if it goes on."""
 
 
 def _ladder(workloads: list[Workload], tasks: int, _workers: int) -> list[Item]:
-    return [Item(workload, workload.sizes.tasks or tasks, is_fixed=bool(workload.file)) for workload in workloads]
+    return [Item(w, min(w.sizes.tasks or tasks, tasks), is_fixed=bool(w.file)) for w in workloads]
 
 
 def _latency(_workloads: list[Workload], tasks: int, _workers: int) -> list[Item]:
     return [
         Item(parse("independent:tasks=1"), 1, repeats=500, is_fixed=True),
         Item(parse("chain:body=stamp"), min(tasks, 1_000)),
+        Item(parse("chain:body=stamp:pin=1"), min(tasks, 1_000)),
         Item(parse("stencil_1d:body=stamp"), min(tasks, 10_000)),
         Item(parse("independent:body=stamp"), min(tasks, 10_000)),
     ]
@@ -65,21 +88,31 @@ def _latency(_workloads: list[Workload], tasks: int, _workers: int) -> list[Item
 def _size(_workloads: list[Workload], tasks: int, _workers: int) -> list[Item]:
     sizes = [size for size in (100, 1_000, 10_000, 100_000, 1_000_000) if size <= 100 * tasks]
     return [
-        Item(parse(shape).sized(size), size, repeats=5)
-        for shape in ("independent", "stencil_1d:width=100")
+        Item(parse(shape).sized(size), size, repeats=3, series=shape)
+        for shape in ("independent", "stencil_1d")
         for size in sizes
     ]
+
+
+def _size_enough(item: Item, cell: Cell) -> str:
+    return "" if cell.tasks * 2 > item.tasks_max else f"{cell.tasks:,} tasks fill its time already"
 
 
 def _grain(_workloads: list[Workload], tasks: int, workers: int) -> list[Item]:
     """Rows of twice as many tasks as workers, as Task Bench has them, and fewer the longer the tasks are."""
     items = []
-    for grain_us in GRAINS_US:
-        most = max(4 * workers, min(tasks, int(workers * 400_000 / grain_us)))
-        for shape in ("stencil_1d", "trivial"):
+    for shape in ("stencil_1d", "trivial"):
+        for grain_us in GRAINS_US:
+            most = max(4 * workers, min(tasks, int(workers * 400_000 / grain_us)))
             workload = parse(f"{shape}:width={2 * workers}:body=spin:us={grain_us}")
-            items.append(Item(workload, most, repeats=5))
+            items.append(Item(workload, most, repeats=5, series=shape))
     return items
+
+
+def _grain_enough(item: Item, cell: Cell) -> str:
+    ideal_s = cell.tasks * item.workload.amount / 1e6 / cell.workers
+    is_low = ideal_s < _EFFICIENCY_LEAST * cell.median_s
+    return f"less than {_EFFICIENCY_LEAST:.0%} of the time is left for tasks of this length" if is_low else ""
 
 
 def _workers(_workloads: list[Workload], tasks: int, _workers: int) -> list[Item]:
@@ -91,25 +124,106 @@ def _workers(_workloads: list[Workload], tasks: int, _workers: int) -> list[Item
 
 
 def _payload(_workloads: list[Workload], _tasks: int, _workers: int) -> list[Item]:
-    return [Item(parse(f"chain:tasks=10:payload={size}"), 10, repeats=5, is_fixed=True) for size in PAYLOADS_BYTES]
+    """Two tasks, the second of which reads what the first has made."""
+    return [
+        Item(parse(f"chain:tasks=2:payload={size}"), 2, repeats=5, is_fixed=True, series="payload")
+        for size in PAYLOADS_BYTES
+    ]
+
+
+def _payload_enough(item: Item, cell: Cell) -> str:
+    larger = [size for size in PAYLOADS_BYTES if size > item.workload.amount]
+    if not larger or item.workload.amount < 1 << 20:
+        return ""
+    expected_s = cell.median_s * larger[0] / item.workload.amount
+    return f"{larger[0]:,} bytes would take some {expected_s:.0f} s" if expected_s > PAYLOAD_PATIENCE_S else ""
+
+
+def _memory(_workloads: list[Workload], _tasks: int, _workers: int) -> list[Item]:
+    """An array handed through ten tasks, each of which makes a new one of it."""
+    workload = parse(f"chain:tasks=10:payload={LARGE_BYTES}")
+    return [Item(workload, 10, repeats=1, is_fixed=True, keeps_memory=True)]
+
+
+def _values(_workloads: list[Workload], _tasks: int, _workers: int) -> list[Item]:
+    """Through ten tasks on alternating workers, as it is; back to the client; from the client into the store."""
+    texts = (
+        f"chain:tasks=10:body=untouched:payload={LARGE_BYTES}:pin=1",
+        f"independent:tasks=1:payload={LARGE_BYTES}",
+        f"put:payload={LARGE_BYTES}",
+    )
+    return [Item(parse(text), 0, repeats=5, is_fixed=True) for text in texts]
+
+
+def _airflow(_workloads: list[Workload], _tasks: int, _workers: int) -> list[Item]:
+    """The chain first: it tells the calibrated model how long a task takes to start and to run."""
+    return [
+        Item(parse(shape).sized(AIRFLOW_TASKS), AIRFLOW_TASKS, repeats=3, is_fixed=True)
+        for shape in ("chain", "independent", "fan", "tree", "stencil_1d")
+    ]
 
 
 def _hard(_workloads: list[Workload], _tasks: int, _workers: int) -> list[Item]:
     return [Item(parse(text), 0, is_fixed=True) for text in HARD]
 
 
+_FAST = "headrace,pool,joblib,dask-threaded,dask-distributed,ray,frisky,airflow-style-event"
+_WITH_VALUES = "headrace,pool,joblib,dask-threaded,cluster,queue,luigi,airflow-style-event,airflow-style-event-ref"
+
 STUDIES = {
     study.name: study
     for study in (
+        Study(
+            "airflow", "How near is the model of Airflow to Airflow itself?", _airflow, "headrace,pool,model,airflow"
+        ),
         Study("ladder", "What does a task cost, shape by shape?", _ladder),
-        Study("latency", "How long does one call take, a hop, the way to the first task?", _latency),
-        Study("size", "Does the cost of a task depend on the size of the graph?", _size),
-        Study("grain", "How short may tasks be before half of the workers' time is lost (METG 50 %)?", _grain),
-        Study("workers", "What do more workers bring, and what do they cost where there are no more cores?", _workers),
-        Study("hard", "Where does headrace not win: long tasks, tiny graphs, maps cut by hand, shuffles?", _hard),
-        Study("payload", "What does a value cost that is handed on, by its size?", _payload),
+        Study(
+            "hard",
+            "Where does headrace not win: long tasks, tiny graphs, maps cut by hand, shuffles?",
+            _hard,
+            "headrace,headrace-map,headrace-sync,library",
+        ),
+        Study(
+            "latency",
+            "How long does one call take, a hop, the way to the first task?",
+            _latency,
+            "ours,library,cluster,queue,airflow-style-event,temporal",
+        ),
+        Study(
+            "payload", "What does a value cost that is handed on, by its size?", _payload, _WITH_VALUES, _payload_enough
+        ),
+        Study("memory", "How much memory does an array take on its way through ten tasks?", _memory, _WITH_VALUES),
+        Study(
+            "values",
+            "How long does a large array take through ten workers, into the store, to the client?",
+            _values,
+            "headrace,pool,dask-distributed,ray,frisky",
+        ),
+        Study(
+            "grain",
+            "How short may tasks be before half of the workers' time is lost (METG 50 %)?",
+            _grain,
+            _FAST,
+            _grain_enough,
+        ),
+        Study("size", "Does the cost of a task depend on the size of the graph?", _size, _FAST, _size_enough),
+        Study(
+            "workers",
+            "What do more workers bring, and what do they cost where there are no more cores?",
+            _workers,
+            "headrace,pool,dask-distributed,ray,frisky",
+        ),
     )
 }
 
 #: The workloads that are run if none are named.
-WORKLOADS = ("independent", "chain", "fan", "tree", "stencil_1d", "fft", "map_reduce", "layered")
+WORKLOADS = (
+    "independent",
+    "chain:tasks=1000",
+    "stencil_1d",
+    "tree:tasks=8191",
+    "fan",
+    "fft",
+    "map_reduce",
+    "layered",
+)

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable
 
+from headrace.bench.airflow_tables import airflow_tables
 from headrace.bench.analysis import efficiency_curves, metg_us, pairs, peak
 from headrace.bench.plans import parse
+from headrace.bench.reasons import reason_for
 from headrace.bench.results import Cell, Results, percentile
-
-
-class Table(NamedTuple):
-    """A heading, what to know about it, columns and rows."""
-
-    title: str
-    text: str
-    columns: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
+from headrace.bench.studies import STUDIES
+from headrace.bench.tables import Table, percentiles, sized, us
+from headrace.bench.value_tables import value_tables
 
 
 def tables(results: Results) -> list[Table]:
@@ -27,11 +22,15 @@ def tables(results: Results) -> list[Table]:
         ladder(results),
         ratios(results),
         latency(results),
+        *airflow_tables(results),
+        *value_tables(results),
         grains(results),
         resources(results),
         alone(results),
+        primitives(results),
         skipped(results),
         systems(results),
+        asked(results),
     ]
     return [table for table in found if table.rows or table.title.startswith("Where")]
 
@@ -42,10 +41,11 @@ def losses(results: Results) -> Table:
         (
             pair.cell.peer,
             pair.cell.workload,
-            f"{_us(pair.cell.task_us)}",
-            f"{_us(pair.ours.task_us)}",
+            f"{us(pair.cell.task_us)}",
+            f"{us(pair.ours.task_us)}",
             f"{pair.times_faster:.2f}×",
             pair.verdict,
+            reason_for(pair.cell),
         )
         for pair in pairs(results)
         if pair.verdict != "faster"
@@ -56,7 +56,7 @@ def losses(results: Results) -> Table:
     return Table(
         "Where headrace does not win",
         text,
-        ("peer", "workload", "peer µs/task", "headrace", "ratio", "headrace is"),
+        ("peer", "workload", "peer µs/task", "headrace", "ratio", "headrace is", "why"),
         rows,
     )
 
@@ -68,7 +68,7 @@ def ladder(results: Results) -> Table:
     for cell in results.of_study("ladder"):
         by_peer.setdefault(cell.peer, {})[parse(cell.workload).family] = cell
     rows = [
-        (peer, *(_sized(cells[family]) if family in cells else "–" for family in columns))
+        (peer, *(sized(cells[family]) if family in cells else "–" for family in columns))
         for peer, cells in by_peer.items()
     ]
     text = (
@@ -105,27 +105,32 @@ def latency(results: Results) -> Table:
     """One call, a hop, the first task."""
     by_peer: dict[str, dict[str, Cell]] = {}
     for cell in results.of_study("latency"):
-        by_peer.setdefault(cell.peer, {})[parse(cell.workload).shape + ("1" if cell.tasks == 1 else "")] = cell
+        workload = parse(cell.workload)
+        name = workload.shape + ("1" if cell.tasks == 1 else "") + (" away" if workload.is_pinned else "")
+        by_peer.setdefault(cell.peer, {})[name] = cell
     rows = []
     for peer, cells in by_peer.items():
         call, hops, first = cells.get("independent1"), cells.get("chain"), cells.get("independent")
+        away = cells.get("chain away")
         rows.append(
             (
                 peer,
-                _percentiles([seconds * 1e6 for seconds in call.seconds]) if call else "–",
-                _percentiles(hops.hops_us) if hops else "–",
-                f"{_us(percentile(first.first_task_s, 0.5) * 1e6)} of {first.tasks:,}" if first else "–",
-                f"{_us(percentile(first.submit_s, 0.5) / first.tasks * 1e6)}" if first and first.submit_s else "–",
+                percentiles([seconds * 1e6 for seconds in call.seconds]) if call else "–",
+                percentiles(hops.hops_us) if hops else "–",
+                percentiles(away.hops_us) if away else "–",
+                f"{us(percentile(first.first_task_s, 0.5) * 1e6)} of {first.tasks:,}" if first else "–",
+                f"{us(percentile(first.submit_s, 0.5) / first.tasks * 1e6)}" if first and first.submit_s else "–",
                 f"{percentile(results.peers[peer].start_s, 0.5):.2f} s" if results.peers[peer].start_s else "–",
             )
         )
     return Table(
         "Latency",
         "Microseconds, p50 / p99 / p99.9. A call: submit one task, wait for its value. A hop: from the end of a task "
-        "to the beginning of the one that needs it, in a chain; headrace and others keep a chain on one worker. First "
-        "task: from submit on, graph building "
-        "included. Submit: a task, where a graph is handed over as a whole. Cold start: imports to a first result.",
-        ("peer", "call", "hop", "first task", "submit", "cold start"),
+        "to the beginning of the one that needs it, in a chain; headrace and others keep a chain on one worker; "
+        "away: where each task is told to run on the other worker, if it can be told. First task: from submit on, "
+        "graph building included. Submit: a task, where a graph is handed over as a whole. Cold start: imports to a "
+        "first result.",
+        ("peer", "call", "hop", "hop away", "first task", "submit", "cold start"),
         rows,
     )
 
@@ -138,7 +143,7 @@ def grains(results: Results) -> Table:
         for curve in curves:
             metg = metg_us(curve, 0.5 * peak(curves))
             least = curve.points[0][0] if curve.points else math.nan
-            text = "over " + _us(curve.points[-1][0]) if math.isnan(metg) else _us(metg)
+            text = "over " + us(curve.points[-1][0]) if math.isnan(metg) else us(metg)
             found.setdefault(curve.peer, {})[shape] = f"≤ {text}" if metg == least else text
     rows = [(peer, row.get("stencil_1d", "–"), row.get("trivial", "–")) for peer, row in found.items()]
     return Table(
@@ -158,7 +163,7 @@ def resources(results: Results) -> Table:
             cell.peer,
             cell.workload,
             f"{cell.peak_bytes / 2**20:,.0f}",
-            "–" if math.isnan(cell.processor_us) else _us(cell.processor_us),
+            "–" if math.isnan(cell.processor_us) else us(cell.processor_us),
             f"{1e6 / cell.task_us:,.0f}",
             "–" if math.isnan(cell.spread) else f"{cell.spread:.0%}",
         )
@@ -174,21 +179,51 @@ def resources(results: Results) -> Table:
 
 
 def alone(results: Results) -> Table:
-    """The broker without workers."""
-    rows = [(f"{shape}, {tasks:,} tasks", f"{ns:,.0f}") for shape, tasks, ns in results.scheduler_alone]
+    """The broker with workers that cost nothing."""
+    rows = [
+        (harness, f"{shape}, {tasks:,} tasks", f"{ns:,.0f}") for harness, shape, tasks, ns in results.scheduler_alone
+    ]
     return Table(
         "Scheduler alone",
-        "headrace's broker with workers that answer at once, no socket and no Python: the form in which some systems "
-        "publish. Not to be compared with anything above.",
-        ("graph", "ns/task"),
+        "headrace's broker with workers that answer at once and no Python: as a machine without sockets, and as it "
+        "runs, with sockets and processes. This is the form in which some systems publish (Frisky, HyperQueue). "
+        "Not to be compared with anything above.",
+        ("harness", "graph", "ns/task"),
         rows,
     )
+
+
+def primitives(results: Results) -> Table:
+    """What the machine charges."""
+    rows = [(name, us(value)) for name, value in (results.floors | results.primitives).items()]
+    return Table(
+        "What the machine itself charges",
+        "Microseconds. One way is half a round trip, blocking, between two processes on a core each, where it is not "
+        "said otherwise.",
+        ("primitive", "µs"),
+        rows,
+    )
+
+
+def asked(results: Results) -> Table:
+    """Which study asked whom."""
+    is_full = results.settings.get("is_full", False)
+    rows = [
+        (name, STUDIES[name].question, STUDIES[name].whose if is_full else "all that were chosen")
+        for name in results.settings.get("studies", ())
+        if name in STUDIES
+    ]
+    return Table("Studies", "What was asked, and of whom.", ("study", "question", "peers"), rows)
 
 
 def skipped(results: Results) -> Table:
     """What is not there, and why."""
     rows = [(name, "all", record.skipped) for name, record in results.peers.items() if record.skipped]
-    rows += [(cell.peer, cell.workload, cell.failure) for cell in results.cells if cell.failure]
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for cell in results.cells:
+        if cell.failure:
+            reasons.setdefault((cell.peer, cell.failure), []).append(cell.workload)
+    rows += [(peer, ", ".join(workloads), reason) for (peer, reason), workloads in reasons.items()]
     return Table("Skipped", "Asked for, and not measured.", ("peer", "workload", "reason"), rows)
 
 
@@ -210,7 +245,7 @@ def markdown(results: Results) -> str:
         ", ".join(f"{name} {value}" for name, value in results.machine.items()),
         "",
         f"{results.settings['rounds']} rounds, {results.settings['workers']} workers. "
-        f"Floors of this machine: {', '.join(f'{name} {_us(value)} µs' for name, value in results.floors.items())}.",
+        f"Floors of this machine: {', '.join(f'{name} {us(value)} µs' for name, value in results.floors.items())}.",
     ]
     for table in tables(results):
         lines += ["", f"## {table.title}", "", table.text]
@@ -221,15 +256,3 @@ def markdown(results: Results) -> str:
 
 def _row(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-def _sized(cell: Cell) -> str:
-    return f"{_us(cell.task_us)} ({cell.tasks:,})"
-
-
-def _percentiles(samples_us: list[float]) -> str:
-    return " / ".join(_us(percentile(samples_us, share)) for share in (0.5, 0.99, 0.999))
-
-
-def _us(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"

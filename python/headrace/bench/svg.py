@@ -24,6 +24,8 @@ _COLOURS = (
     "#2ca02c",
 )
 _OURS = "#d62728"
+#: Lines of more points are drawn without dots.
+_DOTS_MAX = 20
 
 
 class Bar(NamedTuple):
@@ -77,43 +79,40 @@ def ladder(bars: list[Bar], unit: str, peers: Sequence[str], lines: dict[str, fl
     return "".join([*parts, "</svg>"])
 
 
-def curves(some: list[Curve], x_label: str, y_label: str, peers: Sequence[str], *, percent: bool = False) -> str:
-    """Lines over a logarithmic axis; the other axis is logarithmic too, or runs from 0 to 100 %."""
-    xs = [point[0] for curve in some for point in curve.points]
-    ys = [point[1] for curve in some for point in curve.points]
-    if not xs:
+class Axis(NamedTuple):
+    """What a value is called, and how it is laid out."""
+
+    label: str
+    kind: str = "log"
+    """`log`, `linear` from 0 on, or `percent` from 0 to 100 %."""
+
+
+def curves(some: list[Curve], x_axis: Axis, y_axis: Axis, peers: Sequence[str]) -> str:
+    """Lines; empty if there are none."""
+    if not any(curve.points for curve in some):
         return ""
-    x_low, x_high = _decades(xs)
-    y_low, y_high = (0, 1) if percent else _decades(ys)
     bottom, right = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
-
-    def x(value: float) -> float:
-        return _LEFT + (math.log10(value) - x_low) / (x_high - x_low) * (right - _LEFT)
-
-    def y(value: float) -> float:
-        share = min(value, 1.1) if percent else (math.log10(value) - y_low) / (y_high - y_low)
-        return bottom - share * (bottom - _TOP - (20 if percent else 0))
-
+    x, x_ticks = _scale(x_axis, [point[0] for curve in some for point in curve.points], _LEFT, right)
+    y, y_ticks = _scale(y_axis, [point[1] for curve in some for point in curve.points], bottom, _TOP + 20)
     parts = [_open(_WIDTH, _HEIGHT)]
-    for decade in range(x_low, x_high + 1):
-        place = x(10.0**decade)
+    for tick in x_ticks:
+        place = x(tick)
         parts.append(f'<line class="grid" x1="{place:.1f}" y1="{_TOP}" x2="{place:.1f}" y2="{bottom}"/>')
-        parts.append(f'<text x="{place:.1f}" y="{bottom + 16}" text-anchor="middle">{_number(10.0**decade)}</text>')
-    ticks = [0, 0.25, 0.5, 0.75, 1] if percent else [10.0**decade for decade in range(y_low, y_high + 1)]
-    for tick in ticks:
-        text = f"{tick:.0%}" if percent else _number(tick)
+        parts.append(f'<text x="{place:.1f}" y="{bottom + 16}" text-anchor="middle">{_tick(x_axis, tick)}</text>')
+    for tick in y_ticks:
         parts.append(f'<line class="grid" x1="{_LEFT}" y1="{y(tick):.1f}" x2="{right}" y2="{y(tick):.1f}"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{text}</text>')
-    parts.append(f'<text x="{(_LEFT + right) / 2}" y="{_HEIGHT - 8}" text-anchor="middle">{escape(x_label)}</text>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{_tick(y_axis, tick)}</text>')
+    parts.append(
+        f'<text x="{(_LEFT + right) / 2}" y="{_HEIGHT - 8}" text-anchor="middle">{escape(x_axis.label)}</text>'
+    )
     parts.append(
         f'<text transform="translate(14 {(_TOP + bottom) / 2}) rotate(-90)" text-anchor="middle">'
-        f"{escape(y_label)}</text>"
+        f"{escape(y_axis.label)}</text>"
     )
-    for curve in some:
-        parts.append(_line(curve, colour_of(curve.peer, peers), x, y, x_label, percent))
     for position, curve in enumerate(some):
-        place = _TOP + 14 + 18 * position
         colour = colour_of(curve.peer, peers)
+        parts.append(_line(curve, colour, x, y, x_axis, y_axis))
+        place = _TOP + 14 + 18 * position
         parts.append(
             f'<g class="legend" data-peer="{escape(curve.peer)}"><rect x="{right + 14}" y="{place - 10}" width="12" '
             f'height="12" fill="{colour}"/><text x="{right + 32}" y="{place}">{escape(curve.peer)}</text></g>'
@@ -121,24 +120,38 @@ def curves(some: list[Curve], x_label: str, y_label: str, peers: Sequence[str], 
     return "".join([*parts, "</svg>"])
 
 
-def _line(
-    curve: Curve,
-    colour: str,
-    x: Callable[[float], float],
-    y: Callable[[float], float],
-    x_label: str,
-    percent: bool,
-) -> str:
+Place = Callable[[float], float]
+
+
+def _scale(axis: Axis, values: list[float], start: float, end: float) -> tuple[Place, list[float]]:
+    """Where values lie between two places, and the ticks."""
+    if axis.kind == "log":
+        low, high = _decades(values)
+        decades = [10.0**decade for decade in range(low, high + 1)]
+        return lambda value: start + (math.log10(value) - low) / (high - low) * (end - start), decades
+    if axis.kind == "percent":
+        return lambda value: start + min(value, 1.1) * (end - start), [0, 0.25, 0.5, 0.75, 1]
+    most = max(values) or 1.0
+    step = 10.0 ** math.floor(math.log10(most))
+    step *= next(part for part in (0.2, 0.5, 1, 2) if most / (step * part) <= 6)
+    return lambda value: start + value / most * (end - start), [step * n for n in range(int(most / step) + 1)]
+
+
+def _tick(axis: Axis, value: float) -> str:
+    return f"{value:.0%}" if axis.kind == "percent" else _number(value)
+
+
+def _line(curve: Curve, colour: str, x: Place, y: Place, x_axis: Axis, y_axis: Axis) -> str:
     path = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in curve.points)
     width = 3 if curve.peer == "headrace" else 1.6
     dots = "".join(
         f'<circle cx="{x(a):.1f}" cy="{y(b):.1f}" r="4" fill="{colour}"><title>{escape(curve.peer)}: '
-        f"{_number(a)} {escape(x_label)}, {f'{b:.0%}' if percent else _number(b)}</title></circle>"
-        for a, b in curve.points
+        f"{_number(a)} {escape(x_axis.label)}, {_tick(y_axis, b)}</title></circle>"
+        for a, b in (curve.points if len(curve.points) <= _DOTS_MAX else ())
     )
     return (
         f'<g class="series" data-peer="{escape(curve.peer)}"><polyline points="{path}" fill="none" stroke="{colour}" '
-        f'stroke-width="{width}"/>{dots}</g>'
+        f'stroke-width="{width}"><title>{escape(curve.peer)}</title></polyline>{dots}</g>'
     )
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
-from headrace.bench import compare, page, summary
+from headrace.bench import compare, digest, figures, page, summary
 from headrace.bench.bodies import BODIES
 from headrace.bench.dask_graphs import GRAPHS
 from headrace.bench.engines import PEERS, chosen
 from headrace.bench.environments import missing
 from headrace.bench.plans import parse
-from headrace.bench.results import load
+from headrace.bench.results import Results, load
 from headrace.bench.runner import Settings, run
 from headrace.bench.shapes import SHAPES
 from headrace.bench.studies import STUDIES, WORKLOADS
@@ -21,7 +21,14 @@ from headrace.cli.app import ExitCode
 from headrace.errors import UsageError
 
 #: What a run without options takes: a few minutes.
-_PEERS = "headrace,pool,airflow-style-event"
+_USUAL: dict[str, Any] = {
+    "peers": "headrace,pool,airflow-style-event",
+    "studies": "ladder,latency",
+    "seconds": 1.0,
+    "minutes": None,
+}
+#: Everything, in half an hour.
+_FULL: dict[str, Any] = {"peers": "all", "studies": "all", "seconds": 0.25, "minutes": 28.0}
 #: Of one round that shows that everything works: seconds.
 _SMOKE: dict[str, Any] = {"rounds": 1, "tasks": 100, "seconds": 0.05}
 
@@ -60,9 +67,10 @@ def list_() -> ExitCode:
 
 
 @command.command("run")
-@click.option("--peers", default=_PEERS, show_default=True, help="Names or kinds with commas, or `all`.")
+@click.option("--full", is_flag=True, help="All peers, each study for those that it is meant for, in 28 minutes.")
+@click.option("--peers", help=f"Names or kinds with commas, or `all`.  [default: {_USUAL['peers']}]")
 @click.option("--workloads", default=",".join(WORKLOADS), show_default=True, help="For the ladder; with commas.")
-@click.option("--studies", default="ladder,latency", show_default=True, help="With commas, or `all`.")
+@click.option("--studies", help=f"With commas, or `all`.  [default: {_USUAL['studies']}]")
 @click.option("--rounds", type=click.IntRange(1, 100), default=3, show_default=True, help="Turns of each peer.")
 @click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True)
 @click.option(
@@ -71,12 +79,21 @@ def list_() -> ExitCode:
 @click.option(
     "--seconds",
     type=click.FloatRange(0.01, 600),
-    default=1.0,
-    show_default=True,
-    help="For each workload, peer and round; slow peers get smaller graphs.",
+    help="For each workload, peer and round; slow peers get smaller graphs.  [default: 1; 0.25 with --full]",
+)
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0.1, 1000),
+    help="How long all may take; what finds no time is told.  [default: no limit; 28 with --full]",
 )
 @click.option("--smoke", is_flag=True, help="One short round, to see that all works; no figure of it means anything.")
 @click.option("--install", "do_install", is_flag=True, help="Make the environments that peers need.")
+@click.option(
+    "--out",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="A folder for results.json, report.html, summary.md and figures.",
+)
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Where samples go.")
 @click.option("--html", "html_path", type=click.Path(dir_okay=False, path_type=Path), help="Where the report goes.")
 @click.option(
@@ -87,38 +104,46 @@ def list_() -> ExitCode:
 )
 @click.option("--allow-quick-build", is_flag=True, help="Measure a build without link-time optimisation all the same.")
 def run_(
-    peers: str,
+    full: bool,
     workloads: str,
-    studies: str,
     rounds: int,
     workers: int,
     tasks: int,
-    seconds: float,
     smoke: bool,
     do_install: bool,
+    folder: Path | None,
     json_path: Path | None,
     html_path: Path | None,
     markdown_path: Path | None,
     with_scheduler_alone: bool,
     allow_quick_build: bool,
+    **given: Any,
 ) -> ExitCode:
     """Measure peers on workloads, and print the summary.
 
     A peer that cannot be installed or started is shown as skipped, with the reason. Environments of peers lie in
     $HEADRACE_BENCH_HOME, by default ~/.cache/headrace/bench.
     """
+    chosen_ones = (_FULL if full else _USUAL) | {name: value for name, value in given.items() if value is not None}
+    wanted = [parse(text) for text in _words(workloads)]
+    if smoke:
+        wanted = [workload.sized(min(workload.sizes.tasks, _SMOKE["tasks"])) for workload in wanted]
     settings = Settings(
-        peers=chosen(peers),
-        workloads=[parse(text) for text in _words(workloads)],
-        studies=_studies(studies),
+        peers=chosen(chosen_ones["peers"]),
+        workloads=wanted,
+        studies=_studies(chosen_ones["studies"]),
         rounds=_SMOKE["rounds"] if smoke else rounds,
         workers=workers,
         tasks=_SMOKE["tasks"] if smoke else tasks,
-        budget_s=_SMOKE["seconds"] if smoke else seconds,
+        budget_s=_SMOKE["seconds"] if smoke else chosen_ones["seconds"],
+        minutes=chosen_ones["minutes"],
+        is_full=full,
         do_install=do_install,
         with_scheduler_alone=with_scheduler_alone,
         any_build=allow_quick_build or smoke,
     )
+    if folder:
+        json_path = json_path or folder / "results.json"
     results = run(
         settings,
         lambda words: click.echo(words, err=True),
@@ -126,6 +151,8 @@ def run_(
     )
     if json_path:
         results.save(json_path)
+    if folder:
+        _write_report(results, folder, do_install)
     if html_path:
         page.write(results, html_path)
     text = summary.markdown(results)
@@ -138,11 +165,24 @@ def run_(
 @command.command("report")
 @click.argument("results", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--html", "html_path", type=click.Path(dir_okay=False, path_type=Path), help="Where the report goes.")
-def report(results: Path, html_path: Path | None) -> ExitCode:
+@click.option("--out", "folder", type=click.Path(file_okay=False, path_type=Path), help="A folder for all of it.")
+@click.option(
+    "--readme",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A Markdown file whose part between the marks of headrace bench is made anew.",
+)
+@click.option("--install", "do_install", is_flag=True, help="Make the environment of what draws PNG.")
+def report(
+    results: Path, html_path: Path | None, folder: Path | None, readme: Path | None, do_install: bool
+) -> ExitCode:
     """Make the report of a saved run anew."""
     saved = load(results)
     if html_path:
         page.write(saved, html_path)
+    if folder:
+        _write_report(saved, folder, do_install)
+    if readme:
+        digest.replace(readme, saved)
     click.echo(summary.markdown(saved), nl=False)
     return ExitCode.OK
 
@@ -154,6 +194,14 @@ def compare_(before: Path, after: Path) -> ExitCode:
     """Tell changes between two saved runs from noise."""
     click.echo(compare.as_text(load(before), load(after)))
     return ExitCode.OK
+
+
+def _write_report(results: Results, folder: Path, do_install: bool) -> None:
+    """Page, summary and figures."""
+    page.write(results, folder / "report.html")
+    (folder / "summary.md").write_text(summary.markdown(results))
+    if reason := figures.write(results, folder / "figures", do_install=do_install):
+        click.echo(f"figures as SVG alone: {reason}", err=True)
 
 
 def _words(text: str) -> list[str]:

@@ -25,10 +25,21 @@ class Peer:
     programs: tuple[str, ...] = ()
     """Programs that must be there, with the Debian package that brings each: `redis-server (redis-server)`."""
     start_timeout_s: float = 120
+    copies: str = ""
+    """How often a large array is copied between two tasks, where that is known."""
+    rounds_max: int = 100
+    """Of how many rounds it takes part; one for what takes minutes and is a thousand times slower."""
+    patience: float = 1
+    """Its part of a run's time, where that is limited."""
+    calibrated_by: str = ""
+    """The peer that tells this model, in the same run, how long a task takes."""
+    go: str = ""
+    """The Go package that `--install` builds its program from."""
 
 
 #: What bodies need, in the environment of every peer that has one.
 _BODIES = ("dask>=2026.1", "numpy>=1.26", "pandas>=2")
+_PIPE_COPIES = "4 for each way through a pipe: into a pickle, into the pipe, out of it, out of the pickle"
 
 
 def _airflow_style(name: str, fast_path: str, **options: Any) -> Peer:
@@ -41,13 +52,26 @@ def _airflow_style(name: str, fast_path: str, **options: Any) -> Peer:
         options,
         requirements=("psycopg[binary]>=3.2", *_BODIES) if on_postgres else (),
         programs=("postgres (postgresql)",) if on_postgres else (),
+        copies="into its row and out of it, pickled: 4"
+        if not options.get("by_reference")
+        else "into a file and out: 4",
+        calibrated_by="airflow" if options.get("is_calibrated") else "",
+        # Those that sleep are as slow as what they model.
+        rounds_max=100 if options.get("sleep_s", 1.0) is None else 1,
     )
 
 
 PEERS = {
     peer.name: peer
     for peer in (
-        Peer("headrace", "headrace_engine", "ours", "Graph.add for each task, submit, results of the kept tasks"),
+        Peer(
+            "headrace",
+            "headrace_engine",
+            "ours",
+            "Graph.add for each task, submit, results of the kept tasks",
+            copies="1, into shared memory; none if the task made it with headrace.empty or was given it so",
+            patience=3,
+        ),
         Peer(
             "headrace-map",
             "headrace_engine",
@@ -62,6 +86,7 @@ PEERS = {
             "pool",
             "library",
             "ProcessPoolExecutor with graphlib: the faster of two drivers, by the graph's depth",
+            copies=f"{_PIPE_COPIES}; two ways, by the client",
         ),
         Peer(
             "pool-map",
@@ -76,6 +101,7 @@ PEERS = {
             "library",
             "Parallel on loky, automatic batches; a row of ready tasks at a time",
             requirements=("joblib>=1.5", *_BODIES),
+            copies="results through a pipe (4); arguments of 1 MB and more through a memory map: 1",
         ),
         Peer(
             "dask-sync",
@@ -84,6 +110,7 @@ PEERS = {
             "dask.local.get_sync of a graph of Tasks",
             {"scheduler": "sync"},
             requirements=("distributed>=2026.1", *_BODIES),
+            copies="none: one process",
         ),
         Peer(
             "dask-threaded",
@@ -92,6 +119,7 @@ PEERS = {
             "dask.threaded.get of a graph of Tasks",
             {"scheduler": "threaded"},
             requirements=("distributed>=2026.1", *_BODIES),
+            copies="none: one process",
         ),
         Peer(
             "dask-distributed",
@@ -100,6 +128,7 @@ PEERS = {
             "LocalCluster of processes with one thread, Client.get of a graph of Tasks",
             {"scheduler": "distributed"},
             requirements=("distributed>=2026.1", *_BODIES),
+            copies="none on the same worker; into a socket and out of it to another: 2",
         ),
         Peer(
             "ray",
@@ -107,6 +136,15 @@ PEERS = {
             "cluster",
             "a remote function, refs as arguments, one ray.get at the end",
             requirements=("ray>=2.50", *_BODIES),
+            copies="1, into its object store",
+        ),
+        Peer(
+            "ray-compiled",
+            "ray_compiled",
+            "cluster",
+            "a compiled graph over one actor for each worker, executed again and again; compiling is not timed",
+            requirements=("ray[cgraph]>=2.50", *_BODIES),
+            copies="1, into the channel's shared memory",
         ),
         Peer(
             "frisky",
@@ -136,6 +174,7 @@ PEERS = {
             "a flow with ThreadPoolTaskRunner, task.submit with futures as arguments, its own server",
             requirements=("prefect>=3.4", *_BODIES),
             start_timeout_s=240,
+            rounds_max=1,
         ),
         Peer(
             "prefect-dask",
@@ -145,6 +184,7 @@ PEERS = {
             {"runner": "dask"},
             requirements=("prefect-dask>=0.3", *_BODIES),
             start_timeout_s=240,
+            rounds_max=1,
         ),
         Peer(
             "celery",
@@ -168,6 +208,7 @@ PEERS = {
             "cluster",
             "its Python API, a job of function tasks with deps; values through files",
             requirements=("hyperqueue>=0.20", *_BODIES),
+            rounds_max=1,
         ),
         Peer(
             "luigi",
@@ -182,6 +223,17 @@ PEERS = {
             "workflow",
             "a generated flow with one step for each row, a foreach within it, local datastore",
             requirements=("metaflow>=2.12",),
+            rounds_max=1,
+        ),
+        Peer(
+            "temporal",
+            "temporal_engine",
+            "workflow",
+            "its development server, one workflow for a graph, an activity a task, in a pool of processes",
+            requirements=("temporalio>=1.10", *_BODIES),
+            go="github.com/temporalio/cli/cmd/temporal@v1.3.0",
+            start_timeout_s=180,
+            rounds_max=1,
         ),
         _airflow_style("airflow-style", "model: SQLite, scheduler sleeps 1 s when idle, values through the database"),
         _airflow_style(
@@ -225,6 +277,13 @@ PEERS = {
             "Airflow 3, LocalExecutor, SQLite; api-server, scheduler and dag-processor; times from its task instances",
             requirements=("apache-airflow>=3.0", "numpy>=1.26"),
             start_timeout_s=300,
+            rounds_max=1,
+            patience=4,
+        ),
+        _airflow_style(
+            "airflow-style-calibrated",
+            "model: SQLite, sleeps 1 s, and a task takes as long to begin and to run as Airflow's chain told",
+            is_calibrated=True,
         ),
     )
 }

@@ -26,7 +26,8 @@ from headrace.bench.plans import Plan
 
 _START_S = 240
 _DAG_S = 120
-_RUN_S = 600
+_RUN_S = 110
+_ANSWER_S = 20
 
 _DAG = """
 from airflow.sdk import DAG, task
@@ -79,22 +80,23 @@ class AirflowEngine(Engine):
         self._airflow("db", "migrate")
         self.services = [
             subprocess.Popen([sys.executable, "-m", "airflow", *words], env=self.environment, cwd=self.home)
-            for words in (("api-server", "--port", str(port)), ("scheduler",), ("dag-processor",))
+            for words in (("api-server", "--port", str(port)), ("scheduler", "--skip-serve-logs"), ("dag-processor",))
         ]
+        self.address = f"http://127.0.0.1:{port}"
         deadline = time.monotonic() + _START_S
-        while not self._answers(port):
+        while not self._answers():
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the api-server does not answer after {_START_S} s")
             time.sleep(0.2)
         self.runs = itertools.count(1)
+        self.token = self._ask("/auth/token")["access_token"]
 
-    def _answers(self, port: int) -> bool:
+    def _answers(self) -> bool:
         for service in self.services:
             if service.poll() is not None:
                 raise RuntimeError(f"{service.args!r} ended with {service.returncode}")
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v2/monitor/health", timeout=2) as answer:
-                health = json.load(answer)
+            health = self._ask("/api/v2/monitor/health")
         except OSError:
             return False
         return all(health[part]["status"] == "healthy" for part in ("metadatabase", "scheduler"))
@@ -108,15 +110,27 @@ class AirflowEngine(Engine):
             file.write_text(_DAG.format(workload=text, name=name))
         self._wait("SELECT 1 FROM serialized_dag WHERE dag_id = ?", (name,), _DAG_S)
         run = f"run{next(self.runs)}"
-        self._airflow("dags", "trigger", "--run-id", run, name)
+        self._ask(f"/api/v2/dags/{name}/dagRuns", {"dag_run_id": run, "logical_date": None})
         ended = "SELECT state, queued_at, end_date FROM dag_run WHERE run_id = ? AND state IN ('success', 'failed')"
         state, queued_at, end_date = self._wait(ended, (run,), _RUN_S)
         if state != "success":
             raise RuntimeError(f"the run of {text} ended as {state}")
         self.elapsed_s = (datetime.fromisoformat(end_date) - datetime.fromisoformat(queued_at)).total_seconds()
+        times = "SELECT task_id, queued_dttm, start_date, end_date FROM task_instance WHERE run_id = ?"
+        self.own_times = {int(task[1:]): _seconds(*row) for task, *row in self._rows(times, (run,))}
         rows = self._rows("SELECT task_id, value FROM xcom WHERE run_id = ? AND key = 'return_value'", (run,))
         values = {task: _plain(value) for task, value in rows}
         return [values[f"t{number}"] for number in plan.kept]
+
+    def _ask(self, path: str, body: Any = None) -> Any:
+        """Ask the api-server."""
+        headers = {"Content-Type": "application/json"}
+        if body is not None:
+            headers["Authorization"] = f"Bearer {self.token}"
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.address + path, data, headers)
+        with urllib.request.urlopen(request, timeout=_ANSWER_S) as answer:
+            return json.load(answer)
 
     def _wait(self, query: str, values: tuple[Any, ...], most_s: float) -> Any:
         """Ask its database until there is a row."""
@@ -142,6 +156,12 @@ class AirflowEngine(Engine):
             service.terminate()
         for service in self.services:
             service.wait(20)
+
+
+def _seconds(*moments: str) -> tuple[float, float, float]:
+    """Times of its table as seconds."""
+    queued, began, ended = (datetime.fromisoformat(moment).timestamp() for moment in moments)
+    return queued, began, ended
 
 
 def _plain(value: Any) -> Any:

@@ -11,6 +11,11 @@ from headrace.bench.plans import Plan
 class DaskEngine(Engine):
     """Graphs of `dask._task_spec.Task`, the form that Dask's schedulers use themselves."""
 
+    def refusal(self, plan: Plan) -> str:
+        """Of the schedulers only distributed places tasks and values."""
+        self.can_pin = self.can_put = self.client is not None
+        return super().refusal(plan)
+
     def start(self) -> None:
         """Start the cluster, if there is one."""
         self.client: Any = None
@@ -40,11 +45,26 @@ class DaskEngine(Engine):
             for number, constants, needed in plan.calls()
         }
         keys = [(name, number) for number in plan.kept]
+        if plan.workload.is_pinned:
+            return self._on_workers(plan, name)
         if self.client is None:
             return list(self._get(graph, keys))
         futures = self.client.get(graph, keys, sync=False)
         self.submitted()
         return list(self.client.gather(futures))
+
+    def _on_workers(self, plan: Plan, name: str) -> list[Any]:
+        workers = sorted(self.client.scheduler_info()["workers"])
+        futures: list[Any] = []
+        for number, constants, needed in plan.calls():
+            inputs = [futures[before] for before in needed]
+            place = workers[number % len(workers)]
+            futures.append(self.client.submit(plan.function, *constants, *inputs, key=(name, number), workers=[place]))
+        return list(self.client.gather([futures[number] for number in plan.kept]))
+
+    def put(self, value: Any) -> Any:
+        """Straight to a worker."""
+        return self.client.scatter(value, direct=True, hash=False)
 
     def _get(self, graph: Any, keys: Any) -> Any:
         if self.options["scheduler"] == "sync":

@@ -13,6 +13,7 @@ class FriskyEngine(Engine):
     """Its client, which is Dask's in all that is used here: a future for each task, futures as arguments."""
 
     packages = ("frisky",)
+    can_put = True
 
     def start(self) -> None:
         """Start scheduler and workers."""
@@ -34,6 +35,10 @@ class FriskyEngine(Engine):
             futures.append(submit(function, *constants, *inputs, key=f"run{run}-{number}"))
         self.submitted()
         return list(self.client.gather([futures[number] for number in plan.kept]))
+
+    def put(self, value: Any) -> Any:
+        """To a worker."""
+        return self.client.scatter(value)
 
     def stop(self) -> None:
         """End them."""

@@ -12,6 +12,8 @@ class HeadraceEngine(Engine):
     """An embedded client."""
 
     packages = ("headrace", "pyzmq")
+    can_pin = True
+    can_put = True
 
     def start(self) -> None:
         """Start workers, and see each of them."""
@@ -29,7 +31,7 @@ class HeadraceEngine(Engine):
 
     def run(self, plan: Plan) -> list[Any]:
         """Build, submit, read."""
-        from headrace import Graph
+        from headrace import Graph, task
 
         graph = Graph(by_reference=self.client_mode != "processes")
         nodes: Any = []
@@ -37,6 +39,10 @@ class HeadraceEngine(Engine):
             numbers = range(len(plan))
             columns = list(zip(*map(plan.constants, numbers), strict=True))
             nodes = graph.map(plan.function, numbers, *columns[1:])
+        elif plan.workload.is_pinned:
+            steps = [task(plan.function, worker=worker) for worker in range(self.workers)]
+            for number, constants, needed in plan.calls():
+                nodes.append(graph.add(steps[number % self.workers], *constants, *[nodes[before] for before in needed]))
         else:
             add, function = graph.add, plan.function
             for _number, constants, needed in plan.calls():
@@ -44,6 +50,10 @@ class HeadraceEngine(Engine):
         run = self.client.submit(graph, keep=[nodes[number] for number in plan.kept])
         self.submitted()
         return list(run.results())
+
+    def put(self, value: Any) -> Any:
+        """Into shared memory."""
+        return self.client.put(value)
 
     def stop(self) -> None:
         """End the client."""

@@ -15,11 +15,13 @@ _CHUNKS = 8
 
 
 class Pool(Engine):
-    """A pool, driven by graphlib or by rows."""
+    """A pool, driven by graphlib or by rows. Where tasks are told their worker, a pool for each."""
 
     def start(self) -> None:
         """Fork the workers."""
+        self.can_pin = not self.options.get("use_map")
         self.pool = ProcessPoolExecutor(self.workers)
+        self.pools: list[ProcessPoolExecutor] = []
         assert list(self.pool.map(abs, range(100))) == list(range(100))
 
     def run(self, plan: Plan) -> list[Any]:
@@ -27,8 +29,19 @@ class Pool(Engine):
         if self.options.get("use_map"):
             return self._by_rows(plan)
         function = plan.function
+        if plan.workload.is_pinned:
+            return self._on_workers(plan)
         calls: Calls = {number: Call(function, needed, constants) for number, constants, needed in plan.calls()}
         values = (run_deep if plan.is_deep else run_wide)(self.pool, calls)
+        return [values[number] for number in plan.kept]
+
+    def _on_workers(self, plan: Plan) -> list[Any]:
+        """One task after the other."""
+        self.pools = self.pools or [ProcessPoolExecutor(1) for _ in range(self.workers)]
+        values: list[Any] = []
+        for number, constants, needed in plan.calls():
+            inputs = [values[before] for before in needed]
+            values.append(self.pools[number % self.workers].submit(plan.function, *constants, *inputs).result())
         return [values[number] for number in plan.kept]
 
     def _by_rows(self, plan: Plan) -> list[Any]:
@@ -42,7 +55,8 @@ class Pool(Engine):
 
     def stop(self) -> None:
         """End the workers."""
-        self.pool.shutdown()
+        for pool in (self.pool, *self.pools):
+            pool.shutdown()
 
     def versions(self) -> dict[str, str]:
         """The interpreter's, whose part it is."""
