@@ -176,6 +176,8 @@ STUDIES = {
         Study(
             "airflow", "How near is the model of Airflow to Airflow itself?", _airflow, "headrace,pool,model,airflow"
         ),
+        # Before anything that leaves memory warm.
+        Study("memory", "How much memory does an array take on its way through ten tasks?", _memory, _WITH_VALUES),
         Study("ladder", "What does a task cost, shape by shape?", _ladder),
         Study(
             "hard",
@@ -192,7 +194,6 @@ STUDIES = {
         Study(
             "payload", "What does a value cost that is handed on, by its size?", _payload, _WITH_VALUES, _payload_enough
         ),
-        Study("memory", "How much memory does an array take on its way through ten tasks?", _memory, _WITH_VALUES),
         Study(
             "values",
             "How long does a large array take through ten workers, into the store, to the client?",
