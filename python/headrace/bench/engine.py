@@ -42,6 +42,9 @@ class Engine(ABC):
     def start(self) -> None:
         """Start the system; its workers may still be coming up."""
 
+    def prepare(self, plan: Plan) -> None:
+        """Do what a system does once for a graph, before it runs any number of times. Not timed; most do nothing."""
+
     @abstractmethod
     def run(self, plan: Plan) -> list[Any]:
         """Run a plan from nothing: the engine's own form of the graph is made here, and timed.

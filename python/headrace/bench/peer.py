@@ -58,6 +58,7 @@ class Host:
         plan, engine = self.plan, self.engine
         if reason := engine.refusal(plan):
             return {"refused": reason}
+        engine.prepare(plan)
         if plan.is_large and not self.has_numpy:
             self.has_numpy = True
             # Every worker imports numpy, and not beside a clock.

@@ -302,7 +302,7 @@ class _Turn:
         """The largest size that the budget holds: it grows for as long as the next one should still fit."""
         budget_s = self.settings.budget_s
         tasks = min(_TASKS_FIRST, item.tasks_max)
-        workload = item.workload.sized(tasks)
+        before = workload = item.workload.sized(tasks)
         while True:
             if known := self.results.cell(self.peer.name, str(workload), session.workers):
                 if known.failure:
@@ -311,12 +311,13 @@ class _Turn:
             else:
                 answer = self._run(session, str(workload), 3, budget_s / 2)
                 if "refused" in answer:
-                    return workload
+                    return before  # a smaller one that it ran, or this one, so that the reason is told
                 seconds = min(answer["seconds"])
             growth = min(_GROWTH_MAX, budget_s / max(seconds, 1e-9))
             if tasks >= item.tasks_max or not growth >= 2:
                 return workload
             tasks = min(item.tasks_max, int(tasks * growth))
+            before = workload
             workload = workload.sized(tasks)
 
     def _sizes_of_others(self) -> list[Cell]:

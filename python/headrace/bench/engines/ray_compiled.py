@@ -11,6 +11,7 @@ from headrace.bench.plans import Plan
 #: Bytes of a channel beside the value itself.
 _BUFFER_BYTES = 1 << 16
 _RUN_S = 100
+_TASKS_MAX = 1_000
 
 
 class RayCompiled(Engine):
@@ -26,10 +27,20 @@ class RayCompiled(Engine):
         self.workload = ""
         self.compiled: Any = None
 
-    def run(self, plan: Plan) -> list[Any]:
-        """Run the compiled graph. Another one is compiled first, which the clock around the first run sees."""
+    def refusal(self, plan: Plan) -> str:
+        """Compiling takes milliseconds a task."""
+        if len(plan) > _TASKS_MAX:
+            return f"graphs of more than {_TASKS_MAX:,} tasks take too long to compile"
+        return super().refusal(plan)
+
+    def prepare(self, plan: Plan) -> None:
+        """Compile, unless this is the graph that is compiled."""
         if self.workload != str(plan.workload):
             self._compile(plan)
+
+    def run(self, plan: Plan) -> list[Any]:
+        """Run the compiled graph."""
+        self.prepare(plan)
         results = self.compiled.execute(0)
         self.submitted()
         return list(self.ray.get(results, timeout=_RUN_S))
