@@ -42,8 +42,8 @@ class Engine(ABC):
     def start(self) -> None:
         """Start the system; its workers may still be coming up."""
 
-    def prepare(self, plan: Plan) -> None:
-        """Do what a system does once for a graph, before it runs any number of times. Not timed; most do nothing."""
+    def prepare(self, plan: Plan) -> None:  # noqa: B027  (most do nothing)
+        """Do what a system does once for a graph, before it runs any number of times. Not timed."""
 
     @abstractmethod
     def run(self, plan: Plan) -> list[Any]:

@@ -123,11 +123,16 @@ def _workers(_workloads: list[Workload], tasks: int, _workers: int) -> list[Item
     ]
 
 
-def _payload(_workloads: list[Workload], _tasks: int, _workers: int) -> list[Item]:
+def _large_bytes(tasks: int) -> int:
+    """A run of small graphs has small values."""
+    return LARGE_BYTES if tasks >= 1_000 else LARGE_BYTES // 100
+
+
+def _payload(_workloads: list[Workload], tasks: int, _workers: int) -> list[Item]:
     """Two tasks, the second of which reads what the first has made."""
+    sizes = [size for size in PAYLOADS_BYTES if tasks >= 1_000 or size <= _large_bytes(tasks)]
     return [
-        Item(parse(f"chain:tasks=2:payload={size}"), 2, repeats=5, is_fixed=True, series="payload")
-        for size in PAYLOADS_BYTES
+        Item(parse(f"chain:tasks=2:payload={size}"), 2, repeats=5, is_fixed=True, series="payload") for size in sizes
     ]
 
 
@@ -139,18 +144,18 @@ def _payload_enough(item: Item, cell: Cell) -> str:
     return f"{larger[0]:,} bytes would take some {expected_s:.0f} s" if expected_s > PAYLOAD_PATIENCE_S else ""
 
 
-def _memory(_workloads: list[Workload], _tasks: int, _workers: int) -> list[Item]:
+def _memory(_workloads: list[Workload], tasks: int, _workers: int) -> list[Item]:
     """An array handed through ten tasks, each of which makes a new one of it."""
-    workload = parse(f"chain:tasks=10:payload={LARGE_BYTES}")
+    workload = parse(f"chain:tasks=10:payload={_large_bytes(tasks)}")
     return [Item(workload, 10, repeats=1, is_fixed=True, keeps_memory=True)]
 
 
-def _values(_workloads: list[Workload], _tasks: int, _workers: int) -> list[Item]:
+def _values(_workloads: list[Workload], tasks: int, _workers: int) -> list[Item]:
     """Through ten tasks on alternating workers, as it is; back to the client; from the client into the store."""
     texts = (
-        f"chain:tasks=10:body=untouched:payload={LARGE_BYTES}:pin=1",
-        f"independent:tasks=1:payload={LARGE_BYTES}",
-        f"put:payload={LARGE_BYTES}",
+        f"chain:tasks=10:body=untouched:payload={_large_bytes(tasks)}:pin=1",
+        f"independent:tasks=1:payload={_large_bytes(tasks)}",
+        f"put:payload={_large_bytes(tasks)}",
     )
     return [Item(parse(text), 0, repeats=5, is_fixed=True) for text in texts]
 

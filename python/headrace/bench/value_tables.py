@@ -54,10 +54,11 @@ def memory(results: Results) -> Table:
         for cell in results.of_study("memory")
     ]
     return Table(
-        "An array of 200 MB through ten tasks",
-        "Each task makes a new one of it. Peak: all processes, shared memory once; above: what it is above the "
-        "beginning. Moved: MiB written to files and pipes or sent over the loopback, without Unix sockets, which tell "
-        "nothing. Copies: how often one array is copied between two tasks, as its system documents or its code shows.",
+        "An array through ten tasks",
+        "Of 200 MB, or 2 MB in a smoke run. Each task makes a new one of it. Peak: all processes, shared memory once; "
+        "above: what it is above the beginning. Moved: MiB written to files and pipes or sent over the loopback, "
+        "without Unix sockets, which tell nothing. Copies: how often one array is copied between two tasks, as its "
+        "system documents or its code shows.",
         ("peer", "seconds", "peak MiB", "above", "moved MiB", "copies"),
         rows,
     )
