@@ -57,7 +57,9 @@ def test_a_smoke_run_measures_checks_and_reports(home):
     results = json.loads(saved.read_text())
     measured = {cell["peer"] for cell in results["cells"] if cell["rounds"]}
     assert measured == {"headrace", "headrace-sync", "pool", "airflow-style-event"}
-    assert not [cell["failure"] for cell in results["cells"] if cell["failure"]]
+    failures = {(cell["peer"], cell["workload"]): cell["failure"] for cell in results["cells"] if cell["failure"]}
+    assert all("pin=1" in workload and "does not let say" in reason for (_, workload), reason in failures.items())
+    assert "headrace" not in {peer for peer, _ in failures}
     assert "--install" in results["peers"]["ray"]["skipped"]
     chain = next(
         cell
