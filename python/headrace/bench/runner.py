@@ -110,6 +110,8 @@ def run(settings: Settings, say: Say, keep: Callable[[Results], None] = lambda _
             say(f"{peer.name}: environment")
             record.skipped = install(peer)
         record.skipped = record.skipped or missing(peer)
+        if settings.is_full and not any(peer in chosen(STUDIES[name].whose) for name in settings.studies):
+            record.skipped = "no study of a full run asks it: name it with --peers"
         if record.skipped:
             say(f"{peer.name}: skipped: {record.skipped}")
         else:

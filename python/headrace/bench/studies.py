@@ -173,28 +173,38 @@ def _hard(_workloads: list[Workload], _tasks: int, _workers: int) -> list[Item]:
 
 
 _FAST = "headrace,pool,joblib,dask-threaded,dask-distributed,ray,frisky,airflow-style-event"
-_WITH_VALUES = "headrace,pool,joblib,dask-threaded,cluster,queue,luigi,airflow-style-event,airflow-style-event-ref"
+_WITH_MEMORY = "headrace,pool,joblib,dask-threaded,cluster,airflow-style-event,airflow-style-event-ref"
+_WITH_VALUES = f"{_WITH_MEMORY},queue,luigi"
+#: A model that sleeps 5 s would take minutes to say so.
+_MODELS = (
+    "airflow-style,airflow-style-100ms,airflow-style-10ms,airflow-style-event,airflow-style-event-ref,"
+    "airflow-style-postgres,airflow-style-postgres-event,airflow-style-postgres-event-ref,airflow-style-calibrated"
+)
+_LADDER = "ours,library,cluster,queue,workflow,airflow-style,airflow-style-event,airflow-style-postgres-event"
 
 STUDIES = {
     study.name: study
     for study in (
         Study(
-            "airflow", "How near is the model of Airflow to Airflow itself?", _airflow, "headrace,pool,model,airflow"
+            "airflow",
+            "How near is the model of Airflow to Airflow itself?",
+            _airflow,
+            f"headrace,pool,airflow,{_MODELS}",
         ),
-        # Before anything that leaves memory warm.
-        Study("memory", "How much memory does an array take on its way through ten tasks?", _memory, _WITH_VALUES),
-        Study("ladder", "What does a task cost, shape by shape?", _ladder),
-        Study(
-            "hard",
-            "Where does headrace not win: long tasks, tiny graphs, maps cut by hand, shuffles?",
-            _hard,
-            "headrace,headrace-map,headrace-sync,library",
-        ),
+        Study("ladder", "What does a task cost, shape by shape?", _ladder, _LADDER),
         Study(
             "latency",
             "How long does one call take, a hop, the way to the first task?",
             _latency,
             "ours,library,cluster,queue,airflow-style-event,temporal",
+        ),
+        # Before anything that leaves memory warm.
+        Study("memory", "How much memory does an array take on its way through ten tasks?", _memory, _WITH_MEMORY),
+        Study(
+            "hard",
+            "Where does headrace not win: long tasks, tiny graphs, maps cut by hand, shuffles?",
+            _hard,
+            "headrace,headrace-map,headrace-sync,library",
         ),
         Study(
             "payload", "What does a value cost that is handed on, by its size?", _payload, _WITH_VALUES, _payload_enough

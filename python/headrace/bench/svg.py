@@ -50,7 +50,7 @@ def ladder(bars: list[Bar], unit: str, peers: Sequence[str], lines: dict[str, fl
     bars = sorted(bars, key=lambda bar: bar.value)
     values = [bar.value for bar in bars] + list(lines.values())
     low, high = _decades(values)
-    left, row, top = 210, 24, 26
+    left, row, top = 210, 24, 6 + 10 * len(lines)
     height = top + row * len(bars) + 40
 
     def x(value: float) -> float:
@@ -64,8 +64,10 @@ def ladder(bars: list[Bar], unit: str, peers: Sequence[str], lines: dict[str, fl
     parts.append(f'<text x="{left}" y="{height - 4}">{escape(unit)}</text>')
     for position, (name, value) in enumerate(sorted(lines.items(), key=lambda item: item[1])):
         place = x(value)
-        parts.append(f'<line class="floor" x1="{place:.1f}" y1="{top - 4}" x2="{place:.1f}" y2="{height - 36}"/>')
-        parts.append(f'<text class="small" x="{place + 3:.1f}" y="{10 + 10 * (position % 2)}">{escape(name)}</text>')
+        parts.append(
+            f'<line class="floor" x1="{place:.1f}" y1="{2 + 10 * position}" x2="{place:.1f}" y2="{height - 36}"/>'
+        )
+        parts.append(f'<text class="small" x="{place + 3:.1f}" y="{10 + 10 * position}">{escape(name)}</text>')
     for position, bar in enumerate(bars):
         y = top + row * position
         colour = colour_of(bar.label, peers)

@@ -28,7 +28,7 @@ _USUAL: dict[str, Any] = {
     "minutes": None,
 }
 #: Everything, in half an hour.
-_FULL: dict[str, Any] = {"peers": "all", "studies": "all", "seconds": 0.25, "minutes": 28.0}
+_FULL: dict[str, Any] = {"peers": "all", "studies": "all", "seconds": 0.15, "minutes": 28.0}
 #: Of one round that shows that everything works: seconds.
 _SMOKE: dict[str, Any] = {"rounds": 1, "tasks": 100, "seconds": 0.05}
 
@@ -79,7 +79,7 @@ def list_() -> ExitCode:
 @click.option(
     "--seconds",
     type=click.FloatRange(0.01, 600),
-    help="For each workload, peer and round; slow peers get smaller graphs.  [default: 1; 0.25 with --full]",
+    help="For each workload, peer and round; slow peers get smaller graphs.  [default: 1; 0.15 with --full]",
 )
 @click.option(
     "--minutes",
