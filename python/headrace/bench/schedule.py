@@ -14,6 +14,8 @@ OURS = "headrace"
 _FIRST_WEIGHT = 4.0
 #: Most turns take less than their part, which the others may have.
 _GENEROSITY = 2.0
+#: What the first turn of ours has in any case.
+_OURS_LEAST_S = 150.0
 
 
 class Schedule:
@@ -43,7 +45,8 @@ class Schedule:
             part = (self._end - now) * _weight(turn) / left * _GENEROSITY
             left -= _weight(turn)
             # The first turn of ours is what all others are compared with.
-            end = self._end + 60 if turn[1].name == OURS and turn[0] == 0 else min(self._end, now + part)
+            is_first_of_ours = turn[1].name == OURS and turn[0] == 0
+            end = max(self._end, now + _OURS_LEAST_S) if is_first_of_ours else min(self._end, now + part)
             yield (*turn, end)
 
 
