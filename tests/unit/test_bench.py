@@ -1,6 +1,7 @@
 """The benchmark's own parts: plans and their answers, statistics, what a comparison calls noise, the page."""
 
 import dataclasses
+import pickle
 import random
 import subprocess
 import sys
@@ -8,7 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from headrace.bench import airflow_tables, analysis, bodies, compare, digest, figures, page, summary, value_tables
+from headrace.bench import (
+    airflow_tables,
+    analysis,
+    bodies,
+    compare,
+    dask_graphs,
+    digest,
+    figures,
+    page,
+    summary,
+    value_tables,
+)
 from headrace.bench.dask_graphs import GRAPHS
 from headrace.bench.engines import PEERS, chosen
 from headrace.bench.environments import missing
@@ -160,6 +172,13 @@ def test_graphs_of_dask_are_plans(graph):
     plan.check(results)
     with pytest.raises(WrongAnswerError):
         plan.check([None] * len(results))
+
+
+def test_equal_frames_have_one_digest_wherever_they_come_from():
+    pd = pytest.importorskip("pandas")
+    series = pd.Series(range(7), index=pd.Index([f"name {n % 3}" for n in range(7)], name="name"), name="x")
+    assert dask_graphs.digest(series) == dask_graphs.digest(pickle.loads(pickle.dumps(series)))
+    assert dask_graphs.digest(series) != dask_graphs.digest(series + 1)
 
 
 def test_peers_are_chosen_by_name_and_by_kind():

@@ -109,7 +109,7 @@ PEERS = {
             "library",
             "dask.local.get_sync of a graph of Tasks",
             {"scheduler": "sync"},
-            requirements=("distributed>=2026.1", *_BODIES),
+            requirements=("distributed>=2026.1", *_BODIES, "pyarrow>=16"),
             copies="none: one process",
         ),
         Peer(
@@ -118,7 +118,7 @@ PEERS = {
             "library",
             "dask.threaded.get of a graph of Tasks",
             {"scheduler": "threaded"},
-            requirements=("distributed>=2026.1", *_BODIES),
+            requirements=("distributed>=2026.1", *_BODIES, "pyarrow>=16"),
             copies="none: one process",
         ),
         Peer(
@@ -127,7 +127,7 @@ PEERS = {
             "cluster",
             "LocalCluster of processes with one thread, Client.get of a graph of Tasks",
             {"scheduler": "distributed"},
-            requirements=("distributed>=2026.1", *_BODIES),
+            requirements=("distributed>=2026.1", *_BODIES, "pyarrow>=16"),
             copies="none on the same worker; into a socket and out of it to another: 2",
         ),
         Peer(
