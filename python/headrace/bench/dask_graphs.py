@@ -90,11 +90,14 @@ def lay_out(name: str, tasks: int) -> tuple[Predecessors, list[bytes]]:
         UsageError: Dask, or what it needs for this, is not installed here.
     """
     try:
+        from dask import config
         from dask._task_spec import Alias, convert_legacy_graph
         from dask.base import collections_to_expr
         from dask.order import order
 
-        graph = convert_legacy_graph(collections_to_expr([GRAPHS[name](tasks)]).optimize().__dask_graph__())
+        # A client of distributed in this process would have it shuffle in a way that only distributed can.
+        with config.set({"dataframe.shuffle.method": "tasks"}):
+            graph = convert_legacy_graph(collections_to_expr([GRAPHS[name](tasks)]).optimize().__dask_graph__())
     except ImportError as error:
         raise UsageError(f"dask:graph={name} needs {error.name} beside the engine") from None
     priorities = order(graph)
