@@ -18,8 +18,9 @@ use std::collections::VecDeque;
 /// Bytes of functions, results and arguments in one frame to a worker; one that is longer by itself travels alone. Far
 /// below what a socket takes, and enough for any bandwidth.
 pub const LEASE_BYTES_MAX: usize = 32 << 20;
-/// Workers with room for each ready task from which on its inputs tell who is to have it, and not each worker is asked.
-const MANY_TAKERS: u64 = 16;
+/// Workers with room from which on, if there are fewer ready tasks, their inputs tell who is to have them, and not each worker
+/// is asked.
+const MANY_TAKERS: usize = 16;
 /// Dead results that a worker without new work may still hold before it is told.
 pub(super) const FORGET_BATCH: usize = 1_024;
 
@@ -222,23 +223,24 @@ impl Broker {
     /// an input if that is what counts.
     fn takers_of_ready(&mut self, frames: usize, parked: u64, only_preferred: bool) -> Vec<u32> {
         let room: Vec<u32> = numbers(self.workers.with_fewer(frames).ones());
-        if !only_preferred || self.kernel.ready() - parked > room.len() as u64 / MANY_TAKERS {
+        let ready = self.kernel.ready() - parked;
+        if !only_preferred || room.len() < MANY_TAKERS || ready > room.len() as u64 {
             return room;
         }
-        let mut holders: Vec<u32> = Vec::new();
+        let mut takers: Vec<u32> = Vec::new();
+        let mut anywhere = 0;
         for class in self.kernel.ready_classes().filter(|class| !is_parked(*class)) {
             for task in self.kernel.ready_tasks(class) {
                 let inputs = self.kernel.predecessors(task).iter().filter_map(|input| self.ledger.value(input.0));
-                let before = holders.len();
-                holders.extend(inputs.flat_map(|value| value.holders.iter().copied()));
-                if holders.len() == before {
-                    return room; // it is as good anywhere
-                }
+                let before = takers.len();
+                takers.extend(inputs.flat_map(|value| value.holders.iter().copied()));
+                anywhere += usize::from(takers.len() == before);
             }
         }
-        holders.sort_unstable();
-        holders.dedup();
-        holders
+        takers.extend(room.iter().take(anywhere));
+        takers.sort_unstable();
+        takers.dedup();
+        takers
     }
 
     /// Gives each of them work up to so many frames; no longer than something is ready, if that is asked for.
