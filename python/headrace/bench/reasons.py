@@ -35,6 +35,10 @@ REASONS = (
         'whatever the code does (Client(mode="sync") does not)',
     ),
     Reason(
+        lambda _peer, _workload, cell: cell.tasks == 1,
+        "one call is a wake-up of a worker and one of the client for everybody with processes: the machine's own cost",
+    ),
+    Reason(
         lambda peer, workload, _cell: peer == "pool-map" and workload.shape in ("independent", "trivial", "fan"),
         "chunks cut by hand travel as one pickle and come back as one: only the loop in the worker is left",
     ),
