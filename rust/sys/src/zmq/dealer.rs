@@ -97,6 +97,21 @@ impl Dealer {
         Ok(Some(Frame::new(body)))
     }
 
+    /// The next frame, with the second part of its transmission if it has one.
+    ///
+    /// # Errors
+    /// When the socket is broken.
+    pub fn try_recv_pair(&mut self) -> Result<Option<(Frame, Option<Frame>)>, ZmqError> {
+        let Some(head) = self.socket.receive()? else { return Ok(None) };
+        if !head.has_more() {
+            return Ok(Some((Frame::new(head), None)));
+        }
+        // The parts of a transmission arrive together.
+        let Some(body) = self.socket.receive()? else { return Ok(None) };
+        self.socket.drop_rest(&body)?;
+        Ok(Some((Frame::new(head), Some(Frame::new(body)))))
+    }
+
     /// Whether a frame has arrived. To be asked before every sleep on [`fd`](Dealer::fd).
     ///
     /// # Errors

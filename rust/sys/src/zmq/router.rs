@@ -3,12 +3,14 @@
 use std::fmt;
 use std::ops::Deref;
 use std::os::fd::RawFd;
+use std::sync::Arc;
 
 use super::context::Context;
 use super::curve::OwnKeys;
 use super::error::{SendError, ZmqError};
 use super::message::{Frame, Message};
 use super::socket::{Events, ROUTER, ROUTER_HANDOVER, ROUTER_MANDATORY, Socket};
+use crate::segment::Segment;
 
 /// Frames of peers that cannot be answered which one call of [`Router::try_recv`] drops before it looks up.
 const NAMELESS_MAX: u32 = 256;
@@ -60,6 +62,27 @@ impl Router {
         // Both refusals come with the head. Once it is taken, the body is taken as well.
         self.socket.send_head(peer)?;
         self.socket.send_body(frame)
+    }
+
+    /// Queues a head for `peer`, with so many bytes of a map behind it, which are read where they are. The peer gets both with
+    /// [`Dealer::try_recv_pair`](super::Dealer::try_recv_pair).
+    ///
+    /// # Errors
+    /// As [`send`](Router::send).
+    ///
+    /// # Panics
+    /// If the bytes leave the map.
+    pub fn send_mapped(
+        &mut self,
+        peer: &[u8],
+        head: &[u8],
+        map: &Arc<Segment>,
+        offset: u64,
+        len: usize,
+    ) -> Result<(), SendError> {
+        self.socket.send_head(peer)?;
+        self.socket.send_head(head)?;
+        self.socket.send_map(map, offset, len)
     }
 
     /// The next frame, if one has arrived; also none after very many that are dropped.

@@ -3,11 +3,13 @@
 use std::ffi::{CString, c_int, c_void};
 use std::os::fd::RawFd;
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use super::context::Context;
 use super::error::{SendError, ZmqError};
 use super::library::{Functions, Handle};
 use super::message::{Message, retry_interrupted};
+use crate::segment::Segment;
 use crate::signals;
 
 /// Frames from this size on are lent to libzmq instead of copied; below it, the copy is cheaper than the bookkeeping.
@@ -158,6 +160,12 @@ impl Socket {
             // SAFETY: `lent` came with this message, and sending it has just failed.
             *frame = unsafe { message.reclaim(lent) };
         })
+    }
+
+    /// Sends the last part from where it lies in a map.
+    pub(super) fn send_map(&mut self, map: &Arc<Segment>, offset: u64, len: usize) -> Result<(), SendError> {
+        let mut message = Message::of_map(self.functions(), map, offset, len)?;
+        self.send_message(&mut message, 0)
     }
 
     /// Receives one part, if one is there.
