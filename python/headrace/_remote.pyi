@@ -15,6 +15,7 @@ class Agent:
         keys: tuple[str, str, str] | None,
         libzmq: list[str],
         slots: int,
+        store_limit: int,
         name: str,
         program: str,
         arguments: list[str],

@@ -11,7 +11,7 @@ from headrace.attached import endpoint_of, is_far
 from headrace.errors import InfraError, UsageError
 from headrace.keys import keys_of_peer
 from headrace.launch import prepare
-from headrace.standalone import WITHOUT_SHARED_MEMORY
+from headrace.limits import default_store_limit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,12 +46,13 @@ class MachineAgent:
             raise UsageError(f"--slots takes a number from 1 to {SLOTS_MAX:,}, not {slots}")
         endpoint = endpoint_of(address)
         own = keys_of_peer(keys, "worker") if is_far(endpoint) else None
-        launch = prepare(preload, None, WITHOUT_SHARED_MEMORY, keys=own)
+        launch = prepare(preload, None, None, keys=own)
         self._agent = Agent(
             endpoint=endpoint,
             keys=own,
             libzmq=launch.libzmq,
             slots=self.slots,
+            store_limit=default_store_limit(),
             name=platform.node() if name is None else name,
             program=launch.program,
             arguments=launch.arguments,

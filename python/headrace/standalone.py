@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
 
-#: Has workers send every result in a frame: their readers may be anywhere.
-WITHOUT_SHARED_MEMORY = {"HEADRACE_INLINE_BYTES_MAX": "none"}
-
 
 class Standalone:
     """A broker with its workers, on a native thread of this process, for clients of other processes.
@@ -64,7 +61,7 @@ class Standalone:
         lives = checked_lives(crash_limit, oom_limit, max_tasks_per_worker, grace_s)
         offer, environments = offered(resources, limits, workers=self.workers, spares=spares, processes=True, env=None)
         limit = default_store_limit() if store_limit is None else checked_bytes("store_limit", store_limit)
-        launch = prepare(preload, None, WITHOUT_SHARED_MEMORY)
+        launch = prepare(preload, None, None)
         network = None if listen is None else (checked_listen(listen), *keys_of_broker(keys))
         place = ("", 0)
         self._engine = Embedded(

@@ -51,6 +51,12 @@ class Machine:
             ip("-n", space, "link", "set", device, "up")
         ip("-n", self.name, "link", "set", "lo", "up")
 
+    def shape(self, rate):
+        """Let no more than that pass, in each direction."""
+        for space, device in ((self.network.name, self.cable), (self.name, f"{self.cable}b")):
+            words = ["qdisc", "add", "dev", device, "root", "tbf", "rate", rate, "burst", "256kb", "latency", "50ms"]
+            subprocess.run(["tc", "-n", space, *words], check=True, capture_output=True)
+
     def cut(self):
         """Take the cable's end at the broker down: whatever is sent is lost, and nobody is told."""
         ip("-n", self.network.name, "link", "set", self.cable, "down")
@@ -71,6 +77,12 @@ class Network:
 
     def command(self, *words):
         return ["ip", "netns", "exec", self.name, *map(str, words)]
+
+    def route(self):
+        """Let the machines reach each other, through the broker's."""
+        subprocess.run(self.command("sysctl", "-qw", "net.ipv4.ip_forward=1"), check=True, capture_output=True)
+        for machine in self.machines:
+            ip("-n", machine.name, "route", "add", "default", "via", machine.broker_address)
 
     def add(self):
         machine = Machine(self, len(self.machines) + 1)

@@ -60,8 +60,8 @@ def command(
 
     The first line on standard output is its address on this machine, the second one that in the network, if it listens
     there. Any number of clients may use it at once: headrace.Client(ADDRESS). They get equal shares of the workers.
-    When one of them ends, however, its tasks are cancelled and its results are freed. All values travel in frames: no
-    result may be longer than 256 MiB.
+    When one of them ends, however, its tasks are cancelled and its results are freed. What clients submit and get
+    travels in frames; workers of one machine share memory.
 
     At SIGTERM it takes no more clients, and ends when nothing is left to run; at a second one, or after --drain-s
     seconds, it ends at once, as it does at Ctrl-C. What a task prints is its client's to show; what nobody's task

@@ -19,7 +19,7 @@ pub(crate) struct Agent(Mutex<Option<AgentHandle>>);
 impl Agent {
     /// Starts the agent; it joins the broker in the background, as often as it takes.
     #[new]
-    #[pyo3(signature = (*, endpoint, keys, libzmq, slots, name, program, arguments, environment, boot))]
+    #[pyo3(signature = (*, endpoint, keys, libzmq, slots, store_limit, name, program, arguments, environment, boot))]
     #[expect(clippy::too_many_arguments, reason = "they are all keywords of one call")]
     fn new(
         py: Python<'_>,
@@ -27,6 +27,7 @@ impl Agent {
         keys: Option<(String, String, String)>,
         libzmq: Vec<PathBuf>,
         slots: u32,
+        store_limit: u64,
         name: String,
         program: PathBuf,
         arguments: Vec<OsString>,
@@ -38,6 +39,7 @@ impl Agent {
             keys: keys.map(peer_keys).transpose()?,
             libzmq,
             slots,
+            store_limit,
             name,
             launch: Launch { program, args: arguments, env: environment, worker_env: Vec::new(), boot },
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -23,6 +23,8 @@ use headrace_wire::{
 
 use crate::broker::{Children, Ended, Launch, StartError};
 use crate::clock::now_ns;
+use crate::estate::Estate;
+use crate::exchange::Copied;
 
 /// The broker asks every second. After so long without a word of it the connection is lost, whatever the system says.
 const TICK: Duration = Duration::from_secs(1);
@@ -47,6 +49,8 @@ pub struct AgentConfig {
     pub libzmq: Vec<PathBuf>,
     /// Worker processes that it may have.
     pub slots: u32,
+    /// Bytes that results may take in the memory of the machine.
+    pub store_limit: u64,
     /// What people call the machine.
     pub name: String,
     /// How to start a worker.
@@ -96,7 +100,7 @@ pub fn start(config: AgentConfig) -> Result<AgentHandle, StartError> {
         state: Mutex::default(),
         changed: Condvar::new(),
     });
-    let agent = Agent { config, library: library.path().to_owned(), shared: Arc::clone(&shared) };
+    let agent = Agent { config, library, shared: Arc::clone(&shared) };
     let thread = spawn_native("headrace-agent", move || agent.run(&context))?;
     Ok(AgentHandle { thread, shared })
 }
@@ -134,7 +138,7 @@ impl Shared {
 
 struct Agent {
     config: AgentConfig,
-    library: PathBuf,
+    library: Arc<Library>,
     shared: Arc<Shared>,
 }
 
@@ -175,12 +179,15 @@ impl Agent {
         let name = format!("a-{:016x}", RandomState::new().build_hasher().finish());
         let (mut dealer, monitor) = Dealer::connect_watched(context, endpoint, name.as_bytes(), keys.as_ref())?;
         dealer.set_linger_ms(LINGER_MS)?;
-        let children = Children::new(launch.clone(), 0, endpoint, &self.library)?;
+        let children = Children::new(launch.clone(), 0, endpoint, self.library.path())?;
+        // Where the name of the broker cannot be resolved, it cannot be reached either.
+        let Ok(estate) = Estate::open(&self.library, endpoint, self.config.store_limit) else { return Ok(Done::Lost) };
         let mut visit = Visit {
             agent: self,
             dealer,
             monitor,
             children,
+            estate,
             out: VecDeque::new(),
             unsent: Vec::new(),
             is_connected: false,
@@ -199,6 +206,7 @@ struct Visit<'a> {
     dealer: Dealer,
     monitor: Monitor,
     children: Children,
+    estate: Estate,
     out: VecDeque<Vec<u8>>,
     /// A frame that the socket did not take.
     unsent: Vec<u8>,
@@ -238,6 +246,11 @@ impl Visit<'_> {
             return Err(Done::Lost);
         }
         self.look_after_processes();
+        while let Some(Copied { job, outcome }) = self.estate.exchange().poll() {
+            let text = outcome.err().unwrap_or_default();
+            let kind = EventKind::Copied as u8;
+            self.tell(Event { kind, incarnation: job, text: text.as_bytes(), ..Event::default() });
+        }
         if self.agent.shared.leaves() {
             self.say(&Message::Goodbye(Goodbye { reason: GoodbyeReason::Closed as u8, text: "the agent was ended" }));
             self.send();
@@ -263,6 +276,9 @@ impl Visit<'_> {
         };
         self.say(&Message::Hello(hello));
         self.say(&Message::Event(Event { kind: EventKind::Named as u8, text: name.as_bytes(), ..Event::default() }));
+        let (limit, place) = self.estate.place();
+        let kind = EventKind::Stores as u8;
+        self.say(&Message::Event(Event { kind, incarnation: limit, text: place.as_bytes(), ..Event::default() }));
     }
 
     fn receive(&mut self) -> Result<(), Done> {
@@ -275,6 +291,14 @@ impl Visit<'_> {
                 }
                 Ok(Message::Heartbeat(_)) => self.out.push_back(frame.to_vec()),
                 Ok(Message::Order(order)) => self.obey(order),
+                Ok(Message::Estate(message)) => {
+                    let Visit { children, estate, out, .. } = self;
+                    estate.obey(&message, children, |event| out.push_back(encoded(&Message::Event(event))));
+                }
+                Ok(Message::Transfer(transfer)) => self.estate.fetch(&transfer),
+                Ok(Message::Neighbour(neighbour)) => {
+                    self.estate.exchange().introduce(neighbour.key, neighbour.left);
+                }
                 Ok(Message::Goodbye(goodbye)) if !self.is_welcome => {
                     return Err(Done::Over(Err(goodbye.text.to_owned())));
                 }
@@ -394,7 +418,8 @@ impl Visit<'_> {
             timeout = timeout.min(Duration::from_millis(20));
         }
         let end = &self.agent.shared.end;
-        let mut fds: Vec<PollFd> = [self.dealer.fd(), self.monitor.fd(), end.fd()].map(PollFd::input).into();
+        let fds = [self.dealer.fd(), self.monitor.fd(), end.fd(), self.estate.exchange().fd()];
+        let mut fds: Vec<PollFd> = fds.map(PollFd::input).into();
         self.children.poll_fds(&mut fds);
         // Whatever comes of it: the next turn looks.
         let _ = poll::wait(&mut fds, Some(timeout));

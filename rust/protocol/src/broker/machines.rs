@@ -6,9 +6,12 @@
 //! free. An attempt that runs on there, unseen, is fenced like any late one (K4).
 
 use super::peers::Peer;
+use super::store::NOWHERE;
 use super::workers::{Life, Successor};
-use super::{Action, Broker, Exit, PeerId, Shortage};
-use headrace_wire::{Event, EventKind, GoodbyeReason, Hello, Log, Message, NO_WORKER, Order, OrderKind};
+use super::{Action, Broker, Exit, PeerId, SegmentNews, Shortage};
+use headrace_wire::{
+    Estate, EstateKind, Event, EventKind, GoodbyeReason, Hello, Log, Message, NO_WORKER, Order, OrderKind,
+};
 
 /// Questions, a second apart, that an agent may leave unanswered, as a worker may.
 const AGENT_UNANSWERED_MAX: u32 = super::workers::UNANSWERED_MAX;
@@ -18,6 +21,8 @@ const AGENT_UNANSWERED_MAX: u32 = super::workers::UNANSWERED_MAX;
 pub(super) struct Machine {
     /// What people call it.
     name: String,
+    /// Its number, once it has said what memory it has.
+    memory: Option<u32>,
     /// Questions since it last said anything.
     pub(super) unanswered: u32,
 }
@@ -41,6 +46,7 @@ impl Broker {
         for number in free {
             let worker = &mut self.workers[number];
             worker.host = Some(peer);
+            worker.machine = NOWHERE;
             worker.start_failures = 0;
             worker.life = Life::Down { respawn_ns: now_ns };
         }
@@ -69,6 +75,10 @@ impl Broker {
             let worker = &mut self.workers[number as usize];
             worker.start_failures = 0;
             worker.life = if self.shutting_down { Life::Retired } else { Life::Vacant };
+            worker.machine = NOWHERE;
+        }
+        if let Some(memory) = known.memory {
+            self.lose_memory(memory, now_ns);
         }
         self.count_places();
     }
@@ -89,6 +99,21 @@ impl Broker {
             let text = format!("headrace: {} has joined: {}\n", machine(&known.name), places(&lent));
             return self.tell_home(&text);
         }
+        let text = || String::from_utf8_lossy(event.text).into_owned();
+        match kind {
+            Some(EventKind::Stores) => return self.note_memory(peer, event.incarnation, &text()),
+            Some(EventKind::NoSegment) => {
+                if self.store.is_on(event.number, peer) {
+                    self.handle_segment_failure(event.number);
+                }
+                return;
+            }
+            Some(EventKind::Copied) => {
+                let outcome = if event.text.is_empty() { Ok(()) } else { Err(text()) };
+                return self.handle_copied(event.incarnation, outcome, now_ns);
+            }
+            _ => {}
+        }
         let worker = event.worker;
         if self.workers.get(worker as usize).is_none_or(|worker| worker.host != Some(peer)) {
             return; // it was another machine's before it was lost
@@ -107,9 +132,24 @@ impl Broker {
                 return self.handle_output(worker, event.number.clamp(1, 2) as u8, event.text, by);
             }
             Some(EventKind::Stacks) => return self.handle_stacks(worker, &String::from_utf8_lossy(event.text)),
-            Some(EventKind::Named) | None => return,
+            Some(EventKind::Named | EventKind::Stores | EventKind::NoSegment | EventKind::Copied) | None => return,
         };
         self.handle_exit(worker, event.incarnation, exit, by, now_ns);
+    }
+
+    /// A machine says what memory it has, and where it serves it.
+    fn note_memory(&mut self, peer: PeerId, limit: u64, place: &str) {
+        let (endpoint, key) = place.split_once(' ').unwrap_or((place, ""));
+        let is_new = matches!(self.peers.get(&peer), Some(Peer::Agent(known)) if known.memory.is_none());
+        if !is_new {
+            return;
+        }
+        let memory = self.open_memory(peer, limit, (endpoint.to_owned(), key.to_owned()));
+        if let Some(Peer::Agent(known)) = self.peers.get_mut(&peer) {
+            known.memory = Some(memory);
+        }
+        let lent: Vec<u32> = self.workers_on(peer).collect();
+        lent.into_iter().for_each(|worker| self.workers[worker as usize].machine = memory);
     }
 
     /// The agents to ask for a sign of life, and those that have given none for long.
@@ -144,6 +184,9 @@ impl Broker {
             Action::Kill { worker } => (worker, Order { kind: OrderKind::Kill as u8, ..Order::default() }),
             Action::Look { worker } => (worker, Order { kind: OrderKind::Look as u8, ..Order::default() }),
             Action::DumpStacks { worker } => (worker, Order { kind: OrderKind::Stacks as u8, ..Order::default() }),
+            Action::Segment { worker: Some(worker), ref news } if self.is_place(worker) => {
+                return self.forward_segment(worker, news);
+            }
             _ => return Some(action),
         };
         if !self.is_place(worker) {
@@ -153,6 +196,26 @@ impl Broker {
         let peer = self.workers[worker as usize].host?;
         let mut frame = Vec::new();
         Message::Order(Order { worker, ..order }).encode(&mut frame);
+        Some(Action::Send { peer, frame, wake: None })
+    }
+
+    /// What a worker there is to hear of shared memory.
+    fn forward_segment(&self, worker: u32, news: &SegmentNews) -> Option<Action> {
+        let peer = self.workers[worker as usize].host?;
+        let estate = match news {
+            SegmentNews::Granted { segment, bytes } => {
+                Estate { kind: EstateKind::Granted as u8, segment: *segment, bytes: *bytes, ..Estate::default() }
+            }
+            SegmentNews::Shared { segment, bytes } => {
+                Estate { kind: EstateKind::Shared as u8, segment: *segment, bytes: *bytes, ..Estate::default() }
+            }
+            SegmentNews::Refused { text } => Estate { kind: EstateKind::Refused as u8, text, ..Estate::default() },
+            SegmentNews::Dropped { segment } => {
+                Estate { kind: EstateKind::Dropped as u8, segment: *segment, ..Estate::default() }
+            }
+        };
+        let mut frame = Vec::new();
+        Message::Estate(Estate { worker, ..estate }).encode(&mut frame);
         Some(Action::Send { peer, frame, wake: None })
     }
 
@@ -173,7 +236,7 @@ impl Broker {
     }
 
     /// Tells whoever runs the broker.
-    fn tell_home(&mut self, text: &str) {
+    pub(super) fn tell_home(&mut self, text: &str) {
         let Some(peer) = self.home else { return };
         let mut frame = Vec::new();
         let log = Log { worker: NO_WORKER, stream: 2, text: text.as_bytes(), ..Log::default() };

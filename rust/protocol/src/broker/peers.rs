@@ -303,6 +303,9 @@ impl Broker {
                 session.runs.remove(&run.number);
             }
             self.past = self.past.and(run.counts);
+            if run.owed > 0 {
+                self.forget_debts(position);
+            }
             self.free_runs.push(position);
         }
     }

@@ -137,7 +137,12 @@ impl Limits {
         self.suits(worker, class) && self.grants.fits(self.offer.things(), worker, &class.demand)
     }
 
-    /// The same, once another worker has no lease of the class any more.
+    /// Whether the worker may run tasks of the class, now or later.
+    pub fn suits_class(&self, worker: u32, class: ClassId) -> bool {
+        self.classes.get(class).is_some_and(|class| self.suits(worker, class))
+    }
+
+    /// The same as [`Limits::may_take`], once another worker has no lease of the class any more.
     pub fn may_take_over(&self, worker: u32, class: ClassId, from: u32) -> bool {
         let Some(entry) = self.classes.get(class) else { return false };
         self.suits(worker, entry) && self.grants.would_fit(&self.classes, self.offer.things(), worker, class, from)

@@ -207,12 +207,20 @@ pub fn start(config: BrokerConfig) -> Result<(BrokerHandle, ClientEnd), StartErr
         library.path(),
     )?;
     let spiller = spiller::Spiller::new(config.spill_dir)?;
-    let is_open = config.is_open;
     let segments = Arc::<Segments>::default();
-    let client_segments = Arc::clone(&segments);
+    let parts = turn::Parts {
+        router,
+        client: broker_end,
+        client_segments: Arc::clone(&segments),
+        children,
+        spiller,
+        library,
+        is_open: config.is_open,
+        listens: network.is_some(),
+    };
     let thread = spawn_native("headrace-broker", move || {
-        let _closing = CloseAtEnd(Arc::clone(&client_segments));
-        turn::Loop::new(machine, router, broker_end, client_segments, children, spiller, is_open).run();
+        let _closing = CloseAtEnd(Arc::clone(&parts.client_segments));
+        turn::Loop::new(machine, parts).run();
         drop(gate);
         // The sockets are closed by now; the context waits for its threads, then the directory goes.
         drop(context);
