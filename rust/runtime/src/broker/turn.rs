@@ -1,6 +1,7 @@
 //! The broker's turn: drain all input, apply it, flush; then sleep until something happens.
 
 use super::children::{Children, LOST_PATIENCE};
+use super::door::Door;
 use super::spiller::{Job, Part, Source, Spiller, Target};
 use crate::clock;
 use crate::inproc::{BrokerEnd, Wake};
@@ -54,12 +55,14 @@ pub(super) struct Loop {
     children_call: bool,
     /// When the processes are looked at next even if none has called.
     children_due_ns: u64,
+    /// To the network, if it listens there.
+    door: Option<Door>,
 }
 
 impl Loop {
     pub(super) fn new(
         config: Config,
-        router: Router,
+        (router, door): (Router, Option<Door>),
         client: BrokerEnd,
         client_segments: Arc<Segments>,
         children: Children,
@@ -85,6 +88,7 @@ impl Loop {
             is_open,
             children_call: false,
             children_due_ns: 0,
+            door,
         }
     }
 
@@ -113,6 +117,9 @@ impl Loop {
         }
         self.drain_spiller();
         let now_ns = clock::now_ns();
+        if let Some(door) = &mut self.door {
+            door.turn(now_ns);
+        }
         let machine = &mut self.machine;
         self.children.poll_stacks(now_ns, |worker, text| machine.handle_stacks(worker, text));
         self.machine.handle_timeout(now_ns);
@@ -315,7 +322,7 @@ impl Loop {
         if !self.client.prepare_to_sleep() {
             return;
         }
-        if self.router.has_input().unwrap_or(false) {
+        if self.router.has_input().unwrap_or(false) || self.door.as_mut().is_some_and(Door::is_called) {
             self.client.wake_up();
             return;
         }
@@ -337,12 +344,14 @@ impl Loop {
         self.poll_fds.push(PollFd::input(self.client.fd()));
         self.poll_fds.push(PollFd::input(self.spiller.fd()));
         self.children.poll_fds(&mut self.poll_fds);
+        let processes = 3..self.poll_fds.len();
+        self.poll_fds.extend(self.door.iter().map(|door| PollFd::input(door.fd())));
         // An error means a signal or a descriptor that has just gone; the next turn looks again either way.
         let _ = poll::wait(&mut self.poll_fds, timeout);
         self.client.wake_up();
         self.children_due_ns = clock::now_ns() + CHILDREN_NS;
         self.children_call = self.children.awaits_end()
-            || self.poll_fds[3..].iter().any(|fd| fd.is_ready() || fd.hung_up() || fd.failed());
+            || self.poll_fds[processes].iter().any(|fd| fd.is_ready() || fd.hung_up() || fd.failed());
     }
 
     /// Tells the workers to leave, waits for them, and kills those that stay.
