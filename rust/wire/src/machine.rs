@@ -72,4 +72,8 @@ pub enum EventKind {
     Stacks = 7,
     /// What people call the machine; the first event of an agent.
     Named = 8,
+    /// The machine is to leave, once its workers have ended what they run.
+    Leaving = 9,
+    /// The machine has so much of a resource, by the text, for its workers; the amount stands in `incarnation`.
+    Has = 10,
 }

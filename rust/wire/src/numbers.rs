@@ -29,7 +29,7 @@ macro_rules! numbered {
 
 numbered!(Role { Client, Worker, Observer, Agent });
 numbered!(OrderKind { Start, Interrupt, Kill, Look, Stacks });
-numbered!(EventKind { Exited, Killed, OutOfMemory, Ended, NotStarted, Heard, Wrote, Stacks, Named });
+numbered!(EventKind { Exited, Killed, OutOfMemory, Ended, NotStarted, Heard, Wrote, Stacks, Named, Leaving, Has });
 numbered!(Outcome { Done, Failed, Skipped, Cancelled, Died, Refused, TimedOut });
 numbered!(CancelReason { User, ParentCancelled, ClientClosed, BrokerShutdown, Deadline, RunFailed, SubmitterEnded });
 numbered!(Verdict { Done, DoneHeld, Failed, Returned, Cancelled, Value, Lost, FailedForGood, TimedOut, Became });

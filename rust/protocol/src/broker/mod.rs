@@ -22,6 +22,7 @@ mod clients;
 mod deaths;
 mod dispatch;
 mod functions;
+mod leaving;
 mod ledger;
 mod machines;
 mod nested;
@@ -194,6 +195,8 @@ pub struct Broker {
     is_open: bool,
     /// It ends as soon as nothing is left to run.
     drains: bool,
+    /// Machines that are about to leave.
+    leaving: u32,
     /// Those that may stand in for others come last.
     workers: Roster,
     nests: Nests,
@@ -260,6 +263,7 @@ impl Broker {
             home: None,
             is_open: false,
             drains: false,
+            leaving: 0,
             workers: Roster::new(workers),
             nests: Nests::default(),
             next_session: 1,
@@ -388,6 +392,7 @@ impl Broker {
         self.try_stragglers(now_ns);
         self.tell_news(now_ns);
         self.retire_workers(now_ns);
+        self.dismiss_machines(now_ns);
         self.start_due_workers(now_ns);
         self.rest_due = !self.rest.is_empty();
         self.end_if_drained();

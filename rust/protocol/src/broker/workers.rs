@@ -123,6 +123,8 @@ pub(crate) struct Worker {
     pub(crate) life: Life,
     /// The agent of the other machine that its process is on.
     pub(crate) host: Option<PeerId>,
+    /// That machine is about to leave: it is given nothing more.
+    pub(crate) leaves: bool,
     pub(crate) pid: u32,
     /// Unsettled leases of each frame from `first_frame` on.
     frames: VecDeque<u32>,
@@ -195,6 +197,7 @@ impl Worker {
             last_incarnation: 0,
             life: Life::Down { respawn_ns: 0 },
             host: None,
+            leaves: false,
             pid: 0,
             frames: VecDeque::new(),
             first_frame: 0,
@@ -251,6 +254,7 @@ impl Worker {
             && self.tasks_left > 0
             && !self.waits()
             && !self.barred
+            && !self.leaves
             && !self.is_racing
     }
 
