@@ -16,6 +16,10 @@ def ip(*words):
     return run.stdout
 
 
+#: An address of a network card that there is not.
+NOBODYS_CARD = "02:00:00:00:00:99"
+
+
 class Machine:
     """A namespace with one cable to the broker's."""
 
@@ -63,6 +67,29 @@ class Machine:
 
     def heal(self):
         ip("-n", self.network.name, "link", "set", self.cable, "up")
+
+    def deafen(self):
+        """Have what the broker sends get lost, while what the machine sends arrives: it goes to nobody's card."""
+        self._misdirect(self.network.name, self.cable, self.address)
+
+    def mute(self):
+        """The other way round."""
+        self._misdirect(self.name, f"{self.cable}b", self.broker_address)
+
+    def hear(self):
+        """Undo both."""
+        for space, device, address in self._directions():
+            with contextlib.suppress(OSError):  # it was not misdirected
+                ip("-n", space, "neigh", "del", address, "dev", device)
+
+    def _misdirect(self, space, device, address):
+        ip("-n", space, "neigh", "replace", address, "lladdr", NOBODYS_CARD, "nud", "permanent", "dev", device)
+
+    def _directions(self):
+        return (
+            (self.network.name, self.cable, self.address),
+            (self.name, f"{self.cable}b", self.broker_address),
+        )
 
     def command(self, *words):
         return ["ip", "netns", "exec", self.name, *map(str, words)]

@@ -164,3 +164,19 @@ def test_idle_machines_take_what_has_to_wait_elsewhere(folder):
         futures = [client.call(array_tasks.look, made, 0.3) for _ in range(12)]
         found = [future.result(timeout=LONG_S) for future in futures]
         assert len({space for _, _, space, _ in found}) == 2, "the other machine has helped"
+
+
+def test_what_lies_on_a_leaving_machine_alone_is_brought_home(folder, tmp_path):
+    made_at = tmp_path / "made"
+    with machines(folder, 2, slots=1) as (client, _, agents):
+        futures = [client.call(on(0, array_tasks.make), 60, number, str(made_at)) for number in (7, 8)]
+        wait_until(lambda: all(future.done() for future in futures), LONG_S)
+        later = client.call(array_tasks.both, *futures)
+        os.kill(agents[0].pid, signal.SIGTERM)
+        code, _, errors = agents[0].end()
+        assert code == 0, errors
+        wait_for_workers(client, 1)
+        expected = array_tasks.both(array_tasks.make(60, 7), array_tasks.make(60, 8))
+        assert later.result(timeout=LONG_S) == expected
+        assert client.call(array_tasks.both, *futures).result(timeout=LONG_S) == expected
+        assert len(made_at.read_text().splitlines()) == 2, "nothing was made again"

@@ -26,9 +26,10 @@ use crate::clock::now_ns;
 use crate::estate::Estate;
 use crate::exchange::Copied;
 
-/// The broker asks every second. After so long without a word of it the connection is lost, whatever the system says.
+/// The broker asks every second. After so long without a word of it the connection is lost, whatever the system says: about as
+/// soon as the broker gives the machine up, so that it is back as soon as the network is.
 const TICK: Duration = Duration::from_secs(1);
-const QUIET_MAX: Duration = Duration::from_secs(8);
+const QUIET_MAX: Duration = Duration::from_secs(5);
 /// After this a frame that the socket did not take is tried again.
 const RETRY: Duration = Duration::from_millis(1);
 /// Pause before the agent joins anew; it doubles up to the second one.
@@ -53,6 +54,8 @@ pub struct AgentConfig {
     pub store_limit: u64,
     /// What people call the machine.
     pub name: String,
+    /// What it has for its workers, by name.
+    pub resources: Vec<(String, u64)>,
     /// How to start a worker.
     pub launch: Launch,
     /// Version of headrace.
@@ -72,6 +75,8 @@ pub struct AgentHandle {
 struct Shared {
     end: EventFd,
     leaves: AtomicBool,
+    /// It is to leave once its workers have ended what they run.
+    drains: AtomicBool,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -97,6 +102,7 @@ pub fn start(config: AgentConfig) -> Result<AgentHandle, StartError> {
     let shared = Arc::new(Shared {
         end: EventFd::new()?,
         leaves: AtomicBool::new(false),
+        drains: AtomicBool::new(false),
         state: Mutex::default(),
         changed: Condvar::new(),
     });
@@ -115,6 +121,13 @@ impl AgentHandle {
         waited.unwrap_or_else(PoisonError::into_inner).0.clone()
     }
 
+    /// Has it leave once its workers have ended what they run.
+    pub fn drain(&self) {
+        // Relaxed: the eventfd orders it.
+        self.shared.drains.store(true, Ordering::Relaxed);
+        self.shared.end.signal();
+    }
+
     /// Leaves the broker, ends the workers, and waits for that.
     pub fn stop(self) {
         // Relaxed: the eventfd orders it.
@@ -128,6 +141,10 @@ impl AgentHandle {
 impl Shared {
     fn leaves(&self) -> bool {
         self.leaves.load(Ordering::Relaxed)
+    }
+
+    fn drains(&self) -> bool {
+        self.drains.load(Ordering::Relaxed)
     }
 
     fn note(&self, change: impl FnOnce(&mut State)) {
@@ -163,7 +180,7 @@ impl Agent {
             pause = if self.joined() > joined { PAUSE } else { (pause * 2).min(PAUSE_MAX) };
             // Interrupted or not, it is tried again.
             let _ = poll::wait(&mut [PollFd::input(self.shared.end.fd())], Some(pause));
-            if self.shared.leaves() {
+            if self.shared.leaves() || self.shared.drains() {
                 return self.shared.note(|state| state.over = Some(Ok(())));
             }
         }
@@ -192,6 +209,7 @@ impl Agent {
             unsent: Vec::new(),
             is_connected: false,
             is_welcome: false,
+            is_leaving: false,
             heard: Instant::now(),
         };
         let done = visit.stay();
@@ -212,6 +230,8 @@ struct Visit<'a> {
     unsent: Vec<u8>,
     is_connected: bool,
     is_welcome: bool,
+    /// It has said that it is to leave.
+    is_leaving: bool,
     /// When the broker said something last, or the connection came up.
     heard: Instant,
 }
@@ -251,6 +271,13 @@ impl Visit<'_> {
             let kind = EventKind::Copied as u8;
             self.tell(Event { kind, incarnation: job, text: text.as_bytes(), ..Event::default() });
         }
+        if self.agent.shared.drains() && !std::mem::replace(&mut self.is_leaving, true) {
+            if !self.is_welcome {
+                return Err(Done::Over(Ok(())));
+            }
+            self.agent.shared.end.clear();
+            self.tell(Event { kind: EventKind::Leaving as u8, ..Event::default() });
+        }
         if self.agent.shared.leaves() {
             self.say(&Message::Goodbye(Goodbye { reason: GoodbyeReason::Closed as u8, text: "the agent was ended" }));
             self.send();
@@ -263,7 +290,7 @@ impl Visit<'_> {
     fn greet(&mut self) {
         (self.is_connected, self.heard) = (true, Instant::now());
         let agent = self.agent;
-        let AgentConfig { slots, name, version, python, .. } = &agent.config;
+        let AgentConfig { slots, name, resources, version, python, .. } = &agent.config;
         let hello = Hello {
             protocol: PROTOCOL_VERSION,
             role: Role::Agent,
@@ -275,10 +302,14 @@ impl Visit<'_> {
             pid: std::process::id(),
         };
         self.say(&Message::Hello(hello));
-        self.say(&Message::Event(Event { kind: EventKind::Named as u8, text: name.as_bytes(), ..Event::default() }));
+        self.tell(Event { kind: EventKind::Named as u8, text: name.as_bytes(), ..Event::default() });
         let (limit, place) = self.estate.place();
         let kind = EventKind::Stores as u8;
-        self.say(&Message::Event(Event { kind, incarnation: limit, text: place.as_bytes(), ..Event::default() }));
+        self.tell(Event { kind, incarnation: limit, text: place.as_bytes(), ..Event::default() });
+        for (name, amount) in resources {
+            let text = name.as_bytes();
+            self.tell(Event { kind: EventKind::Has as u8, text, incarnation: *amount, ..Event::default() });
+        }
     }
 
     fn receive(&mut self) -> Result<(), Done> {
@@ -311,6 +342,7 @@ impl Visit<'_> {
                 Ok(Message::Goodbye(goodbye)) if goodbye.reason == GoodbyeReason::WorkersFailed as u8 => {
                     return Err(Done::Over(Err(goodbye.text.to_owned())));
                 }
+                Ok(Message::Goodbye(_)) if self.is_leaving => return Err(Done::Over(Ok(()))),
                 Ok(Message::Goodbye(_)) | Err(_) => return Err(Done::Lost),
                 Ok(_) => {}
             }

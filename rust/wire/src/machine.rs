@@ -146,4 +146,8 @@ pub enum EventKind {
     NoSegment = 10,
     /// The copy `incarnation` has ended; the text says why it failed, if it did.
     Copied = 11,
+    /// The machine is to leave, once its workers have ended what they run.
+    Leaving = 12,
+    /// The machine has so much of a resource, by the text, for its workers; the amount stands in `incarnation`.
+    Has = 13,
 }

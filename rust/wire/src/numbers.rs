@@ -41,7 +41,9 @@ numbered!(EventKind {
     Named,
     Stores,
     NoSegment,
-    Copied
+    Copied,
+    Leaving,
+    Has
 });
 numbered!(EstateKind { Granted, Shared, Refused, Dropped, Made, Closed });
 numbered!(Outcome { Done, Failed, Skipped, Cancelled, Died, Refused, TimedOut });

@@ -342,6 +342,26 @@ impl Broker {
         true
     }
 
+    /// Copies to the broker's machine what lies on this one alone, which is about to leave. Whether some of it is still to come;
+    /// what finds no room, or cannot be had, is not.
+    pub(super) fn bring_home(&mut self, machine: u32, now_ns: u64) -> bool {
+        let is_alone = |slot: &u32| {
+            let value = self.ledger.value(*slot).expect("it has a value");
+            value.copies.is_empty()
+                && value.payload.as_ref().and_then(|it| self.store.machine_of(it.bytes())) == Some(machine)
+        };
+        let alone: Vec<u32> = self.ledger.values().map(|(slot, _)| slot).filter(is_alone).collect();
+        let mut is_coming = false;
+        for slot in alone {
+            is_coming |= match self.nearness(slot, HOME) {
+                Nearness::There => false,
+                Nearness::OnItsWay => true,
+                Nearness::Away => now_ns >= self.store.copies.rest_ns && self.order_copy(slot, HOME, now_ns),
+            };
+        }
+        is_coming
+    }
+
     /// Ends jobs whose result nobody needs any more. Where they write is free once the machine has answered.
     pub(super) fn stop_needless_copies(&mut self) {
         let is_needless = |(_, job): &(&u64, &Job)| !job.ends && self.copies_of(job).is_none();

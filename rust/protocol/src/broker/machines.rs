@@ -12,6 +12,7 @@ use super::{Action, Broker, Exit, PeerId, SegmentNews, Shortage};
 use headrace_wire::{
     Estate, EstateKind, Event, EventKind, GoodbyeReason, Hello, Log, Message, NO_WORKER, Order, OrderKind,
 };
+use rustc_hash::FxHashSet;
 
 /// Questions, a second apart, that an agent may leave unanswered, as a worker may.
 const AGENT_UNANSWERED_MAX: u32 = super::workers::UNANSWERED_MAX;
@@ -22,9 +23,13 @@ pub(super) struct Machine {
     /// What people call it.
     name: String,
     /// Its number, once it has said what memory it has.
-    memory: Option<u32>,
+    pub(super) memory: Option<u32>,
+    /// Its number among the machines; the broker's own is 0.
+    number: usize,
     /// Questions since it last said anything.
     pub(super) unanswered: u32,
+    /// It is to leave once its workers have ended what they run.
+    pub(super) leaves: bool,
 }
 
 impl Broker {
@@ -43,14 +48,16 @@ impl Broker {
         if self.drains || self.shutting_down {
             return Err("the broker is about to end, and takes no more machines".to_owned());
         }
-        for number in free {
-            let worker = &mut self.workers[number];
+        let number = self.free_machine();
+        self.limits.place(free.iter().map(|worker| *worker as u32), number);
+        for worker in free {
+            let worker = &mut self.workers[worker];
             worker.host = Some(peer);
             worker.machine = NOWHERE;
             worker.start_failures = 0;
             worker.life = Life::Down { respawn_ns: now_ns };
         }
-        self.peers.insert(peer, Peer::Agent(Machine::default()));
+        self.peers.insert(peer, Peer::Agent(Machine { number, ..Machine::default() }));
         self.count_places();
         Ok(())
     }
@@ -58,10 +65,11 @@ impl Broker {
     /// An agent is gone, and with it all its processes.
     pub(super) fn lose_machine(&mut self, peer: PeerId, known: &Machine, why: &str, now_ns: u64) {
         let lost: Vec<u32> = self.workers_on(peer).collect();
+        self.leaving -= u32::from(known.leaves);
         self.tell_home(&format!("headrace: {} is gone ({why}): {}\n", machine(&known.name), places(&lost)));
         for number in lost {
             let worker = &mut self.workers[number as usize];
-            worker.host = None;
+            (worker.host, worker.leaves) = (None, false);
             if let Successor::Starting(incarnation) | Successor::Waiting { incarnation, .. } = worker.successor {
                 self.lose_successor(number, incarnation, Exit::Unknown);
             }
@@ -76,11 +84,36 @@ impl Broker {
             worker.start_failures = 0;
             worker.life = if self.shutting_down { Life::Retired } else { Life::Vacant };
             worker.machine = NOWHERE;
+            self.limits.place([number], 0);
         }
         if let Some(memory) = known.memory {
             self.lose_memory(memory, now_ns);
         }
+        self.limits.drop_machine(known.number);
         self.count_places();
+    }
+
+    /// The lowest number that no machine has.
+    fn free_machine(&self) -> usize {
+        let numbers = self.peers.values().filter_map(|peer| match peer {
+            Peer::Agent(machine) => Some(machine.number),
+            _ => None,
+        });
+        let taken: FxHashSet<usize> = numbers.collect();
+        (1..).find(|number| !taken.contains(number)).expect("there are more numbers than machines")
+    }
+
+    /// A machine has so much of a resource.
+    fn equip_machine(&mut self, peer: PeerId, name: &[u8], amount: u64, now_ns: u64) {
+        let Some(Peer::Agent(machine)) = self.peers.get(&peer) else { return };
+        let number = machine.number;
+        let equipped = match std::str::from_utf8(name) {
+            Ok(name) => self.limits.put_on_machine(number, name, amount),
+            Err(_) => Err("the name of a resource is no text".to_owned()),
+        };
+        if let Err(text) = equipped {
+            self.cut(peer, GoodbyeReason::WorkersFailed, &text, now_ns);
+        }
     }
 
     /// A process of another machine has failed to become a worker, for the last time: the machine is of no use.
@@ -112,6 +145,8 @@ impl Broker {
                 let outcome = if event.text.is_empty() { Ok(()) } else { Err(text()) };
                 return self.handle_copied(event.incarnation, outcome, now_ns);
             }
+            Some(EventKind::Leaving) => return self.drain_machine(peer),
+            Some(EventKind::Has) => return self.equip_machine(peer, event.text, event.incarnation, now_ns),
             _ => {}
         }
         let worker = event.worker;
@@ -132,7 +167,15 @@ impl Broker {
                 return self.handle_output(worker, event.number.clamp(1, 2) as u8, event.text, by);
             }
             Some(EventKind::Stacks) => return self.handle_stacks(worker, &String::from_utf8_lossy(event.text)),
-            Some(EventKind::Named | EventKind::Stores | EventKind::NoSegment | EventKind::Copied) | None => return,
+            Some(
+                EventKind::Named
+                | EventKind::Stores
+                | EventKind::NoSegment
+                | EventKind::Copied
+                | EventKind::Leaving
+                | EventKind::Has,
+            )
+            | None => return,
         };
         self.handle_exit(worker, event.incarnation, exit, by, now_ns);
     }
@@ -225,7 +268,7 @@ impl Broker {
         (local..self.config.workers).contains(&worker)
     }
 
-    fn workers_on(&self, peer: PeerId) -> impl Iterator<Item = u32> + '_ {
+    pub(super) fn workers_on(&self, peer: PeerId) -> impl Iterator<Item = u32> + '_ {
         self.workers.iter().filter(move |worker| worker.host == Some(peer)).map(|worker| worker.number)
     }
 

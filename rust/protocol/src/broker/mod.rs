@@ -24,6 +24,7 @@ mod deaths;
 mod dispatch;
 mod functions;
 mod largest;
+mod leaving;
 mod ledger;
 mod machines;
 mod nested;
@@ -203,6 +204,8 @@ pub struct Broker {
     is_open: bool,
     /// It ends as soon as nothing is left to run.
     drains: bool,
+    /// Machines that are about to leave.
+    leaving: u32,
     /// Those that may stand in for others come last.
     workers: Roster,
     nests: Nests,
@@ -270,6 +273,7 @@ impl Broker {
             home: None,
             is_open: false,
             drains: false,
+            leaving: 0,
             workers: Roster::new(workers),
             nests: Nests::default(),
             next_session: 1,
@@ -400,6 +404,7 @@ impl Broker {
         self.try_stragglers(now_ns);
         self.tell_news(now_ns);
         self.retire_workers(now_ns);
+        self.dismiss_machines(now_ns);
         self.start_due_workers(now_ns);
         self.rest_due = !self.rest.is_empty();
         self.end_if_drained();
@@ -415,15 +420,6 @@ impl Broker {
             if let Some(action) = self.forward(action) {
                 return Some(action);
             }
-        }
-    }
-
-    /// The worker that a peer is.
-    #[inline]
-    pub fn worker_of(&self, peer: PeerId) -> Option<u32> {
-        match self.peers.get(&peer) {
-            Some(Peer::Worker(worker)) => Some(*worker),
-            _ => None,
         }
     }
 

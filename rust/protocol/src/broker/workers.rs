@@ -126,6 +126,8 @@ pub(crate) struct Worker {
     pub(crate) host: Option<PeerId>,
     /// The machine whose memory it shares.
     pub(crate) machine: u32,
+    /// That machine is about to leave: it is given nothing more.
+    pub(crate) leaves: bool,
     pub(crate) pid: u32,
     /// Unsettled leases of each frame from `first_frame` on.
     frames: VecDeque<u32>,
@@ -199,6 +201,7 @@ impl Worker {
             life: Life::Down { respawn_ns: 0 },
             host: None,
             machine: HOME,
+            leaves: false,
             pid: 0,
             frames: VecDeque::new(),
             first_frame: 0,
@@ -255,6 +258,7 @@ impl Worker {
             && self.tasks_left > 0
             && !self.waits()
             && !self.barred
+            && !self.leaves
             && !self.is_racing
     }
 

@@ -4,6 +4,7 @@
 //! at the start (libzmq, the run directory, the socket) is done in the caller's thread and returned as an error.
 
 mod children;
+mod door;
 mod gate;
 mod oom;
 mod output;
@@ -175,10 +176,11 @@ pub fn start(config: BrokerConfig) -> Result<(BrokerHandle, ClientEnd), StartErr
     let context = Context::new(&library)?;
     let endpoint = run_dir.endpoint("broker");
     let mut router = Router::bind(&context, &endpoint)?;
-    let (mut gate, mut network) = (None, None);
+    let (mut gate, mut network, mut door) = (None, None, None);
     if let Some(Network { endpoint, keys, allowed }) = &config.network {
         // It stands before anything can be asked of it.
         gate = Some(Gate::open(&context, allowed.clone())?);
+        door = Some(door::Door::new(&context, &mut router)?);
         network = Some(router.bind_guarded(endpoint, keys)?);
     }
     let (client_end, broker_end) = inproc::pair()?;
@@ -210,6 +212,7 @@ pub fn start(config: BrokerConfig) -> Result<(BrokerHandle, ClientEnd), StartErr
     let segments = Arc::<Segments>::default();
     let parts = turn::Parts {
         router,
+        door,
         client: broker_end,
         client_segments: Arc::clone(&segments),
         children,

@@ -1,6 +1,7 @@
 //! The broker's turn: drain all input, apply it, flush; then sleep until something happens.
 
 use super::children::{Children, LOST_PATIENCE};
+use super::door::Door;
 use super::spiller::{Job, Part, Source, Spiller, Target, Task, What};
 use crate::clock;
 use crate::estate::Tracts;
@@ -57,11 +58,14 @@ pub(super) struct Loop {
     children_call: bool,
     /// When the processes are looked at next even if none has called.
     children_due_ns: u64,
+    /// To the network, if it listens there.
+    door: Option<Door>,
 }
 
 /// What the thread is given at its start.
 pub(super) struct Parts {
     pub(super) router: Router,
+    pub(super) door: Option<Door>,
     pub(super) client: BrokerEnd,
     pub(super) client_segments: Arc<Segments>,
     pub(super) children: Children,
@@ -73,7 +77,7 @@ pub(super) struct Parts {
 
 impl Loop {
     pub(super) fn new(config: Config, parts: Parts) -> Self {
-        let Parts { router, client, client_segments, children, spiller, library, is_open, listens } = parts;
+        let Parts { router, door, client, client_segments, children, spiller, library, is_open, listens } = parts;
         let mut machine = Broker::new(config, clock::now_ns());
         machine.live_with(CLIENT, is_open);
         Loop {
@@ -95,6 +99,7 @@ impl Loop {
             is_open,
             children_call: false,
             children_due_ns: 0,
+            door,
         }
     }
 
@@ -123,6 +128,9 @@ impl Loop {
         }
         self.drain_spiller();
         let now_ns = clock::now_ns();
+        if let Some(door) = &mut self.door {
+            door.turn(now_ns);
+        }
         let machine = &mut self.machine;
         self.children.poll_stacks(now_ns, |worker, text| machine.handle_stacks(worker, text));
         self.machine.handle_timeout(now_ns);
@@ -362,7 +370,7 @@ impl Loop {
         if !self.client.prepare_to_sleep() {
             return;
         }
-        if self.router.has_input().unwrap_or(false) {
+        if self.router.has_input().unwrap_or(false) || self.door.as_mut().is_some_and(Door::is_called) {
             self.client.wake_up();
             return;
         }
@@ -387,12 +395,14 @@ impl Loop {
         let exchange = self.tracts.exchange.as_ref().map_or(self.spiller.fd(), Exchange::fd);
         self.poll_fds.push(PollFd::input(exchange));
         self.children.poll_fds(&mut self.poll_fds);
+        let processes = 4..self.poll_fds.len();
+        self.poll_fds.extend(self.door.iter().map(|door| PollFd::input(door.fd())));
         // An error means a signal or a descriptor that has just gone; the next turn looks again either way.
         let _ = poll::wait(&mut self.poll_fds, timeout);
         self.client.wake_up();
         self.children_due_ns = clock::now_ns() + CHILDREN_NS;
         self.children_call = self.children.awaits_end()
-            || self.poll_fds[4..].iter().any(|fd| fd.is_ready() || fd.hung_up() || fd.failed());
+            || self.poll_fds[processes].iter().any(|fd| fd.is_ready() || fd.hung_up() || fd.failed());
     }
 
     /// Tells the workers to leave, waits for them, and kills those that stay.

@@ -8,7 +8,7 @@ use super::curve::PeerKeys;
 use super::error::{SendError, ZmqError};
 use super::message::{Frame, Message};
 use super::monitor::Monitor;
-use super::socket::{DEALER, Events, IMMEDIATE, ROUTING_ID, Socket};
+use super::socket::{CONNECT_TIMEOUT, CONNECT_TIMEOUT_MS, DEALER, Events, IMMEDIATE, ROUTING_ID, Socket};
 use crate::poll::{self, PollFd};
 
 /// A DEALER: one connection to a router. One frame is one message.
@@ -51,6 +51,7 @@ impl Dealer {
         let mut socket = Socket::open(context, DEALER)?;
         // Frames are queued for a living connection only: what could not be sent is known to be not sent.
         socket.set_int(IMMEDIATE, 1)?;
+        socket.set_int(CONNECT_TIMEOUT, CONNECT_TIMEOUT_MS)?;
         if !name.is_empty() {
             socket.set(ROUTING_ID, name)?;
         }

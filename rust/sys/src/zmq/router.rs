@@ -9,6 +9,7 @@ use super::context::Context;
 use super::curve::OwnKeys;
 use super::error::{SendError, ZmqError};
 use super::message::{Frame, Message};
+use super::monitor::Arrivals;
 use super::socket::{Events, ROUTER, ROUTER_HANDOVER, ROUTER_MANDATORY, Socket};
 use crate::segment::Segment;
 
@@ -48,6 +49,14 @@ impl Router {
         self.socket.guard(keys)?;
         self.socket.bind(endpoint)?;
         self.socket.last_endpoint()
+    }
+
+    /// Counts the connections that come to what is bound from now on.
+    ///
+    /// # Errors
+    /// libzmq's.
+    pub fn watch_arrivals(&mut self, context: &Context) -> Result<Arrivals, ZmqError> {
+        Arrivals::watch(context, &mut self.socket)
     }
 
     /// Queues one frame for `peer`. On success `frame` is left empty (with its memory, if it was below

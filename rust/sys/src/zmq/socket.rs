@@ -30,6 +30,10 @@ pub const UNREAD_FRAMES_MAX: c_int = 256;
 /// A connection that has not shaken hands after this long is cut.
 pub const HANDSHAKE_TIMEOUT_MS: c_int = 5_000;
 
+/// A connection that has not come up after this long is tried anew: the system's own pauses would double to a minute while a
+/// network is away, and go on when it is back. Just after its first one.
+pub(super) const CONNECT_TIMEOUT_MS: c_int = 1_500;
+
 pub(super) const PAIR: c_int = 0;
 pub(super) const REP: c_int = 4;
 pub(super) const DEALER: c_int = 5;
@@ -47,6 +51,7 @@ const SNDHWM: c_int = 23;
 const RCVHWM: c_int = 24;
 const LAST_ENDPOINT: c_int = 32;
 const HANDSHAKE_IVL: c_int = 66;
+pub(super) const CONNECT_TIMEOUT: c_int = 79;
 
 const DONTWAIT: c_int = 1;
 const SNDMORE: c_int = 2;
