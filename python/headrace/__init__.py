@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from headrace._core import depth_first as depth_first
+    from headrace.agent_process import AgentProcess as AgentProcess
     from headrace.client import Client as Client
     from headrace.client import run as run
     from headrace.errors import ArgumentNotPicklable as ArgumentNotPicklable
@@ -53,20 +54,25 @@ if TYPE_CHECKING:
     from headrace.executor import Executor as Executor
     from headrace.futures import Future as Future
     from headrace.gathering import gather as gather
+    from headrace.keys import SessionKeys as SessionKeys
     from headrace.memory import copy as copy
     from headrace.memory import empty as empty
     from headrace.refs import Ref as Ref
     from headrace.runs import Run as Run
     from headrace.sorting import TopologicalSorter as TopologicalSorter
+    from headrace.standalone import Broker as Broker
 
 #: Where each name lives that is imported when it is first used.
 _LAZY = {
+    "AgentProcess": "headrace.agent_process",
     "BrokenWorkers": "headrace.executor",
+    "Broker": "headrace.standalone",
     "Client": "headrace.client",
     "Executor": "headrace.executor",
     "Future": "headrace.futures",
     "Ref": "headrace.refs",
     "Run": "headrace.runs",
+    "SessionKeys": "headrace.keys",
     "TopologicalSorter": "headrace.sorting",
     "copy": "headrace.memory",
     "depth_first": "headrace._core",

@@ -7,13 +7,18 @@ from headrace.options import Policy as _Policy
 
 @final
 class Offer:
-    """What a client's workers offer: resources and tags with their amounts, and resources that each worker owns."""
+    """What a client's workers offer: resources and tags with their amounts, and resources that each worker owns.
+
+    `own` belongs to this machine's workers where those of others may come, which `grows` says may have other things.
+    """
 
     def __new__(
         cls,
         resources: list[tuple[str, int]] = ...,
         tags: list[tuple[str, int]] = ...,
         owned: list[tuple[str, list[int]]] = ...,
+        own: list[tuple[str, int]] = ...,
+        grows: bool = ...,
     ) -> Offer: ...
 
 @final

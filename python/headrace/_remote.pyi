@@ -15,7 +15,9 @@ class Agent:
         keys: tuple[str, str, str] | None,
         libzmq: list[str],
         slots: int,
+        store_limit: int,
         name: str,
+        resources: list[tuple[str, int]],
         program: str,
         arguments: list[str],
         environment: list[tuple[str, str]],
@@ -23,6 +25,9 @@ class Agent:
     ) -> Agent: ...
     def wait(self, joined: int, is_up: bool, timeout_s: float) -> tuple[int, bool, bool, str | None]:
         """Wait for news: how often it has joined, whether it is up, whether it has ended, and why if it was refused."""
+
+    def drain(self) -> None:
+        """Leave the broker once the workers have ended what they run."""
 
     def stop(self) -> None:
         """Leave the broker and end the workers."""

@@ -11,11 +11,14 @@ from headrace.attached import endpoint_of, is_far
 from headrace.errors import InfraError, UsageError
 from headrace.keys import keys_of_peer
 from headrace.launch import prepare
-from headrace.standalone import WITHOUT_SHARED_MEMORY
+from headrace.limits import default_store_limit
+from headrace.resources import of_machine
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
+
+    from headrace.keys import PeerKeys
 
 
 class MachineAgent:
@@ -25,7 +28,9 @@ class MachineAgent:
         address: of the broker: "tcp://HOST:PORT", or one on this machine.
         slots: how many worker processes; by default one for each core.
         name: what people call this machine; by default its host name.
-        keys: the key file of a worker, or its directory; by default as for `Client`.
+        resources: how much there is of what tasks ask for by their option `resources`, for the workers here. Memory is
+            this machine's unless it is given.
+        keys: the key of a worker, its file, or its directory; by default as for `Client`.
         preload: names of modules that each worker imports before its first task.
 
     Raises:
@@ -38,7 +43,8 @@ class MachineAgent:
         *,
         slots: int | None = None,
         name: str | None = None,
-        keys: str | None = None,
+        resources: Mapping[str, int | str] | None = None,
+        keys: str | PeerKeys | None = None,
         preload: Sequence[str] = (),
     ) -> None:
         self.slots = len(os.sched_getaffinity(0)) if slots is None else slots
@@ -46,13 +52,15 @@ class MachineAgent:
             raise UsageError(f"--slots takes a number from 1 to {SLOTS_MAX:,}, not {slots}")
         endpoint = endpoint_of(address)
         own = keys_of_peer(keys, "worker") if is_far(endpoint) else None
-        launch = prepare(preload, None, WITHOUT_SHARED_MEMORY, keys=own)
+        launch = prepare(preload, None, None, keys=own)
         self._agent = Agent(
             endpoint=endpoint,
             keys=own,
             libzmq=launch.libzmq,
             slots=self.slots,
+            store_limit=default_store_limit(),
             name=platform.node() if name is None else name,
+            resources=of_machine(resources),
             program=launch.program,
             arguments=launch.arguments,
             environment=launch.environment,
@@ -68,11 +76,15 @@ class MachineAgent:
     ) -> None:
         self._agent.stop()
 
+    def drain(self) -> None:
+        """Leave once the workers have ended what they run; they are given nothing more. `wait` says "over" then."""
+        self._agent.drain()
+
     def wait(self, timeout_s: float) -> str | None:
         """Wait until there is something to tell; None if the time is over before.
 
         Returns:
-            "joined", "lost" or "over": the broker has ended, and so has this.
+            "joined", "lost" or "over": the broker has ended or let this go, and it has ended.
 
         Raises:
             InfraError: the broker does not want this machine.

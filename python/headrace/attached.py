@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from headrace.errors import HeadraceError
+    from headrace.keys import PeerKeys
 
 #: Seconds until there has to be a connection. To a broker that lives it takes milliseconds.
 CONNECT_S = 10.0
@@ -31,7 +32,7 @@ SOCKET = "broker"
 class Attached(OwnSession):
     """Speaks with the broker at an address."""
 
-    def __init__(self, address: str | os.PathLike[str], keys: str | os.PathLike[str] | None) -> None:
+    def __init__(self, address: str | os.PathLike[str], keys: str | os.PathLike[str] | PeerKeys | None) -> None:
         endpoint = endpoint_of(address)
         own = keys_of_peer(keys, "client") if is_far(endpoint) else None
         super().__init__(connect_client(endpoint, libzmq_candidates(), CONNECT_S, own))

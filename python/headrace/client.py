@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from headrace.engines import Engine
     from headrace.futures import Future
     from headrace.graph import Graph
+    from headrace.keys import PeerKeys
     from headrace.refs import Ref
     from headrace.statistics import RunStatistics
     from headrace.terms import Terms
@@ -75,8 +76,9 @@ class Client:
         limits: by tag, how many workers may run tasks with that tag at once.
         grace_s: seconds that a task has to end after it was interrupted, because it was cancelled or ran for too long;
             then its worker process is killed, and started again. In the other modes it has for ever.
-        keys: for an address in the network: a key file of `headrace keygen`, or the directory of client.key. By default
-            the directory that HEADRACE_KEYS names, or the folder headrace of this user's configuration.
+        keys: for an address in the network: a key file of `headrace keygen`, or the directory of client.key, or
+            `SessionKeys().client`. By default the directory that HEADRACE_KEYS names, or the folder headrace of this
+            user's configuration.
 
     Raises:
         UsageError: an argument is not usable.
@@ -105,7 +107,7 @@ class Client:
         resources: Mapping[str, int | str] | None = None,
         limits: Mapping[str, int] | None = None,
         grace_s: float = 3.0,
-        keys: str | os.PathLike[str] | None = None,
+        keys: str | os.PathLike[str] | PeerKeys | None = None,
     ) -> None:
         self._mode = mode
         self._engine: Engine

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from headrace.graph import Graph
     from headrace.launch import Launch
     from headrace.limits import Lives
+    from headrace.output import Log
     from headrace.terms import Terms
     from headrace.why import Why
 
@@ -99,11 +100,11 @@ class Brokered:
 
 
 class OwnSession(Brokered):
-    """The one session of a client, which ends with it. What its tasks print appears here."""
+    """The one session of a client, which ends with it. What its tasks print appears here, unless `log` takes it."""
 
-    def __init__(self, core: ClientCore) -> None:
+    def __init__(self, core: ClientCore, log: Log | None = None) -> None:
         super().__init__(core)
-        self._printer = Printer(core)
+        self._printer = Printer(core, log)
         self.thread = self._printer.thread
 
     def stop(self) -> None:
@@ -128,6 +129,7 @@ class Embedded(OwnSession):
         is_open: whether the broker takes clients of other processes as well.
         network: where it listens for them beyond this machine.
         places: how many workers of other machines it may have.
+        log: what takes the lines that workers and the broker write.
     """
 
     def __init__(
@@ -143,6 +145,7 @@ class Embedded(OwnSession):
         is_open: bool = False,
         network: Network | None = None,
         places: int = 0,
+        log: Log | None = None,
     ) -> None:
         core = ClientCore.embedded(
             workers=workers,
@@ -166,4 +169,4 @@ class Embedded(OwnSession):
             network=network,
             places=places,
         )
-        super().__init__(core)
+        super().__init__(core, log)

@@ -15,6 +15,9 @@ from headrace.errors import UsageError
 #: What a peer may be. A client may also look at the state of the broker.
 ROLES = ("client", "worker", "observer")
 
+#: What the key of a client may be used for.
+CLIENT_ROLES = "client,observer"
+
 #: Names another directory than the usual one.
 VARIABLE = "HEADRACE_KEYS"
 
@@ -32,6 +35,13 @@ class PeerKeys(NamedTuple):
     broker: str
     """The broker's public key."""
 
+    def __repr__(self) -> str:
+        return f"<PeerKeys: public {self.public}>"
+
+    def text(self) -> str:
+        """Give them as they stand in a key file."""
+        return _lines(self._asdict())
+
 
 class BrokerKeys(NamedTuple):
     """What a broker needs."""
@@ -40,6 +50,26 @@ class BrokerKeys(NamedTuple):
     secret: str
     allowed: list[tuple[str, str]]
     """Public keys with their roles, separated by commas."""
+
+    def __repr__(self) -> str:
+        return f"<BrokerKeys: public {self.public}, {len(self.allowed)} peers>"
+
+
+class SessionKeys:
+    """Keys for one session, in memory alone: for a broker that this program starts, and for those who are to use it.
+
+    Each part says in its repr what is public. Whoever gets the part of a client or worker can run code on the machines
+    of the workers.
+    """
+
+    def __init__(self) -> None:
+        (public, secret), client, worker = _pair(), _pair(), _pair()
+        #: For `Broker(keys=…)`.
+        self.broker = BrokerKeys(public, secret, [(client[0], CLIENT_ROLES), (worker[0], "worker")])
+        #: For `Client(address, keys=…)`.
+        self.client = PeerKeys(*client, public)
+        #: For `AgentProcess(address, keys=…)`.
+        self.worker = PeerKeys(*worker, public)
 
 
 def usual_directory() -> str:
@@ -72,50 +102,68 @@ def make_one(directory: str, role: str, name: str) -> str:
     """
     if not name.isidentifier() and not name.replace("-", "_").isidentifier():
         raise UsageError(f"{name!r} cannot be the name of a key: letters, digits and hyphens will do")
-    broker = _read(os.path.join(directory, BROKER))["public"]
+    own = os.path.join(directory, BROKER)
+    broker = _fields(_text(own), own)["public"]
     public, secret = _pair()
     file = f"{name}.key"
     fields = {"public": public, "secret": secret, "broker": broker}
     _write(os.path.join(directory, file), fields, f"for a {role}: copy this file to where it runs, mode 0600")
-    roles = "client,observer" if role == "client" else role
+    roles = CLIENT_ROLES if role == "client" else role
     _append(os.path.join(directory, ALLOWED), f"{roles} {public} {name}\n")
     return file
 
 
-def keys_of_peer(place: str | os.PathLike[str] | None, *roles: str) -> PeerKeys:
+def keys_of_peer(place: str | os.PathLike[str] | PeerKeys | None, *roles: str) -> PeerKeys:
     """Read the key of a peer.
 
     Args:
-        place: a key file, or a directory with one that is called as the first of the roles that has one; None for the
-            usual directory.
+        place: the key itself, or its file; or a directory with one that is called as the first of the roles that has
+            one; None for the usual directory.
         roles: what the peer is to be.
 
     Raises:
         UsageError: there is no usable key, or others can read it.
     """
+    if isinstance(place, PeerKeys):
+        return place
     path = usual_directory() if place is None else os.fspath(place)
     if os.path.isdir(path):
         names = [os.path.join(path, f"{role}.key") for role in roles]
         path = next((name for name in names if os.path.exists(name)), names[0])
-    fields = _read(path)
+    return parsed(_text(path), path)
+
+
+def parsed(text: str, path: str) -> PeerKeys:
+    """Read what stands in the key file of a peer.
+
+    Raises:
+        UsageError: that is no such thing.
+    """
+    fields = _fields(text, path)
     if "broker" not in fields:
         raise UsageError(f"{path} is the key of a broker itself; a peer needs one that `headrace keygen` made for it")
     return PeerKeys(fields["public"], fields["secret"], fields["broker"])
 
 
-def keys_of_broker(directory: str | None) -> BrokerKeys:
+def keys_of_broker(directory: str | BrokerKeys | None) -> BrokerKeys:
     """Read the keys of a broker, and its list.
+
+    Args:
+        directory: where they are, or they themselves; None for the usual directory.
 
     Raises:
         UsageError: there are none, they are not usable, or others can read them.
     """
+    if isinstance(directory, BrokerKeys):
+        return directory
     directory = usual_directory() if directory is None else directory
     if not os.path.exists(os.path.join(directory, BROKER)):
         raise UsageError(
             "a broker that listens to the network needs keys, also on this machine alone, and there are none in "
             f"{directory}: make them by `headrace keygen {directory}`"
         )
-    fields = _read(os.path.join(directory, BROKER))
+    own = os.path.join(directory, BROKER)
+    fields = _fields(_text(own), own)
     path = os.path.join(directory, ALLOWED)
     allowed = []
     for number, line in enumerate(_text(path).splitlines(), 1):
@@ -136,13 +184,16 @@ def _pair() -> tuple[str, str]:
 
 
 def _write(path: str, fields: dict[str, str], comment: str) -> None:
-    text = f"# headrace key, {comment}\n" + "".join(f"{name} {value}\n" for name, value in fields.items())
     try:
         fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except FileExistsError:
         raise UsageError(f"{path} is there already: remove it first if it is to be made anew") from None
     with open(fd, "w", encoding="ascii") as file:
-        file.write(text)
+        file.write(f"# headrace key, {comment}\n{_lines(fields)}")
+
+
+def _lines(fields: dict[str, str]) -> str:
+    return "".join(f"{name} {value}\n" for name, value in fields.items())
 
 
 def _append(path: str, text: str) -> None:
@@ -151,9 +202,9 @@ def _append(path: str, text: str) -> None:
         file.write(text)
 
 
-def _read(path: str) -> dict[str, str]:
+def _fields(text: str, path: str) -> dict[str, str]:
     # A key may have the sign of a comment in it, so only whole lines are comments.
-    lines = [line.split() for line in _text(path).splitlines() if not line.startswith("#")]
+    lines = [line.split() for line in text.splitlines() if not line.startswith("#")]
     fields = {words[0]: words[1] for words in lines if len(words) == 2}
     keys = [fields.get("public", ""), fields.get("secret", ""), fields.get("broker", fields.get("public", ""))]
     if any(len(key) != _KEY_DIGITS for key in keys):

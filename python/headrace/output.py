@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import select
@@ -10,7 +11,12 @@ import threading
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from headrace._core import ClientCore
+
+    #: Takes lines: of which worker, of which stream, the text.
+    Log = Callable[[int | None, str, str], object]
 
 #: Standard output and error by the numbers under which lines travel.
 STREAMS = {1: "stdout", 2: "stderr"}
@@ -27,10 +33,16 @@ class Printer:
 
     The thread sleeps in native code until the broker sends lines, so it costs nothing where no task prints; and nobody
     who waits for a result waits for whoever reads the output.
+
+    Args:
+        core: whose workers.
+        log: what takes the lines in place of the streams: the number of the worker, None for headrace's own lines; the
+            name of the stream; and the text.
     """
 
-    def __init__(self, core: ClientCore) -> None:
+    def __init__(self, core: ClientCore, log: Log | None = None) -> None:
         self._core = core
+        self._log = log
         #: Whether lines say which worker wrote them.
         self.marks = True
         self._streams = {number: Stream(name) for number, name in STREAMS.items()}
@@ -49,9 +61,16 @@ class Printer:
             lines, dropped = self._core.wait_logs()
             if dropped > self._dropped:
                 missing, self._dropped = dropped - self._dropped, dropped
-                self._streams[2].write(f"[headrace] {missing:,} bytes of output dropped\n")
+                self._write(NO_WORKER, 2, f"[headrace] {missing:,} bytes of output dropped\n".encode())
             for worker, stream, text in lines or ():
-                self._streams[stream].write(mark(worker if self.marks else NO_WORKER, text))
+                self._write(worker, stream, text)
+
+    def _write(self, worker: int, stream: int, text: bytes) -> None:
+        if self._log is None:
+            self._streams[stream].write(mark(worker if self.marks else NO_WORKER, text))
+            return
+        with contextlib.suppress(Exception):  # it is not ours
+            self._log(None if worker == NO_WORKER else worker, STREAMS[stream], text.decode(errors="replace"))
 
 
 def mark(worker: int, text: bytes) -> str:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 #: The resource that belongs to single workers, from their start.
 GPU = "gpu"
 
+#: The resource that every machine has.
+MEMORY = "memory"
+
 #: What tells a process which GPUs are its own.
 GPU_VARIABLE = "CUDA_VISIBLE_DEVICES"
 
@@ -35,6 +38,8 @@ def offered(
     spares: int,
     processes: bool,
     env: Mapping[str, str] | None,
+    machines: bool = False,
+    grows: bool = False,
 ) -> Offered:
     """Give what tasks of a client may ask for.
 
@@ -45,11 +50,13 @@ def offered(
         spares: how many more may stand in for them; these have no GPUs.
         processes: whether they are processes; else GPUs are counted like anything.
         env: environment variables for the workers, on top of this process's own.
+        machines: whether workers of other machines may come; memory is each machine's own then.
+        grows: whether these may have what nobody has now, so that who asks for it waits.
 
     Raises:
         UsageError: an argument is not of that form, or more GPUs are named than may be seen.
     """
-    amounts = {"memory": total_memory(), **amounts_of("Client(resources=…)", resources or {})}
+    amounts = {MEMORY: total_memory(), **amounts_of("Client(resources=…)", resources or {})}
     owned: list[tuple[str, list[int]]] = []
     environments: list[list[tuple[str, str]]] = []
     if processes and GPU in amounts:
@@ -57,7 +64,18 @@ def offered(
         shares = [names[worker::workers] for worker in range(workers)]
         owned.append((GPU, [len(share) for share in shares]))
         environments = [[(GPU_VARIABLE, ",".join(share))] for share in [*shares, *([[]] * spares)]]
-    return Offered(Offer(list(amounts.items()), list(checked_limits(limits or {}).items()), owned), environments)
+    own = [(MEMORY, amounts.pop(MEMORY))] if machines else []
+    offer = Offer(list(amounts.items()), list(checked_limits(limits or {}).items()), owned, own, grows)
+    return Offered(offer, environments)
+
+
+def of_machine(resources: Mapping[str, object] | None) -> list[tuple[str, int]]:
+    """Give what a machine has for the workers of its agent, memory included.
+
+    Raises:
+        UsageError: an argument is not of that form.
+    """
+    return list({MEMORY: total_memory(), **amounts_of("--resource", resources or {})}.items())
 
 
 def checked_limits(limits: Mapping[str, int]) -> dict[str, int]:

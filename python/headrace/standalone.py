@@ -1,4 +1,4 @@
-"""A broker of its own, which outlives its clients. `headrace broker` runs one."""
+"""A broker of its own, which its clients come to and leave. `headrace broker` runs one as a program."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
 
-#: Has workers send every result in a frame: their readers may be anywhere.
-WITHOUT_SHARED_MEMORY = {"HEADRACE_INLINE_BYTES_MAX": "none"}
+    from headrace.keys import BrokerKeys
+    from headrace.output import Log
 
 
-class Standalone:
+class Broker:
     """A broker with its workers, on a native thread of this process, for clients of other processes.
 
     Args:
@@ -38,8 +38,11 @@ class Standalone:
         limits: likewise.
         grace_s: likewise.
         listen: where to listen beyond this machine, as "tcp://HOST:PORT"; an address of this machine, or 0.0.0.0.
-        keys: the directory with the broker's keys and its list of those who may come in.
+        keys: the directory with the broker's keys and its list of those who may come in, or `SessionKeys().broker`.
         places: how many workers of other machines there may be at a time. With some, `workers` may be 0.
+        log: what takes the lines that the broker and nobody's tasks write, in place of this process's streams: a
+            function of the worker's number (None for the broker), the name of the stream and the text. It is called on
+            a thread of its own.
     """
 
     def __init__(
@@ -56,30 +59,46 @@ class Standalone:
         limits: Mapping[str, int] | None = None,
         grace_s: float = 3.0,
         listen: str | None = None,
-        keys: str | None = None,
+        keys: str | BrokerKeys | None = None,
         places: int = 64,
+        log: Log | None = None,
     ) -> None:
         self.workers = 0 if workers == 0 and places > 0 else checked_workers(workers)
         spares = checked_extra(extra_workers, self.workers, "processes")
         lives = checked_lives(crash_limit, oom_limit, max_tasks_per_worker, grace_s)
-        offer, environments = offered(resources, limits, workers=self.workers, spares=spares, processes=True, env=None)
+        offer, environments = offered(
+            resources,
+            limits,
+            workers=self.workers,
+            spares=spares,
+            processes=True,
+            env=None,
+            machines=places > 0,
+            grows=places > 0 and listen is not None,
+        )
         limit = default_store_limit() if store_limit is None else checked_bytes("store_limit", store_limit)
-        launch = prepare(preload, None, WITHOUT_SHARED_MEMORY)
+        launch = prepare(preload, None, None)
         network = None if listen is None else (checked_listen(listen), *keys_of_broker(keys))
         place = ("", 0)
         self._engine = Embedded(
-            self.workers, spares, launch, limit, place, lives, offer, environments, True, network, places
+            self.workers, spares, launch, limit, place, lives, offer, environments, True, network, places, log
         )
+        #: Where those elsewhere find it, who have a key; None unless it was told to listen.
+        self.endpoint: str | None
         directory, self.endpoint = self._engine.core.listens_at
-        #: Where clients on this machine find it; those elsewhere, at `endpoint`.
+        #: Where clients on this machine find it.
         self.address = f"ipc://{directory}"
 
-    def __enter__(self) -> Standalone:
+    def __enter__(self) -> Broker:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End it at once, with all its workers, whatever still runs. Calling it again does nothing."""
         self._engine.stop()
 
     def drain(self) -> None:

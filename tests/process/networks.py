@@ -16,6 +16,10 @@ def ip(*words):
     return run.stdout
 
 
+#: An address of a network card that there is not.
+NOBODYS_CARD = "02:00:00:00:00:99"
+
+
 class Machine:
     """A namespace with one cable to the broker's."""
 
@@ -51,12 +55,41 @@ class Machine:
             ip("-n", space, "link", "set", device, "up")
         ip("-n", self.name, "link", "set", "lo", "up")
 
+    def shape(self, rate):
+        """Let no more than that pass, in each direction."""
+        for space, device in ((self.network.name, self.cable), (self.name, f"{self.cable}b")):
+            words = ["qdisc", "add", "dev", device, "root", "tbf", "rate", rate, "burst", "256kb", "latency", "50ms"]
+            subprocess.run(["tc", "-n", space, *words], check=True, capture_output=True)
+
     def cut(self):
         """Take the cable's end at the broker down: whatever is sent is lost, and nobody is told."""
         ip("-n", self.network.name, "link", "set", self.cable, "down")
 
     def heal(self):
         ip("-n", self.network.name, "link", "set", self.cable, "up")
+
+    def deafen(self):
+        """Have what the broker sends get lost, while what the machine sends arrives: it goes to nobody's card."""
+        self._misdirect(self.network.name, self.cable, self.address)
+
+    def mute(self):
+        """The other way round."""
+        self._misdirect(self.name, f"{self.cable}b", self.broker_address)
+
+    def hear(self):
+        """Undo both."""
+        for space, device, address in self._directions():
+            with contextlib.suppress(OSError):  # it was not misdirected
+                ip("-n", space, "neigh", "del", address, "dev", device)
+
+    def _misdirect(self, space, device, address):
+        ip("-n", space, "neigh", "replace", address, "lladdr", NOBODYS_CARD, "nud", "permanent", "dev", device)
+
+    def _directions(self):
+        return (
+            (self.network.name, self.cable, self.address),
+            (self.name, f"{self.cable}b", self.broker_address),
+        )
 
     def command(self, *words):
         return ["ip", "netns", "exec", self.name, *map(str, words)]
@@ -71,6 +104,12 @@ class Network:
 
     def command(self, *words):
         return ["ip", "netns", "exec", self.name, *map(str, words)]
+
+    def route(self):
+        """Let the machines reach each other, through the broker's."""
+        subprocess.run(self.command("sysctl", "-qw", "net.ipv4.ip_forward=1"), check=True, capture_output=True)
+        for machine in self.machines:
+            ip("-n", machine.name, "route", "add", "default", "via", machine.broker_address)
 
     def add(self):
         machine = Machine(self, len(self.machines) + 1)

@@ -23,6 +23,8 @@ def wait_until(true, timeout_s=TIMEOUT_S):
 
 
 HERE = Path(__file__).parent
+#: Where programs of tests look for modules besides: for tasks, and for what watches brokers.
+PATH = f"{HERE}{os.pathsep}{HERE.parent / 'audit'}"
 #: What a program may take to end after it was told to, on a machine with nothing else to do; CI's gets more.
 END_S = 2.0 if "HEADRACE_STRICT_TIMING" in os.environ else 10.0
 #: What a program may leave in its run directory.

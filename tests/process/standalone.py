@@ -2,11 +2,8 @@
 
 import contextlib
 import os
-from pathlib import Path
 
-from outside import Home, Program, command_line
-
-HERE = Path(__file__).parent
+from outside import PATH, Home, Program, command_line
 
 
 @contextlib.contextmanager
@@ -15,7 +12,7 @@ def broker(*options, home=None, workers=2):
     with contextlib.ExitStack() as stack:
         home = home or stack.enter_context(Home())
         before = os.environ.get("PYTHONPATH")
-        os.environ["PYTHONPATH"] = str(HERE)
+        os.environ["PYTHONPATH"] = PATH
         try:
             program = stack.enter_context(Program(home, *command_line("broker", "--workers", workers, *options)))
         finally:

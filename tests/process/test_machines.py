@@ -14,7 +14,7 @@ import zmq
 from client_tasks import inc
 from machine_tasks import place, slowly
 from networks import network
-from outside import TIMEOUT_S, Home, Program, command_line, wait_until
+from outside import PATH, TIMEOUT_S, Home, Program, command_line, wait_until
 from store_watch import eventually
 from test_cli import headrace
 from test_security import answer, dealer
@@ -23,7 +23,6 @@ import headrace as hr
 from headrace import keys
 from headrace.cli.app import ExitCode
 
-HERE = Path(__file__).parent
 HELLO, GOODBYE, AGENT = 1, 3, 4
 
 
@@ -37,7 +36,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def importable(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    monkeypatch.setenv("PYTHONPATH", PATH)
 
 
 @contextlib.contextmanager
@@ -144,16 +143,58 @@ def test_what_a_dead_agent_had_runs_elsewhere(cluster, folder, tmp_path):
         assert set(other.children()) >= {worker.pid for worker in client.statistics().workers if worker.pid}
 
 
-def test_an_agent_leaves_at_sigterm(cluster):
-    client, program, *_ = cluster
-    future = client.call(slowly, 30)
-    wait_until(lambda: client.statistics().leased == 1)
+def test_at_sigterm_what_runs_ends_and_the_agent_leaves(cluster, folder, tmp_path):
+    """Two of a hundred tasks run; the others are another machine's, and nothing runs twice."""
+    client, program, _, endpoint, home = cluster
+    effects = tmp_path / "effects"
+    futures = [client.call(slowly, 0.5, str(effects), number) for number in range(10)]
+    wait_until(lambda: effects.exists() and len(effects.read_text().splitlines()) >= 2)
+    with agent(home, endpoint, folder) as other:
+        os.kill(program.pid, signal.SIGTERM)
+        code, _, errors = program.end()
+        assert (code, "draining" in errors) == (0, True), errors
+        assert eventually(lambda: not program.pids())
+        assert [future.result(timeout=TIMEOUT_S)[0] for future in futures] == list(range(10))
+        lines = effects.read_text().splitlines()
+        assert sorted(lines) == sorted(f"{what} {number}" for what in ("start", "end") for number in range(10))
+        wait_for_workers(client, 2)
+        assert {worker.pid for worker in client.statistics().workers if worker.pid} <= set(other.children())
+
+
+def test_results_that_only_a_leaving_machine_has_are_kept(cluster, folder):
+    client, program, _, endpoint, home = cluster
+    graph = hr.Graph()
+    first = graph.map(inc, range(100))
+    run = client.submit(graph, keep=first)
+    run.wait(timeout=TIMEOUT_S)
+    refs = [run.ref(node) for node in first]
     os.kill(program.pid, signal.SIGTERM)
-    code, _, errors = program.end()
-    assert code == 0, errors
-    assert eventually(lambda: not program.pids())
-    wait_for_workers(client, 0)
-    assert not future.done(), "it waits for a worker"
+    assert program.end()[0] == 0
+    with agent(home, endpoint, folder):
+        assert client.call(sum, refs).result(timeout=TIMEOUT_S) == sum(range(1, 101))
+
+
+@pytest.mark.parametrize("how", ["a second signal", "its time"])
+def test_an_agent_that_drains_for_too_long_leaves_at_once(folder, how):
+    with contextlib.ExitStack() as stack:
+        home = stack.enter_context(Home())
+        _, address, endpoint = stack.enter_context(listening(home, folder))
+        options = ["--drain-s", 0.3 if how == "its time" else 60]
+        program = stack.enter_context(agent(home, endpoint, folder, *options))
+        client = stack.enter_context(hr.Client(address))
+        wait_for_workers(client, 2)
+        future = client.call(slowly, 30)
+        wait_until(lambda: client.statistics().leased == 1)
+        os.kill(program.pid, signal.SIGTERM)
+        if how == "a second signal":
+            wait_until(lambda: workers_up(client) == 1)
+            os.kill(program.pid, signal.SIGTERM)
+        code, _, errors = program.end()
+        assert code == 0, errors
+        assert eventually(lambda: not program.pids())
+        wait_for_workers(client, 0)
+        assert not future.done(), "it waits for a worker"
+        client.close(cancel=True)
 
 
 def test_an_agent_waits_for_its_broker_and_comes_back(folder):
@@ -240,6 +281,45 @@ def test_an_agent_needs_the_key_of_a_worker(cluster, folder, key):
         code, _, errors = program.end()
     assert code == ExitCode.INFRASTRUCTURE
     assert "it says that it is a worker" in errors
+
+
+# -- what a machine has ------------------------------------------------------------------------------------------------
+
+
+def test_what_a_machine_has_is_counted_for_its_workers_alone(cluster, folder, tmp_path):
+    client, _, _, endpoint, home = cluster
+    careful = hr.task(slowly, resources={"fpga": 1})
+    effects = tmp_path / "effects"
+    early = client.call(careful, 0.1, str(effects), 0)
+    assert "fpga" in early.why().text
+    with agent(home, endpoint, folder, "--resource", "fpga=1", "--name", "bench") as program:
+        wait_for_workers(client, 4)
+        futures = [early, *(client.call(careful, 0.1, str(effects), number) for number in range(1, 6))]
+        pids = {future.result(timeout=TIMEOUT_S)[2] for future in futures}
+        assert pids <= set(program.children())
+        order = [line.split() for line in effects.read_text().splitlines()]
+        assert [what for what, _ in order] == ["start", "end"] * 6, "one at a time"
+        shared = {thing.name: thing.total for thing in client.statistics().shared}
+        assert shared["fpga"] == 1
+        assert shared["memory"] > 0
+        two = client.call(hr.task(slowly, resources={"fpga": 2}), 0)
+        assert two.why().state == "ready"
+        with agent(home, endpoint, folder, "--resource", "fpga=2"):
+            assert two.result(timeout=TIMEOUT_S)[0] == 0
+    wait_for_workers(client, 2)
+    assert {thing.name: thing.total for thing in client.statistics().shared}["fpga"] == 0
+    late = client.call(careful, 0)
+    assert late.why().state == "ready"
+    with agent(home, endpoint, folder, "--resource", "fpga=1"):
+        assert late.result(timeout=TIMEOUT_S)[0] == 0
+
+
+def test_what_the_broker_counts_is_no_machines(folder):
+    with Home() as home, listening(home, folder, "--resource", "license=1") as (_, _, endpoint):
+        with agent(home, endpoint, folder, "--resource", "license=1") as program:
+            code, _, errors = program.end()
+        assert code == ExitCode.INFRASTRUCTURE
+        assert "the broker counts the resource 'license' for all machines together" in errors
 
 
 # -- machines with networks of their own -------------------------------------------------------------------------------

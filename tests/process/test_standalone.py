@@ -92,7 +92,7 @@ def spread(value):
     return array
 
 
-def test_large_values_travel_in_frames(address):
+def test_large_values_travel_in_frames_to_and_from_clients(address):
     array = np.arange(2 << 20, dtype="f8")
     with hr.Client(address) as client:
         result = client.call(hr.task(spread), array).result(timeout=TIMEOUT_S)
@@ -103,7 +103,7 @@ def test_large_values_travel_in_frames(address):
             chain = graph.add(spread, chain)
         run = client.submit(graph)
         assert np.array_equal(run.result(timeout=TIMEOUT_S), array + 4)
-        assert client.statistics().store.owned == 0
+        assert client.statistics().store.owned > 0, "the workers share them"
 
 
 def nested(depth):

@@ -20,8 +20,8 @@ def pairs(option: str, words: tuple[str, ...]) -> list[tuple[str, str]]:
     return [(name, value) for name, _, value in split]
 
 
-def finite(_context: Context, _parameter: Parameter, value: float) -> float:
+def finite(_context: Context, _parameter: Parameter, value: float | None) -> float | None:
     """Refuse what is no number, or has no end: a range of click's lets both through."""
-    if math.isfinite(value):
+    if value is None or math.isfinite(value):
         return value
     raise click.BadParameter("it must be a finite number")

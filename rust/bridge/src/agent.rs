@@ -19,7 +19,7 @@ pub(crate) struct Agent(Mutex<Option<AgentHandle>>);
 impl Agent {
     /// Starts the agent; it joins the broker in the background, as often as it takes.
     #[new]
-    #[pyo3(signature = (*, endpoint, keys, libzmq, slots, name, program, arguments, environment, boot))]
+    #[pyo3(signature = (*, endpoint, keys, libzmq, slots, store_limit, name, resources, program, arguments, environment, boot))]
     #[expect(clippy::too_many_arguments, reason = "they are all keywords of one call")]
     fn new(
         py: Python<'_>,
@@ -27,7 +27,9 @@ impl Agent {
         keys: Option<(String, String, String)>,
         libzmq: Vec<PathBuf>,
         slots: u32,
+        store_limit: u64,
         name: String,
+        resources: Vec<(String, u64)>,
         program: PathBuf,
         arguments: Vec<OsString>,
         environment: Vec<(OsString, OsString)>,
@@ -38,7 +40,9 @@ impl Agent {
             keys: keys.map(peer_keys).transpose()?,
             libzmq,
             slots,
+            store_limit,
             name,
+            resources,
             launch: Launch { program, args: arguments, env: environment, worker_env: Vec::new(), boot },
             version: env!("CARGO_PKG_VERSION").to_owned(),
             python: python_version(),
@@ -58,6 +62,11 @@ impl Agent {
         });
         let why = state.over.as_ref().and_then(|over| over.as_ref().err().cloned());
         (state.joined, state.is_up, state.over.is_some(), why)
+    }
+
+    /// Has it leave once its workers have ended what they run.
+    fn drain(&self, py: Python<'_>) {
+        py.detach(|| self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(AgentHandle::drain));
     }
 
     /// Leaves the broker and ends the workers.

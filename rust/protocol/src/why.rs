@@ -208,7 +208,7 @@ impl<F: Facts> View<'_, F> {
         for &(number, amount) in &entry.demand {
             let thing = &self.limits.offer().things()[number as usize];
             let first = self.limits.reserved_for(number).filter(|first| *first != class);
-            let is_short = thing.owned.is_empty() && thing.total - self.limits.used(number) < amount;
+            let is_short = !thing.is_owned() && self.limits.most_left(number) < amount;
             if is_short || first.is_some() {
                 words.push(format!("{}{}", self.held(number, amount), self.reserved(first)));
             }
@@ -218,7 +218,8 @@ impl<F: Facts> View<'_, F> {
 
     /// A thing that is asked for, and who holds it.
     pub fn held(&self, number: u32, amount: u64) -> String {
-        let Thing { name, is_tag, total, .. } = &self.limits.offer().things()[number as usize];
+        let thing = &self.limits.offer().things()[number as usize];
+        let (Thing { name, is_tag, .. }, total) = (thing, thing.sum());
         let what = match is_tag {
             true => format!("tag '{name}' (limit {total})"),
             false => {
@@ -227,7 +228,7 @@ impl<F: Facts> View<'_, F> {
                     "{} ({} of {} free)",
                     Amount(name, amount),
                     Amount(name, free).number(),
-                    Amount(name, *total).number()
+                    Amount(name, total).number()
                 )
             }
         };

@@ -23,10 +23,13 @@ use headrace_wire::{
 
 use crate::broker::{Children, Ended, Launch, StartError};
 use crate::clock::now_ns;
+use crate::estate::Estate;
+use crate::exchange::Copied;
 
-/// The broker asks every second. After so long without a word of it the connection is lost, whatever the system says.
+/// The broker asks every second. After so long without a word of it the connection is lost, whatever the system says: about as
+/// soon as the broker gives the machine up, so that it is back as soon as the network is.
 const TICK: Duration = Duration::from_secs(1);
-const QUIET_MAX: Duration = Duration::from_secs(8);
+const QUIET_MAX: Duration = Duration::from_secs(5);
 /// After this a frame that the socket did not take is tried again.
 const RETRY: Duration = Duration::from_millis(1);
 /// Pause before the agent joins anew; it doubles up to the second one.
@@ -47,8 +50,12 @@ pub struct AgentConfig {
     pub libzmq: Vec<PathBuf>,
     /// Worker processes that it may have.
     pub slots: u32,
+    /// Bytes that results may take in the memory of the machine.
+    pub store_limit: u64,
     /// What people call the machine.
     pub name: String,
+    /// What it has for its workers, by name.
+    pub resources: Vec<(String, u64)>,
     /// How to start a worker.
     pub launch: Launch,
     /// Version of headrace.
@@ -68,6 +75,8 @@ pub struct AgentHandle {
 struct Shared {
     end: EventFd,
     leaves: AtomicBool,
+    /// It is to leave once its workers have ended what they run.
+    drains: AtomicBool,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -93,10 +102,11 @@ pub fn start(config: AgentConfig) -> Result<AgentHandle, StartError> {
     let shared = Arc::new(Shared {
         end: EventFd::new()?,
         leaves: AtomicBool::new(false),
+        drains: AtomicBool::new(false),
         state: Mutex::default(),
         changed: Condvar::new(),
     });
-    let agent = Agent { config, library: library.path().to_owned(), shared: Arc::clone(&shared) };
+    let agent = Agent { config, library, shared: Arc::clone(&shared) };
     let thread = spawn_native("headrace-agent", move || agent.run(&context))?;
     Ok(AgentHandle { thread, shared })
 }
@@ -109,6 +119,13 @@ impl AgentHandle {
         let is_same = |state: &mut State| state.over.is_none() && (state.joined, state.is_up) == (joined, is_up);
         let waited = self.shared.changed.wait_timeout_while(state, timeout, is_same);
         waited.unwrap_or_else(PoisonError::into_inner).0.clone()
+    }
+
+    /// Has it leave once its workers have ended what they run.
+    pub fn drain(&self) {
+        // Relaxed: the eventfd orders it.
+        self.shared.drains.store(true, Ordering::Relaxed);
+        self.shared.end.signal();
     }
 
     /// Leaves the broker, ends the workers, and waits for that.
@@ -126,6 +143,10 @@ impl Shared {
         self.leaves.load(Ordering::Relaxed)
     }
 
+    fn drains(&self) -> bool {
+        self.drains.load(Ordering::Relaxed)
+    }
+
     fn note(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
         self.changed.notify_all();
@@ -134,7 +155,7 @@ impl Shared {
 
 struct Agent {
     config: AgentConfig,
-    library: PathBuf,
+    library: Arc<Library>,
     shared: Arc<Shared>,
 }
 
@@ -159,7 +180,7 @@ impl Agent {
             pause = if self.joined() > joined { PAUSE } else { (pause * 2).min(PAUSE_MAX) };
             // Interrupted or not, it is tried again.
             let _ = poll::wait(&mut [PollFd::input(self.shared.end.fd())], Some(pause));
-            if self.shared.leaves() {
+            if self.shared.leaves() || self.shared.drains() {
                 return self.shared.note(|state| state.over = Some(Ok(())));
             }
         }
@@ -175,16 +196,20 @@ impl Agent {
         let name = format!("a-{:016x}", RandomState::new().build_hasher().finish());
         let (mut dealer, monitor) = Dealer::connect_watched(context, endpoint, name.as_bytes(), keys.as_ref())?;
         dealer.set_linger_ms(LINGER_MS)?;
-        let children = Children::new(launch.clone(), 0, endpoint, &self.library)?;
+        let children = Children::new(launch.clone(), 0, endpoint, self.library.path())?;
+        // Where the name of the broker cannot be resolved, it cannot be reached either.
+        let Ok(estate) = Estate::open(&self.library, endpoint, self.config.store_limit) else { return Ok(Done::Lost) };
         let mut visit = Visit {
             agent: self,
             dealer,
             monitor,
             children,
+            estate,
             out: VecDeque::new(),
             unsent: Vec::new(),
             is_connected: false,
             is_welcome: false,
+            is_leaving: false,
             heard: Instant::now(),
         };
         let done = visit.stay();
@@ -199,11 +224,14 @@ struct Visit<'a> {
     dealer: Dealer,
     monitor: Monitor,
     children: Children,
+    estate: Estate,
     out: VecDeque<Vec<u8>>,
     /// A frame that the socket did not take.
     unsent: Vec<u8>,
     is_connected: bool,
     is_welcome: bool,
+    /// It has said that it is to leave.
+    is_leaving: bool,
     /// When the broker said something last, or the connection came up.
     heard: Instant,
 }
@@ -238,6 +266,18 @@ impl Visit<'_> {
             return Err(Done::Lost);
         }
         self.look_after_processes();
+        while let Some(Copied { job, outcome }) = self.estate.exchange().poll() {
+            let text = outcome.err().unwrap_or_default();
+            let kind = EventKind::Copied as u8;
+            self.tell(Event { kind, incarnation: job, text: text.as_bytes(), ..Event::default() });
+        }
+        if self.agent.shared.drains() && !std::mem::replace(&mut self.is_leaving, true) {
+            if !self.is_welcome {
+                return Err(Done::Over(Ok(())));
+            }
+            self.agent.shared.end.clear();
+            self.tell(Event { kind: EventKind::Leaving as u8, ..Event::default() });
+        }
         if self.agent.shared.leaves() {
             self.say(&Message::Goodbye(Goodbye { reason: GoodbyeReason::Closed as u8, text: "the agent was ended" }));
             self.send();
@@ -250,7 +290,7 @@ impl Visit<'_> {
     fn greet(&mut self) {
         (self.is_connected, self.heard) = (true, Instant::now());
         let agent = self.agent;
-        let AgentConfig { slots, name, version, python, .. } = &agent.config;
+        let AgentConfig { slots, name, resources, version, python, .. } = &agent.config;
         let hello = Hello {
             protocol: PROTOCOL_VERSION,
             role: Role::Agent,
@@ -262,7 +302,14 @@ impl Visit<'_> {
             pid: std::process::id(),
         };
         self.say(&Message::Hello(hello));
-        self.say(&Message::Event(Event { kind: EventKind::Named as u8, text: name.as_bytes(), ..Event::default() }));
+        self.tell(Event { kind: EventKind::Named as u8, text: name.as_bytes(), ..Event::default() });
+        let (limit, place) = self.estate.place();
+        let kind = EventKind::Stores as u8;
+        self.tell(Event { kind, incarnation: limit, text: place.as_bytes(), ..Event::default() });
+        for (name, amount) in resources {
+            let text = name.as_bytes();
+            self.tell(Event { kind: EventKind::Has as u8, text, incarnation: *amount, ..Event::default() });
+        }
     }
 
     fn receive(&mut self) -> Result<(), Done> {
@@ -275,6 +322,14 @@ impl Visit<'_> {
                 }
                 Ok(Message::Heartbeat(_)) => self.out.push_back(frame.to_vec()),
                 Ok(Message::Order(order)) => self.obey(order),
+                Ok(Message::Estate(message)) => {
+                    let Visit { children, estate, out, .. } = self;
+                    estate.obey(&message, children, |event| out.push_back(encoded(&Message::Event(event))));
+                }
+                Ok(Message::Transfer(transfer)) => self.estate.fetch(&transfer),
+                Ok(Message::Neighbour(neighbour)) => {
+                    self.estate.exchange().introduce(neighbour.key, neighbour.left);
+                }
                 Ok(Message::Goodbye(goodbye)) if !self.is_welcome => {
                     return Err(Done::Over(Err(goodbye.text.to_owned())));
                 }
@@ -287,6 +342,7 @@ impl Visit<'_> {
                 Ok(Message::Goodbye(goodbye)) if goodbye.reason == GoodbyeReason::WorkersFailed as u8 => {
                     return Err(Done::Over(Err(goodbye.text.to_owned())));
                 }
+                Ok(Message::Goodbye(_)) if self.is_leaving => return Err(Done::Over(Ok(()))),
                 Ok(Message::Goodbye(_)) | Err(_) => return Err(Done::Lost),
                 Ok(_) => {}
             }
@@ -394,7 +450,8 @@ impl Visit<'_> {
             timeout = timeout.min(Duration::from_millis(20));
         }
         let end = &self.agent.shared.end;
-        let mut fds: Vec<PollFd> = [self.dealer.fd(), self.monitor.fd(), end.fd()].map(PollFd::input).into();
+        let fds = [self.dealer.fd(), self.monitor.fd(), end.fd(), self.estate.exchange().fd()];
+        let mut fds: Vec<PollFd> = fds.map(PollFd::input).into();
         self.children.poll_fds(&mut fds);
         // Whatever comes of it: the next turn looks.
         let _ = poll::wait(&mut fds, Some(timeout));

@@ -4,6 +4,8 @@
 pub mod agent;
 pub mod broker;
 pub mod clock;
+mod estate;
+mod exchange;
 pub mod inproc;
 mod nested;
 pub mod remote;

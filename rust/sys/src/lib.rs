@@ -12,6 +12,7 @@ pub mod memfd;
 pub mod origin;
 pub mod pidfd;
 pub mod poll;
+pub mod room;
 pub mod segment;
 pub mod signals;
 pub mod spawn;

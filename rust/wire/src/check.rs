@@ -51,13 +51,28 @@ no_rules!(
     Why<'_>,
     Because<'_>,
     Order,
-    Event<'_>
+    Event<'_>,
+    Estate<'_>,
+    Neighbour<'_>
 );
 
 impl Check for Release<'_> {
     fn check(&self) -> Result<(), DecodeError> {
         let Release { segment, offset, citations } = *self;
         rules!(Release: offset.len() == segment.len(), citations.len() == segment.len())
+    }
+}
+
+impl Check for Transfer<'_> {
+    fn check(&self) -> Result<(), DecodeError> {
+        let Transfer { from_segment, from_offset, to_segment, to_offset, length, .. } = *self;
+        let blocks = from_segment.len();
+        rules!(
+            Transfer: from_offset.len() == blocks,
+            to_segment.len() == blocks,
+            to_offset.len() == blocks,
+            length.len() == blocks
+        )
     }
 }
 

@@ -155,6 +155,9 @@ body!(Why<'a> { number, run, index, key, stacks });
 body!(Because<'a> { number, state, worker, pid, attempt, since_ms, text, stacks });
 body!(Order { kind, worker, incarnation, task, attempt });
 body!(Event<'a> { kind, worker, incarnation, number, task, attempt, text });
+body!(Estate<'a> { kind, worker, segment, bytes, text });
+body!(Transfer<'a> { job, endpoint, key, from_segment, from_offset, to_segment, to_offset, length });
+body!(Neighbour<'a> { key, left });
 
 macro_rules! messages {
     ($($name:ident = $number:literal),+ $(,)?) => {
@@ -251,6 +254,9 @@ messages! {
     Because = 41,
     Order = 50,
     Event = 51,
+    Estate = 52,
+    Transfer = 53,
+    Neighbour = 54,
 }
 
 fn encode_body<'a>(number: u8, body: &impl Body<'a>, out: &mut Vec<u8>) {

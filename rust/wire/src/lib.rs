@@ -28,5 +28,6 @@ pub use mark::{MARK_BYTES, MARKED_BYTES_MAX, Mark, MarkReader, PIECE_BYTES_MAX};
 pub use message::*;
 pub use numbers::UnknownNumber;
 pub use value::{
-    CITING, Citation, WRAPPED, behind_citations, citations, cite_elsewhere, cites, write_citations, write_wrapped,
+    CARRIED, CITING, Citation, WRAPPED, behind_citations, carried, citations, cite_elsewhere, cites,
+    write_carried_head, write_citations, write_wrapped,
 };

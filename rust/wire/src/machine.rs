@@ -1,4 +1,7 @@
-//! The messages between a broker and the agent of another machine, which starts and ends the worker processes there.
+//! The messages between a broker and the agent of another machine, which starts and ends the worker processes there and
+//! keeps the memory that they share.
+
+use crate::columns::U32s;
 
 /// Something that the agent is to do with a worker process (broker to agent).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -31,6 +34,70 @@ pub enum OrderKind {
     Stacks = 4,
 }
 
+/// What is to be done with a segment of the machine's memory, and which worker is to hear of it (broker to agent).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Estate<'a> {
+    /// An [`EstateKind`] as its number.
+    pub kind: u8,
+    /// Number of the worker; 0 where none is meant.
+    pub worker: u32,
+    /// Number of the segment.
+    pub segment: u32,
+    /// Its size in bytes; or how many are to be given back first.
+    pub bytes: u64,
+    /// Why there is none.
+    pub text: &'a str,
+}
+
+/// What that is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum EstateKind {
+    /// Make it; it is the worker's own.
+    Granted = 0,
+    /// The worker may read it.
+    Shared = 1,
+    /// The worker gets none.
+    Refused = 2,
+    /// The worker needs its map no more.
+    Dropped = 3,
+    /// Make it, for copies; it is nobody's.
+    Made = 4,
+    /// Close its last descriptor.
+    Closed = 5,
+}
+
+/// Copy blocks from the memory of another machine (broker to agent). Once more with the same number: go on with what is missing,
+/// from there. Without blocks: give it up. Offsets and lengths are in units of [`BLOCK_ALIGN`](crate::BLOCK_ALIGN) bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Transfer<'a> {
+    /// Number of the copy.
+    pub job: u64,
+    /// Where the other machine serves its memory; without a host, it is the broker's.
+    pub endpoint: &'a str,
+    /// Its public key.
+    pub key: &'a str,
+    /// Segment of each block there.
+    pub from_segment: U32s<'a>,
+    /// Its offset.
+    pub from_offset: U32s<'a>,
+    /// Segment here.
+    pub to_segment: U32s<'a>,
+    /// Offset here.
+    pub to_offset: U32s<'a>,
+    /// Its length.
+    pub length: U32s<'a>,
+}
+
+/// Another machine, which may fetch blocks here; or may not any more (broker to agent).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Neighbour<'a> {
+    /// The public key that it shows.
+    pub key: &'a str,
+    /// Whether it has left.
+    pub left: bool,
+}
+
 /// Something that happened on the machine (agent to broker).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Event<'a> {
@@ -38,7 +105,7 @@ pub struct Event<'a> {
     pub kind: u8,
     /// Number of the worker; 0 where none is meant.
     pub worker: u32,
-    /// Incarnation of the process that has ended.
+    /// Incarnation of the process that has ended; or another number, by kind.
     pub incarnation: u64,
     /// Exit code, as a word; signal; or stream: 1 for standard output, 2 for standard error.
     pub number: u32,
@@ -72,4 +139,15 @@ pub enum EventKind {
     Stacks = 7,
     /// What people call the machine; the first event of an agent.
     Named = 8,
+    /// How many bytes of results the machine has memory for, in `incarnation`; the text is the endpoint where it serves them
+    /// and the public key of that, separated by a blank.
+    Stores = 9,
+    /// The segment `number` could not be made; the text says why.
+    NoSegment = 10,
+    /// The copy `incarnation` has ended; the text says why it failed, if it did.
+    Copied = 11,
+    /// The machine is to leave, once its workers have ended what they run.
+    Leaving = 12,
+    /// The machine has so much of a resource, by the text, for its workers; the amount stands in `incarnation`.
+    Has = 13,
 }

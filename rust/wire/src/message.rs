@@ -444,4 +444,7 @@ pub enum Message<'a> {
     Because(Because<'a>),
     Order(Order),
     Event(Event<'a>),
+    Estate(Estate<'a>),
+    Transfer(Transfer<'a>),
+    Neighbour(Neighbour<'a>),
 }

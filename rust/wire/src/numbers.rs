@@ -1,6 +1,6 @@
 //! Enums that travel as one byte.
 
-use crate::message::{CancelReason, EventKind, GoodbyeReason, OrderKind, Outcome, Role, Verdict};
+use crate::message::{CancelReason, EstateKind, EventKind, GoodbyeReason, OrderKind, Outcome, Role, Verdict};
 
 /// A byte that stands for nothing in the enum that was asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -29,7 +29,23 @@ macro_rules! numbered {
 
 numbered!(Role { Client, Worker, Observer, Agent });
 numbered!(OrderKind { Start, Interrupt, Kill, Look, Stacks });
-numbered!(EventKind { Exited, Killed, OutOfMemory, Ended, NotStarted, Heard, Wrote, Stacks, Named });
+numbered!(EventKind {
+    Exited,
+    Killed,
+    OutOfMemory,
+    Ended,
+    NotStarted,
+    Heard,
+    Wrote,
+    Stacks,
+    Named,
+    Stores,
+    NoSegment,
+    Copied,
+    Leaving,
+    Has
+});
+numbered!(EstateKind { Granted, Shared, Refused, Dropped, Made, Closed });
 numbered!(Outcome { Done, Failed, Skipped, Cancelled, Died, Refused, TimedOut });
 numbered!(CancelReason { User, ParentCancelled, ClientClosed, BrokerShutdown, Deadline, RunFailed, SubmitterEnded });
 numbered!(Verdict { Done, DoneHeld, Failed, Returned, Cancelled, Value, Lost, FailedForGood, TimedOut, Became });

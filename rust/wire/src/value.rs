@@ -11,6 +11,10 @@ pub const CITING: u8 = 17;
 /// What stands behind the citation of a block that has a whole encoded value in it.
 pub const WRAPPED: u8 = 3;
 
+/// First byte of a value that brings the blocks which it cites: the length of its head (`u32`), the head, which is a value that
+/// cites, and the bytes of each block. Readers get it that share no memory.
+pub const CARRIED: u8 = 20;
+
 /// Bytes of one citation.
 const CITATION_BYTES: usize = 20;
 
@@ -59,6 +63,19 @@ pub fn write_citations(citations: &[Citation], out: &mut Vec<u8>) {
         out.extend_from_slice(&citation.offset.to_le_bytes());
         out.extend_from_slice(&citation.bytes.to_le_bytes());
     }
+}
+
+/// Appends what stands before the blocks of a value that brings them.
+pub fn write_carried_head(value: &[u8], out: &mut Vec<u8>) {
+    out.push(CARRIED);
+    out.extend_from_slice(&(value.len() as u32).to_le_bytes());
+    out.extend_from_slice(value);
+}
+
+/// The value that cites, and the bytes of its blocks, if that is what a value is.
+pub fn carried(value: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (len, rest) = value.strip_prefix(&[CARRIED])?.split_first_chunk()?;
+    rest.split_at_checked(u32::from_le_bytes(*len) as usize)
 }
 
 /// Appends a value whose own encoding, of `len` bytes, lies in a block.

@@ -1,6 +1,7 @@
 //! Bytes to Python values. The bytes come from a peer: damaged ones give an error, never a panic.
 use std::sync::Arc;
 
+use headrace_wire::CARRIED;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
@@ -8,7 +9,7 @@ use smallvec::SmallVec;
 
 use super::array::read_array;
 use super::pickle::{loads, loads_with};
-use super::shared::decode_shared;
+use super::shared::{decode_carried, decode_shared};
 use super::*;
 use crate::memory::Memory;
 
@@ -58,6 +59,9 @@ pub(crate) fn decode_value(py: Python<'_>, bytes: &[u8], memory: Option<&Arc<Mem
     if headrace_wire::cites(bytes) {
         let memory = memory.ok_or_else(|| damaged("it lies in shared memory, of which there is none here"))?;
         return decode_shared(py, bytes, memory);
+    }
+    if bytes.first() == Some(&CARRIED) {
+        return decode_carried(py, bytes);
     }
     let mut reader = Reader { bytes };
     let mut sources = Sources { deps: &mut |_| Err(damaged("a result cites a predecessor")), live: None };

@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use headrace_protocol::store::BlockId;
 use headrace_wire::{
-    BLOCK_ALIGN, Citation, FILE_SEGMENTS, WRAPPED, behind_citations, citations, write_citations, write_wrapped,
+    BLOCK_ALIGN, Citation, FILE_SEGMENTS, WRAPPED, behind_citations, carried, citations, write_citations, write_wrapped,
 };
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList, PyString};
+use pyo3::types::{PyByteArray, PyBytes, PyList, PyString};
 
 use super::array::{PlainArray, read_array};
 use super::decode::decode_value;
@@ -183,21 +183,40 @@ impl Writer {
     }
 }
 
+/// Where the blocks of a value are.
+#[derive(Clone, Copy)]
+enum Place<'a> {
+    Memory(&'a Arc<Memory>),
+    /// Here, one behind the other.
+    Carried(&'a [u8]),
+}
+
 /// Decodes a value whose parts lie in shared memory.
 #[cold]
 pub(super) fn decode_shared(py: Python<'_>, value: &[u8], memory: &Arc<Memory>) -> PyResult<Py<PyAny>> {
+    decode_placed(py, value, Place::Memory(memory))
+}
+
+/// Decodes a value that brings its blocks; all that it has are objects of its own.
+#[cold]
+pub(super) fn decode_carried(py: Python<'_>, value: &[u8]) -> PyResult<Py<PyAny>> {
+    let (head, blocks) = carried(value).ok_or_else(damaged)?;
+    decode_placed(py, head, Place::Carried(blocks))
+}
+
+fn decode_placed(py: Python<'_>, value: &[u8], place: Place<'_>) -> PyResult<Py<PyAny>> {
     let cited: Vec<Citation> = citations(value).collect();
     let mut reader = Reader { rest: behind_citations(value) };
     let kind = reader.take(1)?[0];
     if kind == WRAPPED {
         let piece = Piece { k: 0, start: 0, bytes: u64::from_le_bytes(reader.array()?) };
-        let object = Read { piece, inline: None }.object(py, memory, &cited)?;
+        let object = Read { piece, inline: None }.object(py, place, &cited)?;
         return decode_value(py, Contiguous::plain(object.bind(py))?.bytes(), None);
     }
     let first = reader.piece()?;
     match kind {
         KIND_BYTES | KIND_STR => {
-            let object = first.object(py, memory, &cited)?;
+            let object = first.object(py, place, &cited)?;
             let view = Contiguous::plain(object.bind(py))?;
             match kind {
                 KIND_BYTES => Ok(PyBytes::new(py, view.bytes()).into_any().unbind()),
@@ -210,16 +229,16 @@ pub(super) fn decode_shared(py: Python<'_>, value: &[u8], memory: &Arc<Memory>) 
             let count = u32::from_le_bytes(reader.array()?);
             let buffers = PyList::empty(py);
             for _ in 0..count {
-                buffers.append(reader.piece()?.object(py, memory, &cited)?)?;
+                buffers.append(reader.piece()?.object(py, place, &cited)?)?;
             }
             let pickle = match first.inline {
                 Some(bytes) => PyBytes::new(py, bytes).into_any().unbind(),
-                None => first.object(py, memory, &cited)?,
+                None => first.object(py, place, &cited)?,
             };
             Ok(loads_with_buffers(pickle.bind(py), &buffers)?.unbind())
         }
         KIND_ARRAY => {
-            let array = read_array(py, first.object(py, memory, &cited)?.bind(py), reader.rest)?;
+            let array = read_array(py, first.object(py, place, &cited)?.bind(py), reader.rest)?;
             array.map(Bound::unbind).ok_or_else(damaged)
         }
         _ => Err(damaged()),
@@ -262,12 +281,21 @@ impl<'a> Reader<'a> {
 
 impl Read<'_> {
     /// The bytes as an object with the buffer protocol.
-    fn object(&self, py: Python<'_>, memory: &Arc<Memory>, cited: &[Citation]) -> PyResult<Py<PyAny>> {
+    fn object(&self, py: Python<'_>, place: Place<'_>, cited: &[Citation]) -> PyResult<Py<PyAny>> {
         if let Some(bytes) = self.inline {
             return Ok(PyBytes::new(py, bytes).into_any().unbind());
         }
         let Piece { k, start, bytes } = self.piece;
         let citation = *cited.get(k as usize).ok_or_else(damaged)?;
+        let memory = match place {
+            Place::Memory(memory) => memory,
+            Place::Carried(blocks) => {
+                let before: u64 = cited[..k as usize].iter().map(|block| block.bytes).sum();
+                let start = usize::try_from(before + start).map_err(|_| damaged())?;
+                let found = start.checked_add(bytes as usize).and_then(|end| blocks.get(start..end));
+                return Ok(PyByteArray::new(py, found.ok_or_else(damaged)?).into_any().unbind());
+            }
+        };
         let segment = memory.map(py, citation.segment)?;
         if citation.segment >= FILE_SEGMENTS {
             memory.fetch(py, &segment, citation, start, bytes)?;

@@ -1,5 +1,7 @@
 //! What the broker asks of its surroundings.
 
+use super::copies::CopyPart;
+use super::owed::GatherPart;
 use super::spill::SpillPart;
 
 /// A connected peer, numbered by the runtime. Numbers are never reused.
@@ -131,6 +133,43 @@ pub enum Action {
         create: Option<u64>,
         /// What goes where.
         parts: Vec<SpillPart>,
+    },
+    /// Make a segment of memory of this machine, for copies.
+    MakeSegment {
+        /// Its number.
+        segment: u32,
+        /// Its size.
+        bytes: u64,
+    },
+    /// Copy blocks from the memory of another machine, and say how that went
+    /// ([`Broker::handle_copied`](super::Broker::handle_copied)). The same job once more: go on with what is missing, from there.
+    /// Without parts: give it up, and say so.
+    Copy {
+        /// Number of the job.
+        job: u64,
+        /// Where the other machine serves its memory.
+        endpoint: String,
+        /// Its public key.
+        key: String,
+        /// The blocks.
+        parts: Vec<CopyPart>,
+    },
+    /// Another machine may fetch blocks here, or may not any more.
+    Neighbour {
+        /// The public key that it shows.
+        key: String,
+        /// Whether it has left.
+        left: bool,
+    },
+    /// Put these bytes and those of blocks together, and hand them over
+    /// ([`Broker::handle_gathered`](super::Broker::handle_gathered)). It takes its time, so not on the thread that asks.
+    Gather {
+        /// Number of the job.
+        job: u64,
+        /// What stands before the blocks.
+        head: Vec<u8>,
+        /// The blocks.
+        parts: Vec<GatherPart>,
     },
     /// Close the connection; later frames of this peer are not to be delivered.
     Cut {

@@ -1,21 +1,18 @@
-//! The budget of memory: who is granted a segment, who waits for one, and what is done when there is no room.
+//! The budget of each machine's memory: who is granted a segment, who waits for one, and what is done when there is no room.
 //!
 //! Results of all kinds count: shared memory that processes own, and inline results in the broker's own. Where room is short,
 //! in this order: owners return what they do not use; roots wait for tasks that let results die; cold results move to disk
 //! ([`spill`](super::spill)); and who still finds no room is told so, with the largest results by name.
 
 use super::action::SegmentNews;
-use super::ledger::NONE;
 use super::peers::Peer;
-use super::runs::Run;
 use super::spill::INLINE_BYTES_MIN;
-use super::store::{Segment, Store};
+use super::store::{HOME, Segment, Store};
 use super::workers::Worker;
 use super::{Action, Broker, PeerId};
-use headrace_wire::{
-    BLOCK_ALIGN, FILE_SEGMENTS, GiveBack, Message, PAGE_BYTES, WANTED, WANTED_BADLY, citations, cites,
-};
+use headrace_wire::{BLOCK_ALIGN, FILE_SEGMENTS, GiveBack, Message, PAGE_BYTES, WANTED, WANTED_BADLY, cites};
 use smallvec::SmallVec;
+use std::collections::VecDeque;
 
 /// The least that is granted at a time, if the budget allows it; and the part of the budget that it should not exceed.
 const SEGMENT_BYTES_MIN: u64 = 32 << 20;
@@ -41,8 +38,48 @@ const WANTS_MAX: usize = 1_024;
 const WARM_NS: u64 = 5_000_000_000;
 const WARM_BYTES_MAX: u64 = 1 << 30;
 const WARMS_A_BUDGET: u64 = 10;
-/// How many results an error and the statistics name.
-const LARGEST_NAMED: usize = 3;
+
+/// The memory of one machine.
+#[derive(Debug, Default)]
+pub(super) struct Budget {
+    /// The agent there; `None` on the broker's own machine, and once it is lost.
+    pub(super) agent: Option<PeerId>,
+    /// Where its memory is served, and the public key of that.
+    pub(super) place: Option<(String, String)>,
+    /// Bytes that results may take in memory together.
+    pub(super) limit: u64,
+    pub(super) granted: u64,
+    pub(super) peak: u64,
+    /// Bytes of blocks in memory that live results cite.
+    pub(super) live_bytes: u64,
+    pub(super) wants: VecDeque<Wanted>,
+    /// Whether owners were told since the last look at `wants` of bytes that they may use again.
+    pub(super) freed: bool,
+    /// Who was asked to return what it does not use and has not answered, once for each question.
+    pub(super) asked: Vec<PeerId>,
+    /// Whether a value or a wish came since the last look of [`Broker::cool_store`], and when memory that is not used goes.
+    pub(super) used: bool,
+    cool_ns: u64,
+    /// The most that `live_bytes` was since the last time of looks for too much warm memory, and when the next one is.
+    pub(super) live_peak: u64,
+    window_ns: u64,
+}
+
+impl Budget {
+    pub(super) fn new(limit: u64, agent: Option<PeerId>) -> Self {
+        Budget { agent, limit, ..Budget::default() }
+    }
+
+    /// The size of an owner's first segment.
+    pub(super) fn usual_bytes(&self) -> u64 {
+        SEGMENT_BYTES_MIN.min(self.limit / SEGMENTS_A_BUDGET)
+    }
+
+    pub(super) fn take(&mut self, bytes: u64) {
+        self.granted += bytes;
+        self.peak = self.peak.max(self.granted);
+    }
+}
 
 /// Somebody who waits for room.
 #[derive(Debug)]
@@ -63,28 +100,33 @@ pub(super) struct Wanted {
 impl Store {
     /// How many bytes are granted to an owner who needs `least`, where there is `room` for that. Never more than half of the
     /// room if less will do: two who take turns would take all of it from each other each time, and use little.
-    fn size_for(&self, owner: PeerId, least: u64, room: u64) -> u64 {
+    fn size_for(&self, owner: PeerId, machine: u32, least: u64, room: u64) -> u64 {
         let owned = self.segments.values().filter(|segment| segment.owner == Some(owner)).count() as u32;
-        let usual = self.usual_bytes() << owned.min(DOUBLINGS_MAX);
+        let usual = self.budgets[machine as usize].usual_bytes() << owned.min(DOUBLINGS_MAX);
         least.max(usual.min(room / 2) / PAGE_BYTES * PAGE_BYTES)
     }
 
-    /// The size of an owner's first segment.
-    fn usual_bytes(&self) -> u64 {
-        SEGMENT_BYTES_MIN.min(self.limit / SEGMENTS_A_BUDGET)
+    /// Enters a new segment of memory.
+    pub(super) fn add_segment(&mut self, segment: Segment) -> u32 {
+        self.last_segment += 1;
+        debug_assert!(self.last_segment < FILE_SEGMENTS);
+        self.budget(segment.machine).take(segment.bytes);
+        self.segments.insert(self.last_segment, segment);
+        self.last_segment
     }
 }
 
 impl Broker {
     pub(super) fn handle_want(&mut self, peer: PeerId, bytes: u64, now_ns: u64) {
-        if self.is_open {
-            return self.refuse(peer, "a broker with several clients shares no memory", now_ns);
-        }
-        if self.store.wants.iter().filter(|wanted| wanted.peer == peer).count() >= WANTS_MAX {
+        let machine = self.machine_of_peer(peer);
+        let Some(budget) = self.store.budgets.get_mut(machine as usize) else {
+            return self.refuse(peer, "it shares no memory with others", now_ns);
+        };
+        if budget.wants.iter().filter(|wanted| wanted.peer == peer).count() >= WANTS_MAX {
             return self.refuse(peer, &format!("more than {WANTS_MAX} open wishes for memory"), now_ns);
         }
-        self.store.used = true;
-        self.store.wants.push_back(Wanted {
+        budget.used = true;
+        budget.wants.push_back(Wanted {
             peer,
             bytes,
             asked: false,
@@ -99,8 +141,10 @@ impl Broker {
     /// A peer does not wait any more for what it wished for last. If that is granted already, the answer is on its way.
     pub(super) fn handle_withdraw(&mut self, peer: PeerId, bytes: u64, now_ns: u64) {
         let is_it = |wanted: &Wanted| wanted.peer == peer && wanted.bytes == bytes;
-        if let Some(place) = self.store.wants.iter().rposition(is_it) {
-            self.store.wants.remove(place);
+        let machine = self.machine_of_peer(peer);
+        let Some(budget) = self.store.budgets.get_mut(machine as usize) else { return };
+        if let Some(place) = budget.wants.iter().rposition(is_it) {
+            budget.wants.remove(place);
             self.tell_of_segment(peer, SegmentNews::Refused { text: "it was taken back".to_owned() });
             self.serve_wants(now_ns);
         }
@@ -108,98 +152,116 @@ impl Broker {
 
     /// When it is time to see again whether somebody who waits for room has waited long enough.
     pub(super) fn wants_due_ns(&self) -> Option<u64> {
-        self.store.wants.front().map(|wanted| wanted.due_ns)
+        self.store.budgets.iter().filter_map(|budget| budget.wants.front()).map(|wanted| wanted.due_ns).min()
     }
 
     /// Gives room to those who wait for it, first come, first served, and sees to it that there is some; if that fails, the
     /// answer is no.
     pub(super) fn serve_wants(&mut self, now_ns: u64) {
-        if std::mem::take(&mut self.store.freed)
-            && let Some(wanted) = self.store.wants.front_mut()
+        for machine in 0..self.store.budgets.len() as u32 {
+            self.serve_wants_on(machine, now_ns);
+        }
+    }
+
+    fn serve_wants_on(&mut self, machine: u32, now_ns: u64) {
+        let budget = self.store.budget(machine);
+        if std::mem::take(&mut budget.freed)
+            && let Some(wanted) = budget.wants.front_mut()
         {
             (wanted.asked, wanted.since_ns) = (false, now_ns);
         }
-        if !self.store.wants.is_empty() {
+        if machine == HOME && !budget.wants.is_empty() {
             self.forget_old_copies();
         }
-        while let Some(&Wanted { peer, bytes, asked, since_ns, .. }) = self.store.wants.front() {
+        while let Some(&Wanted { peer, bytes, asked, since_ns, .. }) =
+            self.store.budgets[machine as usize].wants.front()
+        {
             // What is granted are pages: room for a part of one is none.
             let least = bytes.max(1).checked_next_multiple_of(PAGE_BYTES).unwrap_or(u64::MAX);
-            let is_possible = least <= self.store.limit.min(SEGMENT_BYTES_MAX);
-            let room = self.room();
+            let budget = &self.store.budgets[machine as usize];
+            let is_possible = least <= budget.limit.min(SEGMENT_BYTES_MAX);
+            let wished = least.max(budget.usual_bytes() / SMALLEST_A_SEGMENT);
+            let room = self.room(machine);
             let fits = is_possible && least <= room;
-            let wished = least.max(self.store.usual_bytes() / SMALLEST_A_SEGMENT);
             if is_possible && wished > room {
                 if !asked || self.has_dead_to_tell() {
-                    let wanted = &mut self.store.wants[0];
+                    let wanted = &mut self.store.budget(machine).wants[0];
                     (wanted.asked, wanted.since_ns) = (true, if asked { now_ns } else { since_ns });
                     wanted.asked_ns = now_ns;
-                    self.ask_for_segments(WANTED);
+                    self.ask_for_segments(machine, WANTED);
                     continue;
                 }
-                if self.makes_room(wished, since_ns, now_ns) || (!fits && self.waits_on(least, since_ns, now_ns)) {
-                    self.store.wants[0].due_ns = now_ns + LOOK_NS;
+                if self.makes_room(machine, wished, since_ns, now_ns)
+                    || (!fits && self.waits_on(machine, least, since_ns, now_ns))
+                {
+                    self.store.budget(machine).wants[0].due_ns = now_ns + LOOK_NS;
                     return;
                 }
             }
             if fits {
-                self.store.wants.pop_front();
-                self.grant(peer, self.store.size_for(peer, least, room), now_ns);
+                self.store.budget(machine).wants.pop_front();
+                self.grant(peer, machine, self.store.size_for(peer, machine, least, room), now_ns);
                 continue;
             }
-            if is_possible && self.asks_for_garbage(now_ns) {
-                self.store.wants[0].due_ns = now_ns + LOOK_NS;
+            if is_possible && self.asks_for_garbage(machine, now_ns) {
+                self.store.budget(machine).wants[0].due_ns = now_ns + LOOK_NS;
                 return;
             }
-            self.store.wants.pop_front();
-            let text = self.full(bytes, now_ns);
+            self.store.budget(machine).wants.pop_front();
+            let text = self.full(machine, bytes, now_ns);
             self.tell_of_segment(peer, SegmentNews::Refused { text });
         }
     }
 
     /// Bytes of the budget that nobody has.
-    fn room(&self) -> u64 {
-        self.store.limit.saturating_sub(self.store.granted + self.ledger.results_bytes())
+    pub(super) fn room(&self, machine: u32) -> u64 {
+        let Budget { limit, granted, .. } = self.store.budgets[machine as usize];
+        let inline = if machine == HOME { self.ledger.results_bytes() } else { 0 };
+        limit.saturating_sub(granted + inline)
     }
 
     /// Whether there will be room for so many bytes in a moment: others answer, dead blocks go, or results move to disk,
     /// which begins here if the rest is not enough.
-    fn makes_room(&mut self, bytes: u64, since_ns: u64, now_ns: u64) -> bool {
-        if !self.store.asked.is_empty() && now_ns < since_ns + PROMPT_NS {
+    fn makes_room(&mut self, machine: u32, bytes: u64, since_ns: u64, now_ns: u64) -> bool {
+        if !self.store.budgets[machine as usize].asked.is_empty() && now_ns < since_ns + PROMPT_NS {
             return true;
         }
-        let missing = bytes.saturating_sub(self.room());
-        let dying = self.store.dying_bytes((now_ns + 1).saturating_sub(PROMPT_NS));
-        missing <= dying || self.spill(missing - dying, now_ns)
+        let missing = bytes.saturating_sub(self.room(machine));
+        let dying = self.store.dying_bytes(machine, (now_ns + 1).saturating_sub(PROMPT_NS));
+        missing <= dying || (machine == HOME && self.spill(missing - dying, now_ns))
     }
 
     /// Whether there may be room for so many bytes later, though nothing makes some now.
-    fn waits_on(&mut self, bytes: u64, since_ns: u64, now_ns: u64) -> bool {
+    fn waits_on(&mut self, machine: u32, bytes: u64, since_ns: u64, now_ns: u64) -> bool {
         let in_time = |patience_ns: u64| now_ns < since_ns + patience_ns;
-        let dying = self.store.dying_bytes((now_ns + 1).saturating_sub(DYING_PATIENCE_NS));
+        let dying = self.store.dying_bytes(machine, (now_ns + 1).saturating_sub(DYING_PATIENCE_NS));
         // What waiting workers have not started keeps its inputs in memory.
-        if self.room() + dying < bytes && self.can_spill(now_ns) {
+        if self.room(machine) + dying < bytes && machine == HOME && self.can_spill(now_ns) {
             if self.recall_from_waiting() {
-                self.store.wants[0].since_ns = now_ns;
+                self.store.budget(machine).wants[0].since_ns = now_ns;
                 return true;
             }
             if self.awaits_leases() && in_time(DYING_PATIENCE_NS) {
                 return true;
             }
         }
-        if !self.store.asked.is_empty() && in_time(DYING_PATIENCE_NS) {
+        let budget = &self.store.budgets[machine as usize];
+        if !budget.asked.is_empty() && in_time(DYING_PATIENCE_NS) {
             return true;
         }
         // Who else was granted memory a moment ago may not need it any more, and have said that it has none to return because
         // it had not seen that yet.
-        let waiting = self.store.wants.front().map(|wanted| wanted.peer);
+        let waiting = budget.wants.front().map(|wanted| wanted.peer);
         let is_fresh = |segment: &Segment| {
-            segment.blocks == 0 && segment.owner != waiting && now_ns < segment.granted_ns + DYING_PATIENCE_NS
+            segment.machine == machine
+                && segment.blocks == 0
+                && segment.owner != waiting
+                && now_ns < segment.granted_ns + DYING_PATIENCE_NS
         };
         if in_time(DYING_PATIENCE_NS)
             && self.store.segments.range(..FILE_SEGMENTS).any(|(_, segment)| is_fresh(segment))
         {
-            let wanted = &mut self.store.wants[0];
+            let wanted = &mut self.store.budget(machine).wants[0];
             // Not with every answer: it may be the same for a second.
             wanted.asked &= now_ns < wanted.asked_ns + LOOK_NS;
             return true;
@@ -209,17 +271,18 @@ impl Broker {
 
     /// Whether it is to be seen still that no garbage keeps dead blocks: their holders look for it before somebody is told that
     /// there is no room.
-    fn asks_for_garbage(&mut self, now_ns: u64) -> bool {
-        let pressed_ns = match self.store.wants[0].pressed_ns {
+    fn asks_for_garbage(&mut self, machine: u32, now_ns: u64) -> bool {
+        let pressed_ns = match self.store.budgets[machine as usize].wants[0].pressed_ns {
             Some(pressed_ns) => pressed_ns,
-            None if self.store.holders_of_dead().next().is_none() => return false,
+            None if self.store.holders_of_dead(machine).next().is_none() => return false,
             None => {
-                self.ask_for_segments(WANTED_BADLY);
+                self.ask_for_segments(machine, WANTED_BADLY);
                 now_ns
             }
         };
-        self.store.wants[0].pressed_ns = Some(pressed_ns);
-        !self.store.asked.is_empty() && now_ns < pressed_ns + DYING_PATIENCE_NS
+        let budget = self.store.budget(machine);
+        budget.wants[0].pressed_ns = Some(pressed_ns);
+        !budget.asked.is_empty() && now_ns < pressed_ns + DYING_PATIENCE_NS
     }
 
     /// Whether workers hold results that are dead, because nobody has told them.
@@ -230,7 +293,7 @@ impl Broker {
     /// Whether a worker waits for room.
     pub(super) fn waits_for_room(&self, worker: u32) -> bool {
         let peer = self.workers[worker as usize].peer();
-        self.store.wants.iter().any(|wanted| Some(wanted.peer) == peer)
+        self.store.budgets.iter().flat_map(|budget| &budget.wants).any(|wanted| Some(wanted.peer) == peer)
     }
 
     /// Whether somebody who does not wait for room runs tasks.
@@ -241,34 +304,39 @@ impl Broker {
 
     /// Something has made room, or lets others make some.
     pub(super) fn note_room(&mut self, now_ns: u64) {
-        if let Some(wanted) = self.store.wants.front_mut() {
-            (wanted.asked, wanted.since_ns) = (false, now_ns);
+        let mut is_any = false;
+        for wanted in self.store.budgets.iter_mut().filter_map(|budget| budget.wants.front_mut()) {
+            (wanted.asked, wanted.since_ns, is_any) = (false, now_ns, true);
+        }
+        if is_any {
             self.serve_wants(now_ns);
         }
     }
 
-    /// Whether results take so much of the budget that no task should start which only adds to them, while others run that
-    /// may let some die.
-    pub(super) fn holds_roots_back(&self) -> bool {
-        let results = self.store.live_bytes + self.ledger.results_bytes();
-        self.consuming > 0 && results > self.store.limit / 5 * 4
+    /// Whether results take so much of the budget that no task should start on this machine which only adds to them, while
+    /// others run that may let some die.
+    pub(super) fn holds_roots_back(&self, machine: u32) -> bool {
+        let is_full = |budget: &Budget, inline: u64| budget.live_bytes + inline > budget.limit / 5 * 4;
+        self.consuming > 0
+            && (is_full(self.store.home(), self.ledger.results_bytes())
+                || (machine != HOME
+                    && self.store.budgets.get(machine as usize).is_some_and(|budget| is_full(budget, 0))))
     }
 
     /// Moves results to disk when inline ones, for which nobody asks beforehand, exceed the budget noticeably.
     pub(super) fn keep_budget(&mut self, now_ns: u64) {
-        let taken = self.store.granted + self.ledger.results_bytes();
-        let slack = self.store.limit / INLINE_SLACKS_A_BUDGET;
-        if taken > self.store.limit + slack && self.ledger.results_bytes() > slack && now_ns >= self.store.inline_due_ns
-        {
+        let Budget { limit, granted, .. } = *self.store.home();
+        let taken = granted + self.ledger.results_bytes();
+        let slack = limit / INLINE_SLACKS_A_BUDGET;
+        if taken > limit + slack && self.ledger.results_bytes() > slack && now_ns >= self.store.inline_due_ns {
             // A look at all results, so not in every turn if it finds nothing.
-            self.store.inline_due_ns =
-                if self.spill(taken - self.store.limit, now_ns) { 0 } else { now_ns + INLINE_PAUSE_NS };
+            self.store.inline_due_ns = if self.spill(taken - limit, now_ns) { 0 } else { now_ns + INLINE_PAUSE_NS };
         }
     }
 
     /// Whether inline results exceed the budget by so much that no further ones should come before some are on disk.
     pub(super) fn is_overfull(&self) -> bool {
-        self.is_spilling() && self.ledger.results_bytes() > self.store.limit / 4 * 5
+        self.is_spilling() && self.ledger.results_bytes() > self.store.home().limit / 4 * 5
     }
 
     /// Why a result cannot be kept, if it is inline and there is no room for it anywhere.
@@ -277,38 +345,34 @@ impl Broker {
             return None;
         }
         let bytes = value.len() as u64;
-        let is_full = self.ledger.results_bytes() + bytes > self.store.limit;
+        let is_full = self.ledger.results_bytes() + bytes > self.store.home().limit;
         let can_move = self.is_spilling() || (self.can_spill(now_ns) && self.has_place(bytes));
-        (is_full && !can_move).then(|| format!("StoreFull: {}", self.full(bytes, now_ns)))
+        (is_full && !can_move).then(|| format!("StoreFull: {}", self.full(HOME, bytes, now_ns)))
     }
 
-    fn grant(&mut self, owner: PeerId, bytes: u64, now_ns: u64) {
-        let store = &mut self.store;
-        store.last_segment += 1;
-        let segment = store.last_segment;
-        debug_assert!(segment < FILE_SEGMENTS);
+    fn grant(&mut self, owner: PeerId, machine: u32, bytes: u64, now_ns: u64) {
         let shared_with = SmallVec::new();
         let entry = Segment {
+            machine,
             owner: Some(owner),
             bytes,
             charged: bytes,
             granted_ns: now_ns,
-            file: None,
+            arena: None,
             shared_with,
             blocks: 0,
         };
-        store.segments.insert(segment, entry);
-        store.granted += bytes;
-        store.peak = store.peak.max(store.granted);
+        let segment = self.store.add_segment(entry);
         self.tell_of_segment(owner, SegmentNews::Granted { segment, bytes });
     }
 
     /// Asks every owner for the segments that it does not use. Where somebody waits for memory, whoever has not let go of dead
     /// blocks is asked as well: garbage may keep them.
-    fn ask_for_segments(&mut self, urgency: u8) {
-        let mut asked: Vec<PeerId> = self.store.segments.values().filter_map(|segment| segment.owner).collect();
+    pub(super) fn ask_for_segments(&mut self, machine: u32, urgency: u8) {
+        let there = self.store.segments.values().filter(|segment| segment.machine == machine);
+        let mut asked: Vec<PeerId> = there.filter_map(|segment| segment.owner).collect();
         if urgency > 0 {
-            asked.extend(self.store.holders_of_dead());
+            asked.extend(self.store.holders_of_dead(machine));
         }
         // Who has left does not answer.
         asked.retain(|peer| self.peers.contains_key(peer) && !self.is_cut(*peer));
@@ -319,7 +383,7 @@ impl Broker {
         for &peer in &asked {
             self.send(peer, &Message::GiveBack(GiveBack { urgency, ..GiveBack::default() }));
         }
-        self.store.asked.extend(asked);
+        self.store.budget(machine).asked.extend(asked);
     }
 
     pub(super) fn handle_give_back(&mut self, peer: PeerId, given: &GiveBack<'_>, now_ns: u64) {
@@ -333,12 +397,15 @@ impl Broker {
             } else {
                 let bytes = segment.charged.min(u64::from(pages) * PAGE_BYTES);
                 segment.charged -= bytes;
-                self.store.granted -= bytes;
+                let machine = segment.machine;
+                self.store.budget(machine).granted -= bytes;
             }
         }
         // The answer to the first question: whoever was asked again meanwhile may have more to return since.
-        if let Some(place) = self.store.asked.iter().position(|asked| *asked == peer) {
-            self.store.asked.remove(place);
+        for budget in &mut self.store.budgets {
+            if let Some(place) = budget.asked.iter().position(|asked| *asked == peer) {
+                budget.asked.remove(place);
+            }
         }
         self.serve_wants(now_ns);
     }
@@ -346,24 +413,26 @@ impl Broker {
     /// Has memory returned that nobody uses: what is warm is for those who come soon. While some is in use, only what is beyond
     /// a limit goes, and was not needed for a while at any moment; after a rest everything does, whenever it was freed.
     pub(super) fn cool_store(&mut self, now_ns: u64) {
-        let store = &mut self.store;
-        if std::mem::take(&mut store.used) {
-            store.cool_ns = now_ns + WARM_NS;
-        }
-        let (mut unneeded, mut kept_warm) = (0, WARM_BYTES_MAX.min(store.limit / WARMS_A_BUDGET));
-        if now_ns >= store.window_ns {
-            // The first one has only begun.
-            unneeded = if store.window_ns > 0 { store.granted.saturating_sub(store.live_peak) } else { 0 };
-            (store.window_ns, store.live_peak) = (now_ns + WARM_NS, store.live_bytes);
-        }
-        if now_ns >= store.cool_ns {
-            (unneeded, kept_warm) = (store.granted.saturating_sub(store.live_bytes), 0);
-        }
-        // What somebody sees that is dead cannot go, however often its owner is asked.
-        let may_ask = store.asked.is_empty() && store.wants.is_empty();
-        if may_ask && unneeded > kept_warm && unneeded > kept_warm + store.dead_bytes() {
-            store.cool_ns = now_ns + WARM_NS;
-            self.ask_for_segments(0);
+        for machine in 0..self.store.budgets.len() as u32 {
+            let budget = self.store.budget(machine);
+            if std::mem::take(&mut budget.used) {
+                budget.cool_ns = now_ns + WARM_NS;
+            }
+            let (mut unneeded, mut kept_warm) = (0, WARM_BYTES_MAX.min(budget.limit / WARMS_A_BUDGET));
+            if now_ns >= budget.window_ns {
+                // The first one has only begun.
+                unneeded = if budget.window_ns > 0 { budget.granted.saturating_sub(budget.live_peak) } else { 0 };
+                (budget.window_ns, budget.live_peak) = (now_ns + WARM_NS, budget.live_bytes);
+            }
+            if now_ns >= budget.cool_ns {
+                (unneeded, kept_warm) = (budget.granted.saturating_sub(budget.live_bytes), 0);
+            }
+            // What somebody sees that is dead cannot go, however often its owner is asked.
+            let may_ask = budget.asked.is_empty() && budget.wants.is_empty();
+            if may_ask && unneeded > kept_warm && unneeded > kept_warm + self.store.dead_bytes(machine) {
+                self.store.budget(machine).cool_ns = now_ns + WARM_NS;
+                self.ask_for_segments(machine, 0);
+            }
         }
     }
 
@@ -374,51 +443,5 @@ impl Broker {
             Some(Peer::Successor(_) | Peer::Observer { .. } | Peer::Agent(_) | Peer::Cut { .. }) | None => return,
         };
         self.actions.push_back(Action::Segment { worker, news });
-    }
-
-    /// Why there is no room.
-    fn full(&self, bytes: u64, now_ns: u64) -> String {
-        let (granted, limit) = (self.store.granted, self.store.limit);
-        let named: Vec<String> =
-            self.largest_results().into_iter().map(|(name, bytes)| format!("{name}: {bytes} bytes")).collect();
-        let viewed = match self.store.dead_bytes() {
-            0 => String::new(),
-            bytes => format!("; views keep {bytes} bytes of results that have gone or moved"),
-        };
-        format!(
-            "a result needs {bytes} bytes of memory; {} of {limit} are taken, {granted} of them shared (largest results: \
-             {}{viewed}), and {}",
-            granted + self.ledger.results_bytes(),
-            if named.is_empty() { "none".to_owned() } else { named.join(", ") },
-            self.why_not_spilled(now_ns)
-        )
-    }
-
-    /// The results that take most memory, largest first, by name.
-    pub(super) fn largest_results(&self) -> Vec<(String, u64)> {
-        let mut largest: Vec<(u64, u32)> = Vec::with_capacity(LARGEST_NAMED + 1);
-        for (slot, value) in self.ledger.values() {
-            let shared = citations(value.bytes()).filter(|cited| cited.segment < FILE_SEGMENTS);
-            let bytes = shared.map(|cited| cited.bytes).sum::<u64>() + value.len() as u64;
-            let place = largest.partition_point(|other| other.0 >= bytes);
-            if place < LARGEST_NAMED {
-                largest.insert(place, (bytes, slot));
-                largest.truncate(LARGEST_NAMED);
-            }
-        }
-        largest.into_iter().map(|(bytes, slot)| (self.name_of(slot), bytes)).collect()
-    }
-
-    /// The key of a task, as far as the broker knows it.
-    pub(super) fn name_of(&self, slot: u32) -> String {
-        let slot = self.ledger.slot(slot);
-        let run: &Run = self.run(slot.run);
-        match (run.keys.get(&slot.index), slot.function) {
-            (Some(key), _) => String::from_utf8_lossy(key).into_owned(),
-            (None, NONE) => format!("put-{}", slot.index),
-            (None, function) => {
-                format!("{}-{}", String::from_utf8_lossy(self.functions.get(function).name.bytes()), slot.index)
-            }
-        }
     }
 }

@@ -25,9 +25,9 @@ impl Broker {
         let mut words = format!(
             "overfull {}, roots held back {}, values awaited {}, wishes for memory {}",
             self.is_overfull(),
-            self.holds_roots_back(),
+            self.holds_roots_back(super::store::HOME),
             self.ledger.awaits_values(),
-            self.store.wants.len()
+            self.store.budgets.iter().map(|budget| budget.wants.len()).sum::<usize>()
         );
         for worker in self.workers.iter() {
             words += &format!(

@@ -109,6 +109,8 @@ impl Broker {
         }
         let tasks = self.kernel.statistics();
         let is_in = |run: &Run| !run.open || run.number == CALLS;
-        self.given_up = tasks.waiting + tasks.ready + tasks.leased == 0 && self.runs.iter().flatten().all(is_in);
+        self.given_up = tasks.waiting + tasks.ready + tasks.leased == 0
+            && self.debts.is_empty()
+            && self.runs.iter().flatten().all(is_in);
     }
 }

@@ -9,6 +9,7 @@ use super::ledger::Ledger;
 use super::policy::DEFAULT_POLICY;
 use super::retry::is_parked;
 use super::roster::numbers;
+use super::store::Store;
 use super::workers::{FRAME_BUDGET_NS, FRAMES_MAX, Worker};
 use super::{Action, Broker, worker_id};
 use headrace_kernel::{LeaseRequest, Oracle, Preference, TaskIndex, seeded};
@@ -141,7 +142,9 @@ impl LeaseColumns {
 struct Ask<'a> {
     ledger: &'a Ledger,
     functions: &'a Functions,
+    store: &'a Store,
     worker: u32,
+    machine: u32,
     /// Bytes of the arguments so far.
     bytes: usize,
 }
@@ -172,11 +175,15 @@ impl Oracle for Ask<'_> {
     }
 
     fn guards(&self) -> bool {
-        self.ledger.awaits_values()
+        self.ledger.awaits_values() || self.store.is_split()
     }
 
     fn bars(&mut self, predecessors: &[TaskIndex]) -> bool {
-        predecessors.iter().any(|input| self.ledger.is_out_of_reach(input.0, self.worker))
+        let is_elsewhere = |input: &TaskIndex| {
+            let value = self.ledger.value(input.0).filter(|value| value.payload.is_some());
+            value.is_some_and(|value| value.on(self.machine, self.store).is_none())
+        };
+        predecessors.iter().any(|input| self.ledger.is_out_of_reach(input.0, self.worker) || is_elsewhere(input))
     }
 }
 
@@ -283,17 +290,21 @@ impl Broker {
             seeds_max: u32::try_from(self.group.seeds).unwrap_or(u32::MAX),
             budget: FRAME_BUDGET_NS,
             only_preferred,
-            roots: !self.holds_roots_back(),
+            roots: !self.holds_roots_back(worker.machine),
         };
-        let mut ask = Ask { ledger: &self.ledger, functions: &self.functions, worker: number, bytes: 0 };
-        self.kernel.lease(worker_id(number), &request, &mut ask, &mut self.leased);
+        let machine = worker.machine;
+        let Broker { kernel, ledger, functions, store, leased, .. } = self;
+        let mut ask = Ask { ledger, functions, store, worker: number, machine, bytes: 0 };
+        kernel.lease(worker_id(number), &request, &mut ask, leased);
     }
 
     /// Has the kernel lease what is asked for, and nothing else.
     pub(super) fn lease_one(&mut self, number: u32, request: &LeaseRequest<'_>) {
         self.leased.clear();
-        let mut ask = Ask { ledger: &self.ledger, functions: &self.functions, worker: number, bytes: 0 };
-        self.kernel.lease(worker_id(number), request, &mut ask, &mut self.leased);
+        let machine = self.workers[number as usize].machine;
+        let Broker { kernel, ledger, functions, store, leased, .. } = self;
+        let mut ask = Ask { ledger, functions, store, worker: number, machine, bytes: 0 };
+        kernel.lease(worker_id(number), request, &mut ask, leased);
     }
 
     pub(super) fn send_leases(&mut self, number: u32, now_ns: u64) {
@@ -318,7 +329,7 @@ impl Broker {
         if worker.frames_open() == 0 {
             worker.progress_ns = now_ns;
         }
-        let frame = worker.next_frame();
+        let (frame, machine) = (worker.next_frame(), worker.machine);
         let nested = if worker.waits() { LEASE_NESTED } else { 0 };
         let mut void: Vec<(u32, u32)> = Vec::new();
         columns.clear();
@@ -377,7 +388,7 @@ impl Broker {
                     && !(seeded!("input not sent") && predecessor.0 % 8 == 7)
                 {
                     let payload =
-                        value.payload.as_ref().expect("no task is leased while only another worker has an input");
+                        value.on(machine, store).expect("no task is leased while only others can have an input");
                     if columns.overflows(payload.len()) {
                         send_ahead(columns, worker, actions);
                     }

@@ -1,9 +1,10 @@
 //! What the broker knows of a task besides its readiness: who asked for it, what to call, who holds its result.
 //!
-//! Everything is found by the slot that the kernel gave the task. A slot costs 52 bytes, a held result 48 more.
+//! Everything is found by the slot that the kernel gave the task. A slot costs 52 bytes, a held result 88 more.
 
 use super::payload::{Part, Payload};
 use super::policy::DEFAULT_POLICY;
+use super::store::Store;
 use headrace_kernel::seeded;
 use smallvec::SmallVec;
 
@@ -33,6 +34,8 @@ pub(crate) struct Slot {
     pub(crate) refs: u32,
     /// The client wants the result.
     pub(crate) kept: bool,
+    /// It was told of the result, which may have to be made again for others.
+    pub(crate) told: bool,
     /// Number of its policy.
     pub(crate) policy: u32,
     /// It is counted as done.
@@ -64,6 +67,7 @@ impl Default for Slot {
             policy: DEFAULT_POLICY,
             done: false,
             kept: false,
+            told: false,
             reported: false,
             held_by_worker: false,
             wanted: false,
@@ -78,6 +82,8 @@ impl Default for Slot {
 pub(crate) struct Value {
     /// Its encoding, if it was reported.
     pub(crate) payload: Option<Payload>,
+    /// What it is on other machines, if it lies in memory that only one can read.
+    pub(crate) copies: Box<[(u32, Payload)]>,
     /// Workers that have it.
     pub(crate) holders: SmallVec<[u32; 4]>,
     /// Its only holder was asked for it and has not answered.
@@ -85,6 +91,18 @@ pub(crate) struct Value {
 }
 
 impl Value {
+    /// The encoding that can be read on a machine.
+    #[inline]
+    pub(crate) fn on(&self, machine: u32, store: &Store) -> Option<&Payload> {
+        let payload = self.payload.as_ref()?;
+        match store.machine_of(payload.bytes()) {
+            Some(other) if other != machine => {
+                self.copies.iter().find(|(there, _)| *there == machine).map(|(_, copy)| copy)
+            }
+            _ => Some(payload),
+        }
+    }
+
     /// Whether its only holder was asked for it and has not answered.
     pub(crate) fn is_asked_for(&self) -> bool {
         self.asked
@@ -198,7 +216,7 @@ impl Ledger {
         }
         self.results_bytes += value.map_or(0, |value| value.bytes().len() as u64);
         let payload = value.map(Payload::keeping);
-        let value = Value { payload, holders: holder.into_iter().collect(), asked: false };
+        let value = Value { payload, holders: holder.into_iter().collect(), ..Value::default() };
         let position = match self.free_values.pop() {
             Some(position) => {
                 self.values[position as usize] = value;
@@ -254,6 +272,7 @@ impl Ledger {
         let value = std::mem::take(&mut self.values[position as usize]);
         self.free_values.push(position);
         self.asked -= usize::from(value.asked);
+        self.dropped.extend(value.copies.into_iter().map(|(_, copy)| copy));
         if let Some(payload) = value.payload {
             self.results_bytes -= payload.len() as u64;
             if payload.cites() {
@@ -313,6 +332,44 @@ impl Ledger {
         if old.cites() {
             self.dropped.push(old);
         }
+    }
+
+    /// A live result can be read on another machine as well, by this encoding.
+    pub(crate) fn add_copy(&mut self, slot: u32, machine: u32, payload: Payload) {
+        let Some(value) = self.value_mut(slot) else { return self.dropped.push(payload) };
+        value.copies = std::mem::take(&mut value.copies).into_iter().chain([(machine, payload)]).collect();
+    }
+
+    /// It cannot any more, unless a worker may still read it there.
+    pub(crate) fn drop_copy(&mut self, slot: u32, machine: u32) {
+        let Some(value) = self.value_mut(slot) else { return };
+        let (gone, kept): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut value.copies).into_iter().partition(|(there, _)| *there == machine);
+        value.copies = kept.into();
+        self.dropped.extend(gone.into_iter().map(|(_, payload)| payload));
+    }
+
+    /// Forgets what lay on a machine. The slots whose results lay nowhere else.
+    pub(crate) fn lose_machine(&mut self, machine: u32, store: &Store) -> Vec<u32> {
+        let mut lost = Vec::new();
+        for (slot, task) in self.slots.iter().enumerate().filter(|(_, task)| task.value != NONE) {
+            let value = &mut self.values[task.value as usize];
+            let mut copies = std::mem::take(&mut value.copies).into_vec();
+            copies.retain(|(there, _)| *there != machine);
+            if let Some(payload) =
+                value.payload.as_mut().filter(|payload| store.machine_of(payload.bytes()) == Some(machine))
+            {
+                if copies.is_empty() {
+                    lost.push(slot as u32);
+                } else {
+                    let (_, copy) = copies.swap_remove(0);
+                    self.results_bytes = self.results_bytes + copy.len() as u64 - payload.len() as u64;
+                    *payload = copy;
+                }
+            }
+            value.copies = copies.into();
+        }
+        lost
     }
 
     /// Bytes of arguments and results held now.

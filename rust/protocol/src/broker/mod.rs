@@ -19,17 +19,22 @@ mod cancel;
 mod check;
 mod classes;
 mod clients;
+mod copies;
 mod deaths;
 mod dispatch;
 mod functions;
+mod largest;
+mod leaving;
 mod ledger;
 mod machines;
 mod nested;
 mod observers;
 mod output;
 mod overruns;
+mod owed;
 mod payload;
 mod peers;
+mod placement;
 mod policy;
 mod processes;
 mod put;
@@ -52,7 +57,9 @@ mod why;
 mod workers;
 
 pub use action::{Action, PeerId, SegmentNews, Wake};
+pub use copies::CopyPart;
 pub use deaths::{Exit, Shortage};
+pub use owed::GatherPart;
 pub use payload::{Frame, Payload};
 
 pub use spill::{SpillFrom, SpillPart};
@@ -69,6 +76,7 @@ use headrace_wire::{DecodeError, Message};
 use ledger::Ledger;
 use nested::Nests;
 use overruns::Waits;
+use owed::Debts;
 use peers::Peer;
 use policy::Policies;
 use retry::Retries;
@@ -164,6 +172,8 @@ pub struct Broker {
     kernel: Kernel,
     ledger: Ledger,
     store: Store,
+    /// Results that somebody is to be told of and cannot be yet.
+    debts: Debts,
     functions: Functions,
     policies: Policies,
     retries: Retries,
@@ -194,6 +204,8 @@ pub struct Broker {
     is_open: bool,
     /// It ends as soon as nothing is left to run.
     drains: bool,
+    /// Machines that are about to leave.
+    leaving: u32,
     /// Those that may stand in for others come last.
     workers: Roster,
     nests: Nests,
@@ -236,6 +248,7 @@ impl Broker {
         workers[config.workers as usize..].iter_mut().for_each(|spare| spare.life = Life::Spare);
         let mut broker = Broker {
             store: Store::new(config.store_limit, config.spill_limit),
+            debts: Debts::default(),
             retries: Retries::new(config.seed),
             waits: Waits::default(),
             rivals: Rivals::default(),
@@ -260,6 +273,7 @@ impl Broker {
             home: None,
             is_open: false,
             drains: false,
+            leaving: 0,
             workers: Roster::new(workers),
             nests: Nests::default(),
             next_session: 1,
@@ -383,11 +397,14 @@ impl Broker {
         self.settle_grants();
         self.bar_spares();
         self.dispatch(now_ns);
+        self.order_copies(now_ns);
+        self.pay(now_ns);
         self.serve_waiting(now_ns);
         self.recall_for_idle_workers(now_ns);
         self.try_stragglers(now_ns);
         self.tell_news(now_ns);
         self.retire_workers(now_ns);
+        self.dismiss_machines(now_ns);
         self.start_due_workers(now_ns);
         self.rest_due = !self.rest.is_empty();
         self.end_if_drained();
@@ -406,15 +423,6 @@ impl Broker {
         }
     }
 
-    /// The worker that a peer is.
-    #[inline]
-    pub fn worker_of(&self, peer: PeerId) -> Option<u32> {
-        match self.peers.get(&peer) {
-            Some(Peer::Worker(worker)) => Some(*worker),
-            _ => None,
-        }
-    }
-
     /// When [`Broker::handle_timeout`] and [`Broker::finish_turn`] want to be called even if nothing happens.
     pub fn next_timeout_ns(&self) -> Option<u64> {
         if self.freeing || !self.rest.is_empty() {
@@ -427,8 +435,10 @@ impl Broker {
                 interrupts.chain(worker.leave_ns).min()
             }
         });
+        let copies = [self.store.copies.due_ns, self.debts.due_ns()];
         let timers = [self.recall_due_ns, self.wants_due_ns(), self.timers.next_ns(), self.rivals.due_ns()];
-        workers.chain([self.heartbeat_due_ns]).chain(timers.into_iter().flatten()).min()
+        let timers = timers.into_iter().chain(copies);
+        workers.chain([self.heartbeat_due_ns]).chain(timers.flatten()).min()
     }
 
     /// Whether no work can be done any more: workers cannot be started, and every client has been told; or the broker was to

@@ -307,7 +307,7 @@ impl Broker {
                 let value =
                     self.ledger.value(result.expect("it is done")).and_then(|value: &Value| value.payload.clone());
                 let value = value.map_or_else(Vec::new, |value| value.bytes().to_vec());
-                self.end_at_once(TaskIndex(task));
+                self.end_at_once(TaskIndex(task), self.is_safe(&value));
                 self.take_result(task, Arc::new(value), now_ns);
                 self.nests.end(task);
                 self.settle_cascades(now_ns);
@@ -320,11 +320,13 @@ impl Broker {
     /// A task is done that no worker has, with this result.
     fn take_result(&mut self, task: u32, value: Arc<Vec<u8>>, now_ns: u64) {
         let slot = *self.ledger.slot(task);
+        let is_told = slot.kept && !slot.told && self.run(slot.run).replaces.is_none();
+        let is_owed = is_told && self.is_out_of_sight(slot.run, &value);
         let task_slot = self.ledger.slot_mut(task);
         (task_slot.done, task_slot.held_by_worker) = (true, false);
         let run = self.runs[slot.run as usize].as_mut().expect("a live task's run is in the table");
         run.counts.done += 1;
-        if slot.kept && run.replaces.is_none() {
+        if is_told && !is_owed {
             self.store.hand_over(run.peer, run.seat, &value, &mut self.actions);
             run.outbox.push(slot.index, Outcome::Done, &value);
         }
@@ -332,6 +334,9 @@ impl Broker {
             self.store.cite(&value);
             let frame: Frame = value;
             self.ledger.set_value(task, Some(Part::of(&frame, (*frame).as_ref())), None);
+        }
+        if is_owed {
+            self.owe(task);
         }
         self.note_ended(slot.run, now_ns);
     }

@@ -256,6 +256,15 @@ impl Broker {
         }
     }
 
+    /// The worker that a peer is.
+    #[inline]
+    pub fn worker_of(&self, peer: PeerId) -> Option<u32> {
+        match self.peers.get(&peer) {
+            Some(Peer::Worker(worker)) => Some(*worker),
+            _ => None,
+        }
+    }
+
     pub(super) fn is_cut(&self, peer: PeerId) -> bool {
         matches!(self.peers.get(&peer), Some(Peer::Cut { .. }))
     }
@@ -303,6 +312,9 @@ impl Broker {
                 session.runs.remove(&run.number);
             }
             self.past = self.past.and(run.counts);
+            if run.owed > 0 {
+                self.forget_debts(position);
+            }
             self.free_runs.push(position);
         }
     }

@@ -151,7 +151,7 @@ impl Broker {
     pub(super) fn start_due_workers(&mut self, now_ns: u64) {
         for number in self.workers.timed() {
             let worker = &mut self.workers[number as usize];
-            if matches!(worker.life, Life::Down { respawn_ns } if respawn_ns <= now_ns) {
+            if matches!(worker.life, Life::Down { respawn_ns } if respawn_ns <= now_ns) && !worker.leaves {
                 worker.begin_start();
                 self.actions.push_back(Action::Spawn { worker: worker.number, incarnation: worker.incarnation });
             }

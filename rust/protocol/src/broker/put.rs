@@ -32,7 +32,8 @@ impl Broker {
         if self.run(position).slots.get(put.index).is_some() {
             return self.refuse(peer, "a result was put where another one lies", now_ns);
         }
-        if !self.store.arrive(peer, put.value) {
+        let machine = self.machine_of_peer(peer);
+        if !self.store.arrive(peer, machine, put.value) {
             return self.refuse(peer, CITES_NOTHING, now_ns);
         }
         let task = self.make_ended_task();
@@ -71,12 +72,12 @@ impl Broker {
         if !seeded!("what was put is made again") {
             self.kernel.keep_for_consumers(slots[0]);
         }
-        self.end_at_once(slots[0]);
+        self.end_at_once(slots[0], true);
         slots[0]
     }
 
     /// Has a ready task end well, with a result that is here.
-    pub(super) fn end_at_once(&mut self, task: TaskIndex) {
+    pub(super) fn end_at_once(&mut self, task: TaskIndex, secured: bool) {
         // Nobody else leases this class, and no worker process has this number.
         let nobody = worker_id(self.workers.len() as u32);
         self.kernel.add_worker(nobody);
@@ -91,6 +92,6 @@ impl Broker {
         };
         let mut leased: Vec<Leased> = Vec::with_capacity(1);
         self.kernel.lease(nobody, &request, &mut Free, &mut leased);
-        self.kernel.complete(nobody, leased[0].task, leased[0].attempt, true).expect("it was leased just now");
+        self.kernel.complete(nobody, leased[0].task, leased[0].attempt, secured).expect("it was leased just now");
     }
 }

@@ -76,7 +76,8 @@ impl Broker {
                 None if policy.pin == ANY_WORKER => HandOver::Some,
                 None => HandOver::None,
             };
-            if hand_over != HandOver::None && !slot.recalled && self.kernel.missing(task) == 0 {
+            let is_near = !self.store.is_split() || takers.iter().any(|taker| !self.lacks_inputs(*taker, task));
+            if hand_over != HandOver::None && !slot.recalled && self.kernel.missing(task) == 0 && is_near {
                 open.push((task.0, attempt.0, hand_over));
             }
         }

@@ -33,7 +33,9 @@ impl Broker {
         for ((task, attempt), (verdict, blob)) in entries {
             let Some(peer) = self.workers[number as usize].peer() else { return };
             let verdict = Verdict::try_from(*verdict).expect("the decoder admits known verdicts only");
-            if matches!(verdict, Verdict::Done | Verdict::Value) && !self.store.arrive(peer, blob) {
+            if matches!(verdict, Verdict::Done | Verdict::Value)
+                && !self.store.arrive(peer, self.workers[number as usize].machine, blob)
+            {
                 return self.refuse(peer, CITES_NOTHING, now_ns);
             }
             if is_far {
@@ -90,7 +92,9 @@ impl Broker {
                 {
                     self.store.cite(value.bytes());
                     self.ledger.set_payload(task, value);
-                    self.kernel.secure(index);
+                    if self.is_safe(value.bytes()) {
+                        self.kernel.secure(index);
+                    }
                 } else if self.ledger.value(task).is_some_and(|held| held.holders.contains(&number)) {
                     self.kernel.secure(index);
                 }
@@ -112,7 +116,10 @@ impl Broker {
                 }
                 return;
             }
-            Verdict::Done => self.kernel.complete(worker, index, stamp, true),
+            Verdict::Done => {
+                let is_safe = self.is_safe(value.bytes());
+                self.kernel.complete(worker, index, stamp, is_safe)
+            }
             Verdict::DoneHeld => self.kernel.complete(worker, index, stamp, !held),
             Verdict::Failed | Verdict::FailedForGood | Verdict::TimedOut => self.kernel.fail(worker, index, stamp),
             // Only a cancel that the kernel knows of can end a lease as cancelled; anything else goes back.
@@ -166,9 +173,10 @@ impl Broker {
         self.waits.forget(task);
         let slot = *self.ledger.slot(task);
         self.ledger.slot_mut(task).done = true;
+        let is_owed = slot.kept && value.cites() && !slot.told && self.is_out_of_sight(slot.run, value.bytes());
         let Broker { runs, store, actions, .. } = self;
         let run = runs[slot.run as usize].as_mut().expect("a live task's run is in the table");
-        if slot.kept && run.replaces.is_none() {
+        if slot.kept && !slot.told && !is_owed && run.replaces.is_none() {
             store.hand_over(run.peer, run.seat, value.bytes(), actions);
             run.outbox.push(slot.index, Outcome::Done, value.bytes());
             if seeded!("kept result told twice") && slot.index % 8 == 7 {
@@ -187,6 +195,9 @@ impl Broker {
             self.ledger.set_value(task, value, holder);
         } else if holder.is_some() {
             self.workers[number as usize].dead.push(task);
+        }
+        if is_owed && self.run(slot.run).replaces.is_none() {
+            self.owe(task);
         }
         self.note_ended(slot.run, now_ns);
     }

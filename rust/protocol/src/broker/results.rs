@@ -33,7 +33,7 @@ impl Broker {
     /// Sends what a run's client has not been told yet.
     pub(super) fn tell_run(&mut self, position: u32) {
         let run = self.run_mut(position);
-        let finished = run.finished() && run.number != CALLS;
+        let finished = run.finished() && run.number != CALLS && run.owed == 0;
         let outbox = std::mem::take(&mut run.outbox);
         if run.finish_told || (outbox.index.is_empty() && !finished) {
             return;

@@ -102,6 +102,6 @@ fn concerns(action: &Action, number: u32) -> bool {
 }
 
 /// Whether nothing that a worker was given is open.
-fn is_through(worker: &Worker) -> bool {
+pub(super) fn is_through(worker: &Worker) -> bool {
     worker.frames_open() == 0 && worker.interrupted.is_empty()
 }

@@ -158,6 +158,7 @@ impl Broker {
         if !self.limits.may_take(taker, class)
             || self.limits.is_wanted(&self.kernel, class)
             || self.workers.maybe_timed().any(stops)
+            || self.lacks_inputs(taker, task)
         {
             return false;
         }
@@ -212,7 +213,7 @@ impl Broker {
         let slot = self.ledger.slot_mut(task);
         (slot.reported, slot.held_by_worker) = (true, false);
         self.kernel
-            .complete(worker_id(elder), index, attempt, true)
+            .complete(worker_id(elder), index, attempt, self.is_safe(value.bytes()))
             .expect("the lease is the kernel's, and nothing is missing");
         self.unlease(elder, task);
         self.apply_done(rival.worker, task, verdict, value, now_ns);

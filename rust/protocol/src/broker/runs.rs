@@ -108,6 +108,8 @@ pub(crate) struct Run {
     pub(crate) outbox: Outbox,
     /// Whether the run stands in the list of runs with news.
     pub(crate) has_news: bool,
+    /// Results that the client is to be told of and cannot be yet.
+    pub(crate) owed: u32,
     /// Whether the client was told that the run is finished.
     pub(crate) finish_told: bool,
     /// Whether the client has no more questions about the run.
@@ -157,6 +159,7 @@ impl Run {
             ended_ns: None,
             outbox: Outbox::default(),
             has_news: false,
+            owed: 0,
             finish_told: false,
             released: false,
             stop_on_error: false,

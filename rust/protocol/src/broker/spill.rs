@@ -14,7 +14,7 @@
 
 use super::{Action, Broker, Payload, worker_id};
 use crate::broker::budget::SEGMENT_BYTES_MAX;
-use crate::broker::store::Segment;
+use crate::broker::store::{HOME, Segment};
 use crate::store::Arena;
 use headrace_kernel::{TaskIndex, seeded};
 use headrace_wire::{
@@ -147,7 +147,7 @@ impl Broker {
         }
         self.store.disk.failure = None;
         let cold = self.cold_results();
-        let wanted = bytes.max(self.store.limit / JOBS_A_BUDGET).min(JOB_BYTES_MAX);
+        let wanted = bytes.max(self.store.home().limit / JOBS_A_BUDGET).min(JOB_BYTES_MAX);
         let Some(first) = cold.first() else { return false };
         let Some((file, create)) = self.choose_file(first.bytes) else { return false };
         let mut job = Job { number: self.store.disk.last_job + 1, file, blocks: Vec::new(), values: Vec::new() };
@@ -191,7 +191,7 @@ impl Broker {
             .filter_map(|slot| self.ledger.value(*slot)?.payload.as_ref())
             .flat_map(|value| memory(value).into_iter().map(|cited| (cited.segment, cited.offset)))
             .collect();
-        let with_inline = self.ledger.results_bytes() > self.store.limit / JOBS_A_BUDGET;
+        let with_inline = self.ledger.results_bytes() > self.store.home().limit / JOBS_A_BUDGET;
         let mut cold: BTreeMap<Movable, Cold> = BTreeMap::new();
         for (slot, value) in self.ledger.values().filter(|(slot, _)| !is_needed(*slot)) {
             let awaited = || {
@@ -201,7 +201,8 @@ impl Broker {
             if value.cites() {
                 for cited in memory(value) {
                     let id = (cited.segment, cited.offset);
-                    if let Some(block) = self.store.blocks.get(&id).filter(|_| !hot.contains(&id)) {
+                    let block = self.store.blocks.get(&id).filter(|block| block.machine == HOME && !hot.contains(&id));
+                    if let Some(block) = block {
                         let what = Movable::Block(id);
                         let entry = Cold { awaited: false, used: block.used, bytes: block.bytes, what };
                         cold.entry(what).or_insert(entry).awaited |= awaited();
@@ -242,8 +243,16 @@ impl Broker {
         let file = FILE_SEGMENTS + disk.last_file;
         let shared_with = SmallVec::new();
         let arena = Some(Arena::new(size));
-        let entry =
-            Segment { owner: None, bytes: size, charged: size, granted_ns: 0, file: arena, shared_with, blocks: 0 };
+        let entry = Segment {
+            machine: HOME,
+            owner: None,
+            bytes: size,
+            charged: size,
+            granted_ns: 0,
+            arena,
+            shared_with,
+            blocks: 0,
+        };
         self.store.segments.insert(file, entry);
         Some((file, Some(size)))
     }
@@ -271,12 +280,12 @@ impl Broker {
     }
 
     fn place_in(&mut self, file: u32, bytes: u64) -> Option<u64> {
-        let arena = self.store.segments.get_mut(&file)?.file.as_mut()?;
+        let arena = self.store.segments.get_mut(&file)?.arena.as_mut()?;
         arena.allocate(bytes).map(|place| place.offset)
     }
 
-    fn free_in(&mut self, file: u32, offset: u64) {
-        if let Some(arena) = self.store.segments.get_mut(&file).and_then(|segment| segment.file.as_mut()) {
+    pub(super) fn free_in(&mut self, file: u32, offset: u64) {
+        if let Some(arena) = self.store.segments.get_mut(&file).and_then(|segment| segment.arena.as_mut()) {
             arena.free(offset);
         }
     }
@@ -362,7 +371,9 @@ impl Broker {
         for (slot, value) in moved {
             let slot = self.ledger.slot(*slot);
             let run = self.run(slot.run);
-            if (slot.kept || slot.refs > 0) && run.replaces.is_none() {
+            // Who is elsewhere has an encoding of its own.
+            let is_told = run.replaces.is_none() && self.machine_of_peer(run.peer) == HOME;
+            if (slot.kept || slot.refs > 0) && is_told {
                 let (peer, seat) = (run.peer, run.seat);
                 let (index, values) = told.entry(slot.run).or_default();
                 index.push(slot.index);

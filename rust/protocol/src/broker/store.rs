@@ -1,10 +1,13 @@
 //! Shared memory as the broker sees it: who owns which segment, which blocks live results cite, who may still see them.
 //!
+//! A segment lies on one machine, and only the processes there can map it. The broker's own is [`HOME`]; others have agents.
+//!
 //! A block is dead when no live result cites it (K5 decides that, through the ledger). Its holders are told then; when the
 //! last of them has answered, its owner may use the bytes again (S1). The broker maps nothing.
 
 use super::action::SegmentNews;
-use super::budget::Wanted;
+use super::budget::Budget;
+use super::copies::Copies;
 use super::spill::Disk;
 use super::{Action, Broker, PeerId};
 use crate::store::Arena;
@@ -14,49 +17,41 @@ use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, VecDeque};
 
+/// The machine of the broker, and what stands for none.
+pub(super) const HOME: u32 = 0;
+pub(super) const NOWHERE: u32 = u32::MAX;
+
 /// All of it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Store {
-    /// Bytes that results may take in memory together.
-    pub(super) limit: u64,
-    pub(super) granted: u64,
-    pub(super) peak: u64,
+    /// By machine. The broker's own is the first.
+    pub(super) budgets: Vec<Budget>,
     pub(super) segments: BTreeMap<u32, Segment>,
     pub(super) last_segment: u32,
     pub(super) blocks: FxHashMap<(u32, u64), Block>,
-    /// Bytes of blocks in memory that live results cite.
-    pub(super) live_bytes: u64,
     /// Blocks whose last citation may have gone in this turn.
     pub(super) loose: Vec<(u32, u64)>,
-    pub(super) wants: VecDeque<Wanted>,
-    /// Whether owners were told since the last look at `wants` of bytes that they may use again.
-    pub(super) freed: bool,
-    /// Who was asked to return what it does not use and has not answered, once for each question.
-    pub(super) asked: Vec<PeerId>,
-    /// Whether a value or a wish came since the last look of [`Broker::cool_store`], and when memory that is not used goes.
-    pub(super) used: bool,
-    pub(super) cool_ns: u64,
-    /// The most that `live_bytes` was since the last time of looks for too much warm memory, and when the next one is.
-    pub(super) live_peak: u64,
-    pub(super) window_ns: u64,
     /// When it is worth while to look for inline results that can move.
     pub(super) inline_due_ns: u64,
     /// Counts uses of blocks, in place of a clock.
     uses: u64,
     pub(super) disk: Disk,
+    pub(super) copies: Copies,
 }
 
 #[derive(Debug)]
 pub(super) struct Segment {
-    /// `None` once it is gone, and for a file.
+    /// Where it lies.
+    pub(super) machine: u32,
+    /// `None` once it is gone, and where the broker places the blocks.
     pub(super) owner: Option<PeerId>,
     /// Its size, and how much of that counts: its owner may have punched some.
     pub(super) bytes: u64,
     pub(super) charged: u64,
     /// When it was granted.
     pub(super) granted_ns: u64,
-    /// What is free in it, where it is a file; else its owner knows.
-    pub(super) file: Option<Arena>,
+    /// What is free in it, where it is a file or for copies; else its owner knows.
+    pub(super) arena: Option<Arena>,
     /// Who has a map of it, beside the owner.
     pub(super) shared_with: SmallVec<[PeerId; 4]>,
     /// Blocks of it in the table.
@@ -65,6 +60,7 @@ pub(super) struct Segment {
 
 #[derive(Debug)]
 pub(super) struct Block {
+    pub(super) machine: u32,
     pub(super) bytes: u64,
     /// Live results that cite it.
     pub(super) live: u32,
@@ -114,18 +110,43 @@ pub struct StoreStatistics {
 
 impl Store {
     pub(super) fn new(limit: u64, spill_limit: u64) -> Self {
-        Store { limit, disk: Disk::new(spill_limit), ..Store::default() }
+        Store {
+            budgets: vec![Budget::new(limit, None)],
+            segments: BTreeMap::new(),
+            last_segment: 0,
+            blocks: FxHashMap::default(),
+            loose: Vec::new(),
+            inline_due_ns: 0,
+            uses: 0,
+            disk: Disk::new(spill_limit),
+            copies: Copies::default(),
+        }
+    }
+
+    /// The budget of the broker's own machine.
+    #[inline]
+    pub(super) fn home(&self) -> &Budget {
+        &self.budgets[HOME as usize]
+    }
+
+    /// The budget of a machine.
+    pub(super) fn budget(&mut self, machine: u32) -> &mut Budget {
+        &mut self.budgets[machine as usize]
     }
 
     pub(super) fn statistics(&self) -> StoreStatistics {
+        let sum = |field: fn(&Budget) -> u64| self.budgets.iter().map(field).sum();
         StoreStatistics {
-            limit: self.limit,
-            granted: self.granted,
-            peak: self.peak,
-            cited: self.live_bytes,
-            spilled: self.files().map(Arena::allocated_bytes).sum(),
+            limit: sum(|budget| budget.limit),
+            granted: sum(|budget| budget.granted),
+            peak: sum(|budget| budget.peak),
+            cited: sum(|budget| budget.live_bytes),
+            spilled: {
+                let files = self.segments.range(FILE_SEGMENTS..).filter_map(|(_, file)| file.arena.as_ref());
+                files.map(Arena::allocated_bytes).sum()
+            },
             mapped: {
-                let memory = self.segments.values().filter(|segment| segment.file.is_none());
+                let memory = self.segments.range(..FILE_SEGMENTS).map(|(_, segment)| segment);
                 memory.map(|segment| segment.bytes * segment.shared_with.len() as u64).sum()
             },
             segments: self.segments.len() as u64,
@@ -133,9 +154,10 @@ impl Store {
         }
     }
 
-    /// The free space of each file.
-    fn files(&self) -> impl Iterator<Item = &Arena> + '_ {
-        self.segments.values().filter_map(|segment| segment.file.as_ref())
+    /// The machine where a value can be read; `None` if it is as good on any.
+    pub(super) fn machine_of(&self, value: &[u8]) -> Option<u32> {
+        let first = citations(value).next()?;
+        Some(self.segments.get(&first.segment).map_or(NOWHERE, |segment| segment.machine))
     }
 
     /// The number of a use, later than those before.
@@ -148,19 +170,24 @@ impl Store {
     /// bytes that are in no segment: whoever says so is broken.
     #[inline]
     #[must_use]
-    pub(super) fn arrive(&mut self, from: PeerId, value: &[u8]) -> bool {
+    pub(super) fn arrive(&mut self, from: PeerId, machine: u32, value: &[u8]) -> bool {
         let is_there = |Citation { segment, offset, bytes }| {
             let end = offset.checked_add(bytes);
-            self.segments.get(&segment).zip(end).is_some_and(|(segment, end)| end <= segment.bytes)
+            let found = self.segments.get(&segment).filter(|segment| segment.machine == machine);
+            found.zip(end).is_some_and(|(segment, end)| end <= segment.bytes)
         };
         if !citations(value).all(is_there) {
             return false;
         }
-        self.used |= cites(value);
+        if cites(value)
+            && let Some(budget) = self.budgets.get_mut(machine as usize)
+        {
+            budget.used = true;
+        }
         for Citation { segment, offset, bytes } in citations(value) {
             let Some(owned) = self.segments.get(&segment) else { continue };
             let is_owner = owned.owner == Some(from);
-            if owned.file.is_none() {
+            if owned.arena.is_none() {
                 self.enter((segment, offset), bytes);
             }
             self.add_live((segment, offset));
@@ -180,7 +207,9 @@ impl Store {
         if let Some(segment) = self.segments.get_mut(&id.0) {
             segment.blocks += 1;
             let holders = SmallVec::new();
-            self.blocks.insert(id, Block { bytes, live: 0, from_owner: 0, holders, born, used: born, asked_ns: 0 });
+            let machine = segment.machine;
+            let counts = Block { machine, bytes, live: 0, from_owner: 0, holders, born, used: born, asked_ns: 0 };
+            self.blocks.insert(id, counts);
         }
     }
 
@@ -194,8 +223,9 @@ impl Store {
         let Some(block) = self.blocks.get_mut(&id) else { return };
         block.live += 1;
         if block.live == 1 && id.0 < FILE_SEGMENTS {
-            self.live_bytes += block.bytes;
-            self.live_peak = self.live_peak.max(self.live_bytes);
+            let budget = &mut self.budgets[block.machine as usize];
+            budget.live_bytes += block.bytes;
+            budget.live_peak = budget.live_peak.max(budget.live_bytes);
         }
     }
 
@@ -209,7 +239,7 @@ impl Store {
                 if block.live == 0 {
                     self.loose.push(id);
                     if id.0 < FILE_SEGMENTS {
-                        self.live_bytes -= block.bytes;
+                        self.budgets[block.machine as usize].live_bytes -= block.bytes;
                     }
                 }
             }
@@ -247,41 +277,47 @@ impl Store {
         let block = self.blocks.remove(&id)?;
         let segment = self.segments.get_mut(&id.0)?;
         segment.blocks -= 1;
-        if let Some(file) = &mut segment.file {
-            file.free(id.1);
+        if let Some(arena) = &mut segment.arena {
+            arena.free(id.1);
         }
         segment.owner.map(|owner| (owner, block.from_owner))
     }
 
-    /// Blocks in memory that are dead, and that some process has not let go of.
-    fn dead(&self) -> impl Iterator<Item = &Block> + '_ {
+    /// Blocks in the memory of a machine that are dead, and that some process has not let go of.
+    fn dead(&self, machine: u32) -> impl Iterator<Item = &Block> + '_ {
         let in_memory = self.blocks.iter().filter(|((segment, _), _)| *segment < FILE_SEGMENTS);
-        in_memory.map(|(_, block)| block).filter(|block| block.live == 0)
+        in_memory.map(|(_, block)| block).filter(move |block| block.live == 0 && block.machine == machine)
     }
 
     /// Those who have not, some of them more than once.
-    pub(super) fn holders_of_dead(&self) -> impl Iterator<Item = PeerId> + '_ {
-        self.dead().flat_map(|block| block.holders.iter().map(|holder| holder.peer))
+    pub(super) fn holders_of_dead(&self, machine: u32) -> impl Iterator<Item = PeerId> + '_ {
+        self.dead(machine).flat_map(|block| block.holders.iter().map(|holder| holder.peer))
     }
 
     /// Their bytes.
-    pub(super) fn dead_bytes(&self) -> u64 {
-        self.dead().map(|block| block.bytes).sum()
+    pub(super) fn dead_bytes(&self, machine: u32) -> u64 {
+        self.dead(machine).map(|block| block.bytes).sum()
     }
 
     /// Bytes of those of them that somebody will soon let go of. Who has a view may keep it for ever, so only those count of
     /// which holders have heard since a time; and who waits for room keeps what its task takes.
-    pub(super) fn dying_bytes(&self, since_ns: u64) -> u64 {
-        let waits = |holder: &Holder| self.wants.iter().any(|wanted| wanted.peer == holder.peer);
-        let dying = self.dead().filter(|block| block.asked_ns >= since_ns && !block.holders.iter().all(waits));
+    pub(super) fn dying_bytes(&self, machine: u32, since_ns: u64) -> u64 {
+        let wants = &self.budgets[machine as usize].wants;
+        let waits = |holder: &Holder| wants.iter().any(|wanted| wanted.peer == holder.peer);
+        let dying = self.dead(machine).filter(|block| block.asked_ns >= since_ns && !block.holders.iter().all(waits));
         dying.map(|block| block.bytes).sum()
     }
 
-    fn remove_segment(&mut self, number: u32) -> Option<Segment> {
+    /// Whether a segment lies on the machine of an agent.
+    pub(super) fn is_on(&self, segment: u32, agent: PeerId) -> bool {
+        self.segments.get(&segment).is_some_and(|known| self.budgets[known.machine as usize].agent == Some(agent))
+    }
+
+    pub(super) fn remove_segment(&mut self, number: u32) -> Option<Segment> {
         let segment = self.segments.remove(&number)?;
-        match segment.file {
-            Some(_) => self.disk.granted -= segment.charged,
-            None => self.granted -= segment.charged,
+        match number >= FILE_SEGMENTS {
+            true => self.disk.granted -= segment.charged,
+            false => self.budgets[segment.machine as usize].granted -= segment.charged,
         }
         Some(segment)
     }
@@ -321,7 +357,7 @@ impl Broker {
         for peer in segment.owner.into_iter().chain(segment.shared_with) {
             self.tell_of_segment(peer, SegmentNews::Dropped { segment: number });
         }
-        self.actions.push_back(Action::CloseSegment { segment: number, discard });
+        self.close_segment(segment.machine, number, discard);
     }
 
     /// Tells those concerned of blocks that died in this turn, or that their holders have let go of.
@@ -343,11 +379,12 @@ impl Broker {
                 block.asked_ns = now_ns;
                 told.entry(holder.peer).or_default().push((id.0, id.1, 0));
             }
+            let machine = block.machine;
             if (block.holders.is_empty() || seeded!("freed while seen"))
                 && let Some((owner, seen)) = self.store.forget(id)
             {
                 told.entry(owner).or_default().push((id.0, id.1, seen));
-                self.store.freed = true;
+                self.store.budget(machine).freed = true;
             }
         }
         // Who has been cut is about to die, and lets go of everything then.
@@ -368,8 +405,10 @@ impl Broker {
     /// A client has left. Its process may go on showing what it sees, so it stays a holder, and what lies there is not used
     /// again before somebody hears of the process's end (S1).
     pub(super) fn part_from_store_peer(&mut self, peer: PeerId) {
-        self.store.wants.retain(|wanted| wanted.peer != peer);
-        self.store.asked.retain(|asked| *asked != peer);
+        for budget in &mut self.store.budgets {
+            budget.wants.retain(|wanted| wanted.peer != peer);
+            budget.asked.retain(|asked| *asked != peer);
+        }
     }
 
     /// A process is gone, and with it what it saw.
@@ -402,7 +441,7 @@ impl Broker {
             .segments
             .iter()
             .filter(|(_, segment)| segment.owner.is_none() && segment.blocks == 0)
-            .filter(|(_, segment)| segment.file.as_ref().is_none_or(Arena::is_empty))
+            .filter(|(_, segment)| segment.arena.as_ref().is_none_or(Arena::is_empty))
             .map(|(number, _)| *number)
             .collect();
         for number in orphans {

@@ -175,7 +175,7 @@ impl Facts for Known<'_> {
         if broker.is_overfull() {
             return Some("results to move to disk, as memory is full".to_owned());
         }
-        if broker.kernel.predecessors(task).is_empty() && broker.holds_roots_back() {
+        if broker.kernel.predecessors(task).is_empty() && broker.holds_roots_back(super::store::HOME) {
             let words = "memory: results take more than four fifths of it, and tasks run whose end may free some";
             return Some(words.to_owned());
         }

@@ -5,6 +5,7 @@ use super::nested::Wait;
 use super::output::Author;
 use super::payload::Part;
 use super::peers::Session;
+use super::store::HOME;
 use headrace_wire::Verdict;
 use std::collections::VecDeque;
 
@@ -123,6 +124,10 @@ pub(crate) struct Worker {
     pub(crate) life: Life,
     /// The agent of the other machine that its process is on.
     pub(crate) host: Option<PeerId>,
+    /// The machine whose memory it shares.
+    pub(crate) machine: u32,
+    /// That machine is about to leave: it is given nothing more.
+    pub(crate) leaves: bool,
     pub(crate) pid: u32,
     /// Unsettled leases of each frame from `first_frame` on.
     frames: VecDeque<u32>,
@@ -195,6 +200,8 @@ impl Worker {
             last_incarnation: 0,
             life: Life::Down { respawn_ns: 0 },
             host: None,
+            machine: HOME,
+            leaves: false,
             pid: 0,
             frames: VecDeque::new(),
             first_frame: 0,
@@ -251,6 +258,7 @@ impl Worker {
             && self.tasks_left > 0
             && !self.waits()
             && !self.barred
+            && !self.leaves
             && !self.is_racing
     }
 

@@ -14,7 +14,7 @@
 //! [`PASSED_MAX`] times the class has what it takes reserved: nobody else is granted any, so it is given once enough has
 //! come back.
 
-use super::{ANY_CLASS, Class, Limits, Thing};
+use super::{ANY_CLASS, Class, Limits};
 use headrace_kernel::{ClassId, Kernel, WorkerId};
 use headrace_wire::ANY_WORKER;
 use smallvec::SmallVec;
@@ -178,27 +178,26 @@ impl Limits {
     /// Whether the worker can have what the class takes, and nobody else has reserved any of it.
     fn is_free_for(&self, worker: u32, class: ClassId, entry: &Class) -> bool {
         let is_mine = |&(thing, _): &(u32, u64)| {
-            let is_own = !self.offer.things()[thing as usize].owned.is_empty();
-            is_own || self.reserved[thing as usize].is_none_or(|(_, first)| first == class)
+            self.offer.things()[thing as usize].is_owned()
+                || self.reserved[thing as usize].is_none_or(|(_, first)| first == class)
         };
         self.grants.fits(self.offer.things(), worker, &entry.demand) && entry.demand.iter().all(is_mine)
     }
 
     fn rank(&self, worker: u32, candidate: &Candidate) -> impl Ord + use<> {
         let class = self.classes.get(candidate.class).expect("a candidate's class is in the table");
-        let goes_on = self.grants.has(worker, candidate.class) && self.is_scarce(class);
+        let goes_on = self.grants.has(worker, candidate.class) && self.is_scarce(worker, class);
         let is_pinned = class.pin != ANY_WORKER;
         let taken_ns = self.shares.taken_ns(candidate.owner);
         let order = (Reverse(candidate.priority), !class.is_starved(), !goes_on, !is_pinned, class.served);
         (taken_ns, candidate.owner, order, candidate.class)
     }
 
-    /// Whether what it takes is held to the point that no other worker can have it.
-    fn is_scarce(&self, class: &Class) -> bool {
+    /// Whether what it takes is held to the point that no other worker there can have it.
+    fn is_scarce(&self, worker: u32, class: &Class) -> bool {
         let things = self.offer.things();
         let is_short = |&(thing, amount): &(u32, u64)| {
-            let Thing { total, owned, .. } = &things[thing as usize];
-            owned.is_empty() && total - self.grants.used(thing) < amount
+            !things[thing as usize].is_owned() && self.grants.left_for(things, worker, thing) < amount
         };
         class.demand.iter().any(is_short)
     }
@@ -209,10 +208,11 @@ impl Limits {
             return 1;
         }
         let most = |&(thing, amount): &(u32, u64)| {
-            let Thing { total, owned, .. } = &self.offer.things()[thing as usize];
-            match owned.is_empty() {
-                true => (total / amount) as usize,
-                false => owned.iter().filter(|has| **has >= amount).count(),
+            let thing = &self.offer.things()[thing as usize];
+            match thing.is_owned() {
+                true => thing.owned.iter().filter(|has| **has >= amount).count(),
+                false if thing.machines.is_empty() => (thing.total / amount) as usize,
+                false => thing.machines.iter().map(|has| (has / amount) as usize).sum(),
             }
         };
         let workers = self.present as usize;
@@ -227,7 +227,7 @@ impl Limits {
     /// Whether both classes take some of the same thing that all share.
     fn compete(&self, one: ClassId, other: ClassId) -> bool {
         let (Some(one), Some(other)) = (self.classes.get(one), self.classes.get(other)) else { return false };
-        let is_shared = |thing: u32| self.offer.things()[thing as usize].owned.is_empty();
+        let is_shared = |thing: u32| !self.offer.things()[thing as usize].is_owned();
         one.demand.iter().any(|&(thing, _)| is_shared(thing) && other.demand.iter().any(|of| of.0 == thing))
     }
 }

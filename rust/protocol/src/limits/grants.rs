@@ -7,13 +7,13 @@
 use super::classes::Classes;
 use super::offer::{Demand, Thing};
 use headrace_kernel::ClassId;
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 /// What all workers hold.
 #[derive(Clone, Debug)]
 pub(super) struct Grants {
-    /// Of each thing, what the workers hold together.
-    used: Vec<u64>,
+    /// Of each thing, what the workers hold together of each pool.
+    used: Vec<Pools>,
     workers: Vec<Holding>,
     /// Workers that may hold less than is noted.
     loose: Vec<u32>,
@@ -26,18 +26,61 @@ struct Holding {
     leases: SmallVec<[(ClassId, u32); 2]>,
     /// Of each thing, how much.
     held: SmallVec<[u64; 4]>,
+    /// The machine that it is on.
+    machine: usize,
     is_loose: bool,
 }
 
+/// What is held of one thing: of the one pool that is there for all, or of each machine's.
+type Pools = SmallVec<[u64; 1]>;
+
 impl Grants {
     pub(super) fn new(workers: u32, things: usize) -> Self {
-        let nothing = Holding { leases: SmallVec::new(), held: SmallVec::from_elem(0, things), is_loose: false };
-        Grants { used: vec![0; things], workers: vec![nothing; workers as usize], loose: Vec::new() }
+        let held = SmallVec::from_elem(0, things);
+        let nothing = Holding { leases: SmallVec::new(), held, machine: 0, is_loose: false };
+        Grants { used: vec![smallvec![0]; things], workers: vec![nothing; workers as usize], loose: Vec::new() }
     }
 
-    /// What the workers hold of a thing together.
+    /// There is one thing more.
+    pub(super) fn add_thing(&mut self) {
+        self.used.push(smallvec![0]);
+        self.workers.iter_mut().for_each(|worker| worker.held.push(0));
+    }
+
+    /// A worker, which holds nothing, is on this machine from now on.
+    pub(super) fn place(&mut self, worker: u32, machine: usize) {
+        self.workers[worker as usize].machine = machine;
+        for pools in &mut self.used {
+            pools.resize(pools.len().max(machine + 1), 0);
+        }
+    }
+
+    /// The machine that a worker is on.
+    pub(super) fn machine(&self, worker: u32) -> usize {
+        self.workers[worker as usize].machine
+    }
+
+    /// What the workers hold of a thing together, wherever they are.
     pub(super) fn used(&self, thing: u32) -> u64 {
-        self.used[thing as usize]
+        self.used[thing as usize].iter().sum()
+    }
+
+    /// What is left of a thing for a worker, beside what it holds itself.
+    fn free_for(&self, things: &[Thing], worker: u32, thing: usize) -> u64 {
+        let Holding { held, machine, .. } = &self.workers[worker as usize];
+        let pool = things[thing].pool(*machine);
+        (things[thing].total_of(pool) + held[thing]).saturating_sub(self.used[thing][pool])
+    }
+
+    /// The most that is left of a thing in one pool.
+    pub(super) fn most_left(&self, things: &[Thing], thing: u32) -> u64 {
+        let (pools, thing) = (&self.used[thing as usize], &things[thing as usize]);
+        (0..).zip(pools).map(|(pool, used)| thing.total_of(pool).saturating_sub(*used)).max().unwrap_or(0)
+    }
+
+    /// What is left of a thing for a worker that wants more.
+    pub(super) fn left_for(&self, things: &[Thing], worker: u32, thing: u32) -> u64 {
+        self.free_for(things, worker, thing as usize).saturating_sub(self.held(worker)[thing as usize])
     }
 
     /// What a worker holds of each thing.
@@ -57,11 +100,9 @@ impl Grants {
 
     /// The same, beside what it would hold by then.
     pub(super) fn fits_beside(&self, things: &[Thing], worker: u32, planned: &[u64], demand: &Demand) -> bool {
-        let held = self.held(worker);
         demand.iter().all(|&(thing, amount)| {
             let thing = thing as usize;
-            let others = self.used[thing] - held[thing];
-            !things[thing].owned.is_empty() || others + planned[thing].max(amount) <= things[thing].total
+            things[thing].is_owned() || planned[thing].max(amount) <= self.free_for(things, worker, thing)
         })
     }
 
@@ -84,13 +125,14 @@ impl Grants {
             let others = giver.leases.iter().filter(|(other, leases)| *other != class && *leases > 0);
             let kept = others.map(|(other, _)| taken_by(*other, thing)).max().unwrap_or(0);
             let at = thing as usize;
-            let used = self.used[at] - giver.held[at] + kept - taker.held[at];
-            !things[at].owned.is_empty() || used + amount.max(taker.held[at]) <= things[at].total
+            let is_same = things[at].pool(giver.machine) == things[at].pool(taker.machine);
+            let given = if is_same { giver.held[at] - kept } else { 0 };
+            things[at].is_owned() || amount.max(taker.held[at]) <= self.free_for(things, worker, at) + given
         })
     }
 
     /// So many leases more.
-    pub(super) fn lease(&mut self, worker: u32, class: ClassId, demand: &Demand, more: u32) {
+    pub(super) fn lease(&mut self, things: &[Thing], worker: u32, class: ClassId, demand: &Demand, more: u32) {
         let holding = &mut self.workers[worker as usize];
         match holding.leases.iter_mut().find(|(known, leases)| *known == class && *leases > 0) {
             Some((_, leases)) => *leases += more,
@@ -100,7 +142,7 @@ impl Grants {
                     let held = &mut holding.held[thing as usize];
                     let more = amount.saturating_sub(*held);
                     *held += more;
-                    self.used[thing as usize] += more;
+                    self.used[thing as usize][things[thing as usize].pool(holding.machine)] += more;
                 }
             }
         }
@@ -119,12 +161,12 @@ impl Grants {
     }
 
     /// Ends the grants of workers without leases for them, unless they have to stay.
-    pub(super) fn settle(&mut self, classes: &Classes, mut may_end: impl FnMut(u32) -> bool) {
+    pub(super) fn settle(&mut self, classes: &Classes, things: &[Thing], mut may_end: impl FnMut(u32) -> bool) {
         let mut loose = std::mem::take(&mut self.loose);
         loose.retain(|worker| {
             let is_over = may_end(*worker);
             if is_over {
-                self.recount(classes, *worker);
+                self.recount(classes, things, *worker);
             }
             !is_over
         });
@@ -138,25 +180,26 @@ impl Grants {
     }
 
     /// The worker's process is gone.
-    pub(super) fn clear(&mut self, classes: &Classes, worker: u32) {
+    pub(super) fn clear(&mut self, classes: &Classes, things: &[Thing], worker: u32) {
         self.workers[worker as usize].leases.clear();
-        self.recount(classes, worker);
+        self.recount(classes, things, worker);
         self.loose.retain(|loose| *loose != worker);
     }
 
-    fn recount(&mut self, classes: &Classes, worker: u32) {
+    fn recount(&mut self, classes: &Classes, things: &[Thing], worker: u32) {
         let holding = &mut self.workers[worker as usize];
         holding.is_loose = false;
         holding.leases.retain(|(_, leases)| *leases > 0);
-        for (used, held) in self.used.iter_mut().zip(&mut holding.held) {
-            *used -= std::mem::take(held);
+        let machine = holding.machine;
+        for ((used, held), thing) in self.used.iter_mut().zip(&mut holding.held).zip(things) {
+            used[thing.pool(machine)] -= std::mem::take(held);
         }
         for (class, _) in &holding.leases {
             for &(thing, amount) in &classes.get(*class).expect("a leased task's class is in the table").demand {
                 let held = &mut holding.held[thing as usize];
                 let more = amount.saturating_sub(*held);
                 *held += more;
-                self.used[thing as usize] += more;
+                self.used[thing as usize][things[thing as usize].pool(machine)] += more;
             }
         }
     }

@@ -19,6 +19,9 @@ use fair::Shares;
 use grants::Grants;
 use headrace_kernel::ClassId;
 
+/// Things of which machines that may come can have some: whoever asks for a new one makes it known.
+const THINGS_MAX: usize = 256;
+
 /// Classes, grants and shares. See the module's text.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -82,11 +85,19 @@ impl Limits {
     /// # Errors
     /// No worker can ever run it: what it asks for, and the best offer.
     pub fn demand<'a>(
-        &self,
+        &mut self,
         pin: u32,
-        resources: impl IntoIterator<Item = (&'a str, u64)>,
+        resources: impl IntoIterator<Item = (&'a str, u64), IntoIter: Clone>,
         tags: impl IntoIterator<Item = &'a str>,
     ) -> Result<Demand, String> {
+        let resources = resources.into_iter();
+        if self.offer.grows {
+            for (name, _) in resources.clone() {
+                if !self.offer.has_resource(name) && self.offer.things().len() < THINGS_MAX {
+                    self.put_on_machine(0, name, 0)?;
+                }
+            }
+        }
         self.offer.demand(self.workers, pin, resources, tags)
     }
 
@@ -115,10 +126,37 @@ impl Limits {
         self.grants.used(thing)
     }
 
+    /// Workers without leases are on another machine from now on; the first one, 0, is the broker's own.
+    pub fn place(&mut self, workers: impl IntoIterator<Item = u32>, machine: usize) {
+        workers.into_iter().for_each(|worker| self.grants.place(worker, machine));
+    }
+
+    /// A machine has so much of a resource for its workers.
+    ///
+    /// # Errors
+    /// The resource is counted otherwise already.
+    pub fn put_on_machine(&mut self, machine: usize, name: &str, amount: u64) -> Result<(), String> {
+        if self.offer.put_on_machine(machine, name, amount)? {
+            self.grants.add_thing();
+            self.reserved.push(None);
+        }
+        Ok(())
+    }
+
+    /// A machine is gone, with what it had.
+    pub fn drop_machine(&mut self, machine: usize) {
+        self.offer.drop_machine(machine);
+    }
+
+    /// The most that is left of a thing in one place.
+    pub fn most_left(&self, thing: u32) -> u64 {
+        self.grants.most_left(self.offer.things(), thing)
+    }
+
     /// Everything that all workers share: name, whether it is a tag, how much is held, and how much there is.
     pub fn shared(&self) -> impl Iterator<Item = (&str, bool, u64, u64)> + '_ {
-        let shared = (0..).zip(self.offer.things()).filter(|(_, thing)| thing.owned.is_empty());
-        shared.map(|(number, thing)| (&*thing.name, thing.is_tag, self.used(number), thing.total))
+        let shared = (0..).zip(self.offer.things()).filter(|(_, thing)| !thing.is_owned());
+        shared.map(|(number, thing)| (&*thing.name, thing.is_tag, self.used(number), thing.sum()))
     }
 
     /// The class that waits for a thing and lets nobody else have any.
@@ -137,7 +175,12 @@ impl Limits {
         self.suits(worker, class) && self.grants.fits(self.offer.things(), worker, &class.demand)
     }
 
-    /// The same, once another worker has no lease of the class any more.
+    /// Whether the worker may run tasks of the class, now or later.
+    pub fn suits_class(&self, worker: u32, class: ClassId) -> bool {
+        self.classes.get(class).is_some_and(|class| self.suits(worker, class))
+    }
+
+    /// The same as [`Limits::may_take`], once another worker has no lease of the class any more.
     pub fn may_take_over(&self, worker: u32, class: ClassId, from: u32) -> bool {
         let Some(entry) = self.classes.get(class) else { return false };
         self.suits(worker, entry) && self.grants.would_fit(&self.classes, self.offer.things(), worker, class, from)
@@ -151,7 +194,7 @@ impl Limits {
     /// So many leases of the class began.
     fn note_leases(&mut self, worker: u32, class: ClassId, leases: u32) {
         if let Some(entry) = self.classes.get(class).filter(|entry| !entry.demand.is_empty()) {
-            self.grants.lease(worker, class, &entry.demand, leases);
+            self.grants.lease(self.offer.things(), worker, class, &entry.demand, leases);
         }
     }
 
@@ -165,17 +208,18 @@ impl Limits {
     #[inline]
     pub fn settle(&mut self, may_end: impl FnMut(u32) -> bool) {
         if self.grants.are_loose() {
-            self.grants.settle(&self.classes, may_end);
+            self.grants.settle(&self.classes, self.offer.things(), may_end);
         }
     }
 
     /// The worker's process is gone, and all its leases.
     pub fn lose_worker(&mut self, worker: u32) {
-        self.grants.clear(&self.classes, worker);
+        self.grants.clear(&self.classes, self.offer.things(), worker);
     }
 
     fn suits(&self, worker: u32, class: &Class) -> bool {
-        (class.pin == headrace_wire::ANY_WORKER || class.pin == worker) && self.offer.suits(worker, &class.demand)
+        (class.pin == headrace_wire::ANY_WORKER || class.pin == worker)
+            && self.offer.suits(worker, self.grants.machine(worker), &class.demand)
     }
 }
 

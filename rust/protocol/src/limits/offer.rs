@@ -1,4 +1,4 @@
-//! What there is: resources by amount, tags by limit, and what belongs to single workers.
+//! What there is: resources by amount, tags by limit, and what belongs to single workers or machines.
 
 use headrace_wire::{ANY_WORKER, Message};
 use smallvec::SmallVec;
@@ -20,12 +20,38 @@ pub struct Thing {
     /// How much of it each worker has for itself, by number; empty where all share it. Nobody else uses a worker's own, so
     /// there is nothing to count.
     pub owned: Vec<u64>,
+    /// How much of it each machine has for its workers, by the machine's number; empty where it is no machine's.
+    pub machines: Vec<u64>,
+}
+
+impl Thing {
+    /// Whether each worker has its own of it, so that nothing is counted.
+    pub fn is_owned(&self) -> bool {
+        !self.owned.is_empty()
+    }
+
+    /// Whose pool a worker of this machine takes it from: the machine's own, or the one of all.
+    pub(super) fn pool(&self, machine: usize) -> usize {
+        if self.machines.is_empty() { 0 } else { machine }
+    }
+
+    /// How much there is in a pool.
+    pub(super) fn total_of(&self, pool: usize) -> u64 {
+        if self.machines.is_empty() { self.total } else { self.machines.get(pool).copied().unwrap_or(0) }
+    }
+
+    /// How much there is of it, wherever it is.
+    pub fn sum(&self) -> u64 {
+        if self.machines.is_empty() { self.total } else { self.machines.iter().sum() }
+    }
 }
 
 /// Everything that tasks may ask for.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Offer {
     things: Vec<Thing>,
+    /// Machines may come that have what nobody has now: who asks for it waits.
+    pub grows: bool,
 }
 
 impl Offer {
@@ -35,15 +61,16 @@ impl Offer {
         tags: impl IntoIterator<Item = (Box<str>, u64)>,
         owned: impl IntoIterator<Item = (Box<str>, Vec<u64>)>,
     ) -> Self {
-        let shared = |is_tag| move |(name, total)| Thing { name, is_tag, total, owned: Vec::new() };
+        let shared =
+            |is_tag| move |(name, total)| Thing { name, is_tag, total, owned: Vec::new(), machines: Vec::new() };
         let mut things: Vec<Thing> = resources.into_iter().map(shared(false)).collect();
         things.extend(tags.into_iter().map(shared(true)));
         things.extend(owned.into_iter().map(|(name, owned)| {
             let total = owned.iter().copied().max().unwrap_or(0);
-            Thing { name, is_tag: false, total, owned }
+            Thing { name, is_tag: false, total, owned, machines: Vec::new() }
         }));
         things.sort_by(|one, other| (one.is_tag, &one.name).cmp(&(other.is_tag, &other.name)));
-        Offer { things }
+        Offer { things, grows: false }
     }
 
     /// Every thing, by number.
@@ -96,12 +123,57 @@ impl Offer {
         self.demand(workers, pin, resources, policy.tags.iter().filter_map(text))
     }
 
-    /// Whether the worker has for itself what the demand asks of it.
-    pub fn suits(&self, worker: u32, demand: &Demand) -> bool {
+    /// Whether the worker has for itself, or its machine has, what the demand asks of it.
+    pub fn suits(&self, worker: u32, machine: usize, demand: &Demand) -> bool {
         demand.iter().all(|&(number, amount)| {
-            let owned = &self.things[number as usize].owned;
-            owned.is_empty() || owned.get(worker as usize).is_some_and(|has| *has >= amount)
+            let thing = &self.things[number as usize];
+            match thing.is_owned() {
+                true => thing.owned.get(worker as usize).is_some_and(|has| *has >= amount),
+                false => thing.machines.is_empty() || thing.total_of(machine) >= amount,
+            }
         })
+    }
+
+    /// The broker's own machine has so much of these resources for its workers; other machines may have some, too.
+    #[must_use]
+    pub fn with_own(mut self, resources: impl IntoIterator<Item = (Box<str>, u64)>) -> Self {
+        for (name, amount) in resources {
+            self.put_on_machine(0, &name, amount).expect("nobody else counts what a machine has");
+        }
+        self
+    }
+
+    /// A machine has so much of a resource for its workers. Whether that is a thing that nobody had before.
+    ///
+    /// # Errors
+    /// It is counted otherwise already.
+    pub(super) fn put_on_machine(&mut self, machine: usize, name: &str, amount: u64) -> Result<bool, String> {
+        let known = self.find(name, false);
+        let thing = match known {
+            Some(number) => &mut self.things[number as usize],
+            None => {
+                let name: Box<str> = name.into();
+                self.things.push(Thing { name, is_tag: false, total: 0, owned: Vec::new(), machines: Vec::new() });
+                self.things.last_mut().expect("it was just pushed")
+            }
+        };
+        if known.is_some() && thing.machines.is_empty() {
+            return Err(format!("the broker counts the resource '{name}' for all machines together"));
+        }
+        thing.machines.resize(thing.machines.len().max(machine + 1), 0);
+        thing.machines[machine] = amount;
+        thing.total = thing.machines.iter().copied().max().unwrap_or(0);
+        Ok(known.is_none())
+    }
+
+    /// A machine is gone, with all that it had.
+    pub(super) fn drop_machine(&mut self, machine: usize) {
+        for thing in &mut self.things {
+            if let Some(amount) = thing.machines.get_mut(machine) {
+                *amount = 0;
+                thing.total = thing.machines.iter().copied().max().unwrap_or(0);
+            }
+        }
     }
 
     /// Whether there is a limit for this tag.
@@ -109,14 +181,24 @@ impl Offer {
         self.find(name, true).is_some()
     }
 
+    /// Whether there is such a resource.
+    pub(super) fn has_resource(&self, name: &str) -> bool {
+        self.find(name, false).is_some()
+    }
+
     fn find(&self, name: &str, is_tag: bool) -> Option<u32> {
-        let key = (is_tag, name);
-        self.things.binary_search_by(|thing| (thing.is_tag, &*thing.name).cmp(&key)).ok().map(|number| number as u32)
+        self.things.iter().position(|thing| (thing.is_tag, &*thing.name) == (is_tag, name)).map(|number| number as u32)
     }
 
     fn check(&self, number: u32, amount: u64, pin: u32) -> Result<(), String> {
-        let Thing { name, total, owned, .. } = &self.things[number as usize];
+        let Thing { name, total, owned, machines, .. } = &self.things[number as usize];
         let asks = Amount(name, amount);
+        if self.grows && !machines.is_empty() {
+            return Ok(());
+        }
+        if amount > *total && !machines.is_empty() {
+            return Err(format!("asks for {asks}; the most that one machine here has is {}", Amount(name, *total)));
+        }
         if amount > *total {
             let Some(best) = owned.iter().position(|has| has == total) else {
                 return Err(format!("asks for {asks}; there is {} in all", Amount(name, *total)));
@@ -196,6 +278,21 @@ mod tests {
     fn what_workers_own_decides_whom_a_demand_suits() {
         let offer = offer();
         let two = offer.demand(2, ANY_WORKER, [("gpu", 2)], []).unwrap();
-        assert_eq!([0, 1].map(|worker| offer.suits(worker, &two)), [false, true]);
+        assert_eq!([0, 1].map(|worker| offer.suits(worker, 0, &two)), [false, true]);
+    }
+
+    #[test]
+    fn what_a_machine_has_is_its_workers_alone() {
+        let mut offer = offer();
+        assert_eq!(offer.put_on_machine(2, "fpga", 4), Ok(true));
+        assert_eq!(offer.put_on_machine(1, "fpga", 1), Ok(false));
+        assert!(offer.put_on_machine(1, "license", 1).unwrap_err().contains("for all machines together"));
+        let two = offer.demand(9, ANY_WORKER, [("fpga", 2)], []).unwrap();
+        assert_eq!([0, 1, 2, 3].map(|machine| offer.suits(7, machine, &two)), [false, false, true, false]);
+        let refused = |offer: &Offer, amount| offer.demand(9, ANY_WORKER, [("fpga", amount)], []).unwrap_err();
+        assert_eq!(refused(&offer, 5), "asks for fpga=5; the most that one machine here has is fpga=4");
+        offer.drop_machine(2);
+        assert_eq!(refused(&offer, 2), "asks for fpga=2; the most that one machine here has is fpga=1");
+        assert!(!offer.suits(7, 2, &two));
     }
 }

@@ -133,7 +133,7 @@ fn each_client_hears_its_own_tasks_and_the_one_at_home_what_is_nobodys() {
 fn no_memory_is_shared_with_other_processes() {
     let mut story = open(1);
     story.send(OTHER, &Message::Want(Want { bytes: 1 << 20 }));
-    assert_eq!(goodbyes(&story.turn()), [(OTHER, "a broker with several clients shares no memory")]);
+    assert_eq!(goodbyes(&story.turn()), [(OTHER, "it shares no memory with others")]);
 }
 
 #[test]

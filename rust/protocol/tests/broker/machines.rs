@@ -1,9 +1,11 @@
 //! Workers of other machines: their agents join, obey, tell, leave, and are lost.
 
+use crate::limits::{submit, taking};
 use crate::story::{CLIENT, Got, Said, Story};
 use crate::{DONE, run_all};
 use headrace_protocol::broker::{Exit, PeerId};
-use headrace_wire::{Event, EventKind, GoodbyeReason, Heartbeat, Message, Order, OrderKind, Role};
+use headrace_protocol::limits::Offer;
+use headrace_wire::{Event, EventKind, GoodbyeReason, Heartbeat, Message, Order, OrderKind, Role, Verdict};
 
 const AGENT: PeerId = PeerId(700);
 const OTHER: PeerId = PeerId(701);
@@ -244,4 +246,112 @@ fn a_broker_without_workers_waits_for_a_machine() {
     story.connect_worker(0);
     assert!(!story.broker.has_given_up());
     assert_eq!(run_all(&mut story).len(), 2);
+}
+
+// -- machines that leave ----------------------------------------------------------------------------------------------
+
+#[test]
+fn a_machine_that_leaves_ends_what_it_runs_and_gives_the_rest_back() {
+    let mut story = with_places();
+    join_with_workers(&mut story, AGENT, 1);
+    story.exit(0, Exit::Code(1), None); // the broker's own is away for a moment
+    story.submit(1, &[&[][..]; 20], &(0..20).collect::<Vec<u32>>());
+    let given = leases_of(&story.turn());
+    assert!(given.len() > 1 && given.iter().all(|(worker, _)| *worker == 1), "{given:?}");
+    tell(&mut story, AGENT, EventKind::Leaving, Event::default());
+    let said = story.turn();
+    let Some(Said::Recall { worker: 1, tasks, .. }) = said.iter().find(|said| matches!(said, Said::Recall { .. }))
+    else {
+        panic!("{said:?}")
+    };
+    assert_eq!(tasks.len(), given.len() - 1, "all but the first");
+    for (worker, got) in &given[1..] {
+        story.report(*worker, &[(*got, Verdict::Returned, b"")]);
+    }
+    assert!(leases_of(&story.turn()).is_empty(), "it is given nothing more");
+    story.report(1, &[(given[0].1, DONE, b"0")]);
+    let said = story.turn();
+    assert!(is_told_to_leave(&said, story.peer(1)) && !is_told_to_leave(&said, AGENT), "{said:?}");
+    tell(&mut story, AGENT, EventKind::Exited, Event { worker: 1, incarnation: 1, ..Event::default() });
+    let said = story.turn();
+    assert!(is_told_to_leave(&said, AGENT), "{said:?}");
+    story.pass_ns(SECOND_NS);
+    story.turn();
+    assert_eq!(story.take_orders(), [], "nothing is started there");
+    assert_eq!(story.broker.statistics().blamed_deaths, 0);
+    let orders = join(&mut story, OTHER, 4);
+    assert_eq!(orders.iter().map(|order| order.worker).collect::<Vec<u32>>(), [1, 2, 3, 4], "its place is free");
+    orders.iter().for_each(|order| story.note_incarnation(order.worker, order.incarnation));
+    orders.iter().for_each(|order| story.connect_worker(order.worker));
+    assert_eq!(run_all(&mut story).len(), 19);
+}
+
+#[test]
+fn a_machine_without_work_leaves_at_once() {
+    let mut story = with_places();
+    join_with_workers(&mut story, AGENT, 2);
+    join(&mut story, OTHER, 1);
+    tell(&mut story, AGENT, EventKind::Leaving, Event::default());
+    tell(&mut story, AGENT, EventKind::Leaving, Event::default());
+    let said = story.turn();
+    assert!(is_told_to_leave(&said, story.peer(1)) && is_told_to_leave(&said, story.peer(2)), "{said:?}");
+    tell(&mut story, OTHER, EventKind::Leaving, Event::default());
+    story.turn();
+    let kill = Order { kind: OrderKind::Kill as u8, worker: 3, ..Order::default() };
+    assert_eq!(story.take_orders(), [kill], "one that is starting has nothing to end");
+    story.broker.handle_unreachable(AGENT, story.now_ns);
+    story.broker.handle_unreachable(OTHER, story.now_ns);
+    story.turn();
+    assert_eq!(join_with_workers(&mut story, AGENT, 4), [1, 2, 3, 4]);
+}
+
+fn is_told_to_leave(said: &[Said], whom: PeerId) -> bool {
+    said.iter().any(|said| matches!(said, Said::Goodbye { peer, .. } if *peer == whom))
+}
+
+// -- what a machine has ------------------------------------------------------------------------------------------------
+
+fn has(story: &mut Story, agent: PeerId, name: &str, amount: u64) {
+    let event = Event { text: name.as_bytes(), incarnation: amount, ..Event::default() };
+    tell(story, agent, EventKind::Has, event);
+}
+
+fn workers_of(said: &[Said]) -> Vec<u32> {
+    let mut workers: Vec<u32> = leases_of(said).into_iter().map(|(worker, _)| worker).collect();
+    workers.sort_unstable();
+    workers.dedup();
+    workers
+}
+
+#[test]
+fn what_a_machine_has_is_its_workers_alone() {
+    let mut story = Story::with(1, |config| (config.places, config.offer.grows) = (4, true));
+    let asks = vec![taking(&[("fpga", 1)]); 3];
+    submit(&mut story, CLIENT, 1, 0, &asks);
+    assert!(workers_of(&story.turn()).is_empty(), "nobody has it, and a machine may come");
+    join_with_workers(&mut story, OTHER, 2);
+    assert!(workers_of(&story.turn()).is_empty(), "not that one");
+    join(&mut story, AGENT, 2).iter().for_each(|order| story.note_incarnation(order.worker, order.incarnation));
+    has(&mut story, AGENT, "fpga", 1);
+    story.connect_worker(3);
+    story.connect_worker(4);
+    assert_eq!(workers_of(&story.turn()), [3], "the other one there would need another");
+    story.broker.handle_unreachable(AGENT, story.now_ns);
+    assert!(workers_of(&story.turn()).is_empty(), "it went with its machine");
+    has(&mut story, OTHER, "fpga", 2);
+    assert_eq!(workers_of(&story.turn()), [1, 2]);
+}
+
+#[test]
+fn what_the_broker_counts_is_no_machines() {
+    let offer = Offer::new([("license".into(), 1)], [], []);
+    let mut story = Story::with(1, |config| (config.places, config.offer) = (4, offer.clone()));
+    join(&mut story, AGENT, 1);
+    has(&mut story, AGENT, "license", 1);
+    let said = story.turn();
+    let told = said.iter().find_map(|said| match said {
+        Said::Goodbye { peer: AGENT, text, .. } => Some(text.as_str()),
+        _ => None,
+    });
+    assert_eq!(told, Some("the broker counts the resource 'license' for all machines together"));
 }

@@ -5,6 +5,7 @@ mod clients;
 mod deaths;
 mod found;
 mod limits;
+mod machine_stores;
 mod machines;
 mod nested;
 mod observer;

@@ -3,8 +3,9 @@
 use headrace_protocol::broker::{Action, Broker, Config, Exit, Frame, PeerId, SegmentNews, SpillPart};
 use headrace_protocol::limits::Offer;
 use headrace_wire::{
-    ANY_WORKER, Blobs, BlobsBuf, Cancel, Goodbye, GoodbyeReason, Hello, Hold, Log, Message, Order, OrderKind, Outcome,
-    Overdue, PROTOCOL_VERSION, Policy, Report, Results, Role, Submit, Verdict,
+    ANY_WORKER, BLOCK_ALIGN, Blobs, BlobsBuf, Cancel, Estate, EstateKind, Goodbye, GoodbyeReason, Hello, Hold, Log,
+    Message, Order, OrderKind, Outcome, Overdue, PROTOCOL_VERSION, Policy, Report, Results, Role, Submit, U32s,
+    Verdict,
 };
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,6 +23,9 @@ pub(crate) struct Got {
     pub(crate) timeout_ms: u32,
     pub(crate) failures: u32,
 }
+
+/// From, to and length of a block that is copied.
+pub(crate) type CopiedBlock = ((u32, u64), (u32, u64), u64);
 
 /// What the broker did.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -111,6 +115,31 @@ pub(crate) enum Said {
     CloseSegment {
         segment: u32,
         discard: u64,
+    },
+    Make {
+        agent: Option<PeerId>,
+        segment: u32,
+        bytes: u64,
+    },
+    /// From, to and length of each block.
+    Copy {
+        agent: Option<PeerId>,
+        job: u64,
+        endpoint: String,
+        parts: Vec<CopiedBlock>,
+    },
+    Gather {
+        job: u64,
+        head: Vec<u8>,
+        parts: Vec<(u32, u64, u64)>,
+    },
+    /// Kind, worker, segment and bytes of what an agent is told of its memory.
+    Estate {
+        agent: PeerId,
+        kind: EstateKind,
+        worker: u32,
+        segment: u32,
+        bytes: u64,
     },
     /// Segment, offset and citations of each block.
     Release {
@@ -542,6 +571,13 @@ impl Story {
                 Action::Segment { worker, news } => Said::Segment { worker, news },
                 Action::CloseSegment { segment, discard } => Said::CloseSegment { segment, discard },
                 Action::Spill { job, file, create, parts } => Said::Spill { job, file, create, parts },
+                Action::MakeSegment { segment, bytes } => Said::Make { agent: None, segment, bytes },
+                Action::Copy { job, endpoint, parts, .. } => {
+                    let parts = parts.into_iter().map(|part| (part.from, part.to, part.bytes)).collect();
+                    Said::Copy { agent: None, job, endpoint, parts }
+                }
+                Action::Neighbour { .. } => Said::Other,
+                Action::Gather { job, head, parts } => Said::Gather { job, head, parts },
             };
             self.said.push_back(said);
         }
@@ -574,6 +610,26 @@ impl Story {
             Message::Recall(recall) => {
                 Said::Recall { worker, tasks: recall.task.to_vec(), fetch: recall.fetch.to_vec() }
             }
+            Message::Estate(estate) => match EstateKind::try_from(estate.kind).unwrap() {
+                EstateKind::Made => Said::Make { agent: Some(peer), segment: estate.segment, bytes: estate.bytes },
+                kind => {
+                    let Estate { worker, segment, bytes, .. } = estate;
+                    Said::Estate { agent: peer, kind, worker, segment, bytes }
+                }
+            },
+            Message::Transfer(transfer) => {
+                let blocks = |segments: U32s<'_>, offsets: U32s<'_>| {
+                    let offsets = offsets.iter().map(|units| u64::from(units) * BLOCK_ALIGN);
+                    segments.iter().zip(offsets).collect::<Vec<(u32, u64)>>()
+                };
+                let from = blocks(transfer.from_segment, transfer.from_offset);
+                let to = blocks(transfer.to_segment, transfer.to_offset);
+                let length = transfer.length.iter().map(|units| u64::from(units) * BLOCK_ALIGN);
+                let parts = from.into_iter().zip(to).zip(length).map(|((from, to), bytes)| (from, to, bytes));
+                let endpoint = transfer.endpoint.to_owned();
+                Said::Copy { agent: Some(peer), job: transfer.job, endpoint, parts: parts.collect() }
+            }
+            Message::Neighbour(_) => Said::Other,
             Message::Standstill(standstill) => Said::Standstill { worker, text: standstill.text.to_owned() },
             Message::Revoke(revoke) => Said::Revoke { worker, tasks: revoke.task.to_vec() },
             Message::Forget(forget) => Said::Forget { worker, dead: forget.dead.to_vec() },

@@ -235,6 +235,8 @@ impl Siege {
                 }
                 Action::CloseSegment { segment, .. } => self.segments.retain(|known| *known != segment),
                 Action::Spill { job, .. } => self.jobs.push_back(job),
+                Action::Gather { job, head, .. } => self.broker.handle_gathered(job, Ok(head), self.now_ns),
+                Action::MakeSegment { .. } | Action::Copy { .. } | Action::Neighbour { .. } => {}
                 Action::Cut { peer } => {
                     self.cut.insert(peer);
                 }

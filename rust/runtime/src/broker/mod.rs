@@ -4,6 +4,7 @@
 //! at the start (libzmq, the run directory, the socket) is done in the caller's thread and returned as an error.
 
 mod children;
+mod door;
 mod gate;
 mod oom;
 mod output;
@@ -175,10 +176,11 @@ pub fn start(config: BrokerConfig) -> Result<(BrokerHandle, ClientEnd), StartErr
     let context = Context::new(&library)?;
     let endpoint = run_dir.endpoint("broker");
     let mut router = Router::bind(&context, &endpoint)?;
-    let (mut gate, mut network) = (None, None);
+    let (mut gate, mut network, mut door) = (None, None, None);
     if let Some(Network { endpoint, keys, allowed }) = &config.network {
         // It stands before anything can be asked of it.
         gate = Some(Gate::open(&context, allowed.clone())?);
+        door = Some(door::Door::new(&context, &mut router)?);
         network = Some(router.bind_guarded(endpoint, keys)?);
     }
     let (client_end, broker_end) = inproc::pair()?;
@@ -207,12 +209,21 @@ pub fn start(config: BrokerConfig) -> Result<(BrokerHandle, ClientEnd), StartErr
         library.path(),
     )?;
     let spiller = spiller::Spiller::new(config.spill_dir)?;
-    let is_open = config.is_open;
     let segments = Arc::<Segments>::default();
-    let client_segments = Arc::clone(&segments);
+    let parts = turn::Parts {
+        router,
+        door,
+        client: broker_end,
+        client_segments: Arc::clone(&segments),
+        children,
+        spiller,
+        library,
+        is_open: config.is_open,
+        listens: network.is_some(),
+    };
     let thread = spawn_native("headrace-broker", move || {
-        let _closing = CloseAtEnd(Arc::clone(&client_segments));
-        turn::Loop::new(machine, router, broker_end, client_segments, children, spiller, is_open).run();
+        let _closing = CloseAtEnd(Arc::clone(&parts.client_segments));
+        turn::Loop::new(machine, parts).run();
         drop(gate);
         // The sockets are closed by now; the context waits for its threads, then the directory goes.
         drop(context);

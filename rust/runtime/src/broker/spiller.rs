@@ -5,6 +5,7 @@
 use headrace_protocol::broker::{Payload, SpillFrom};
 use headrace_sys::eventfd::EventFd;
 use headrace_sys::threads::spawn_native;
+use rustix::buffer::spare_capacity;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::fs::File;
@@ -20,13 +21,18 @@ use std::thread::JoinHandle;
 /// Bytes that are copied at a time.
 const STEP_BYTES: usize = 1 << 20;
 
-/// What is to be written where.
+/// Something that takes its time.
 pub(super) struct Job {
     pub(super) number: u64,
-    /// The segment that the file is.
-    pub(super) segment: u32,
-    pub(super) file: Target,
-    pub(super) parts: Vec<Part>,
+    pub(super) what: Task,
+}
+
+/// What it is.
+pub(super) enum Task {
+    /// Write these parts to a file, which is this segment.
+    Write { segment: u32, file: Target, parts: Vec<Part> },
+    /// Put these bytes and those together.
+    Gather { head: Vec<u8>, parts: Vec<Source> },
 }
 
 /// The file of a job.
@@ -64,10 +70,15 @@ impl Source {
 /// How a job ended.
 pub(super) struct Written {
     pub(super) job: u64,
-    pub(super) segment: u32,
+    pub(super) what: What,
+}
+
+/// What came of it.
+pub(super) enum What {
     /// The file, if it is new and was written.
-    pub(super) file: Option<File>,
-    pub(super) outcome: Result<(), String>,
+    File { segment: u32, file: Option<File>, outcome: Result<(), String> },
+    /// All the bytes.
+    Value(Result<Vec<u8>, String>),
 }
 
 /// The thread, which starts with the first job.
@@ -95,9 +106,17 @@ impl Spiller {
 
     /// Starts a job.
     pub(super) fn start(&mut self, job: Job) {
-        let (number, segment) = (job.number, job.segment);
+        let number = job.number;
+        let segment = match job.what {
+            Task::Write { segment, .. } => Some(segment),
+            Task::Gather { .. } => None,
+        };
         if let Err(text) = self.hand_over(job) {
-            let _ = self.written.0.send(Written { job: number, segment, file: None, outcome: Err(text) });
+            let what = match segment {
+                Some(segment) => What::File { segment, file: None, outcome: Err(text) },
+                None => What::Value(Err(text)),
+            };
+            let _ = self.written.0.send(Written { job: number, what });
             self.bell.signal();
         }
     }
@@ -141,19 +160,51 @@ impl Drop for Spiller {
 }
 
 fn run(dir: &Path, job: Job, stop: &AtomicBool) -> Written {
-    let Job { number, segment, file, parts } = job;
-    let outcome = match file {
-        Target::Known(file) => write_parts(&file, &parts, stop).map(|()| None),
+    let what = match job.what {
+        Task::Write { segment, file, parts } => write(dir, segment, file, &parts, stop),
+        Task::Gather { head, parts } => What::Value(gather(head, &parts).map_err(|error| error.to_string())),
+    };
+    Written { job: job.number, what }
+}
+
+fn write(dir: &Path, segment: u32, file: Target, parts: &[Part], stop: &AtomicBool) -> What {
+    let written = match file {
+        Target::Known(file) => write_parts(&file, parts, stop).map(|()| None),
         Target::New(bytes) => create(dir, bytes).and_then(|file| {
-            write_parts(&file, &parts, stop)?;
+            write_parts(&file, parts, stop)?;
             Ok(Some(file))
         }),
     };
-    let describe = |error: io::Error| format!("{error}, in {}", dir.display());
-    match outcome {
-        Ok(file) => Written { job: number, segment, file, outcome: Ok(()) },
-        Err(error) => Written { job: number, segment, file: None, outcome: Err(describe(error)) },
+    match written {
+        Ok(file) => What::File { segment, file, outcome: Ok(()) },
+        Err(error) => What::File { segment, file: None, outcome: Err(format!("{error}, in {}", dir.display())) },
     }
+}
+
+/// A value with the bytes of its blocks behind it.
+fn gather(mut head: Vec<u8>, parts: &[Source]) -> io::Result<Vec<u8>> {
+    let bytes = |part: &Source| match part {
+        Source::Memory(_, _, bytes) => *bytes as usize,
+        Source::Value(value) => value.len(),
+    };
+    head.reserve_exact(parts.iter().map(bytes).sum());
+    for part in parts {
+        match part {
+            Source::Value(value) => head.extend_from_slice(value.bytes()),
+            Source::Memory(file, offset, bytes) => {
+                let end = head.len() + *bytes as usize;
+                while head.len() < end {
+                    let at = offset + *bytes - (end - head.len()) as u64;
+                    if rustix::io::pread(&**file, spare_capacity(&mut head), at)? == 0 {
+                        return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
+                    // There may be room for more than this part.
+                    head.truncate(end);
+                }
+            }
+        }
+    }
+    Ok(head)
 }
 
 fn write_parts(file: &File, parts: &[Part], stop: &AtomicBool) -> io::Result<()> {
@@ -209,6 +260,18 @@ mod tests {
         }
     }
 
+    fn job(number: u64, segment: u32, file: Target, parts: Vec<Part>) -> Job {
+        Job { number, what: Task::Write { segment, file, parts } }
+    }
+
+    #[test]
+    fn parts_of_memory_are_gathered_behind_a_head() {
+        let long: Vec<u8> = (0..3_000_000_u32).map(|byte| byte as u8).collect();
+        let parts = [Source::Memory(memory(&long), 100, 3_000_000), Source::Memory(memory(b"tail"), 101, 3)];
+        let found = gather(b"head".to_vec(), &parts).unwrap();
+        assert_eq!(found, [&b"head"[..], &long, b"ail"].concat());
+    }
+
     fn memory(contents: &[u8]) -> Arc<File> {
         let file = File::from(headrace_sys::segment::create(8 << 20).unwrap());
         file.write_all_at(contents, 100).unwrap();
@@ -222,21 +285,26 @@ mod tests {
         let mut spiller = Spiller::new(dir.clone()).unwrap();
         let long: Vec<u8> = (0..3_000_000_u32).map(|byte| byte as u8).collect();
         let part = Part { from: Source::Memory(memory(&long), 100, 3_000_000), to: 4_096 };
-        spiller.start(Job { number: 1, segment: 9, file: Target::New(8 << 20), parts: vec![part] });
-        let Written { job: 1, segment: 9, file: Some(file), outcome: Ok(()) } = wait(&spiller) else { panic!() };
+        spiller.start(job(1, 9, Target::New(8 << 20), vec![part]));
+        let Written { job: 1, what: What::File { segment: 9, file: Some(file), outcome: Ok(()) } } = wait(&spiller)
+        else {
+            panic!()
+        };
         assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0);
         let file = Arc::new(file);
         let part = Part { from: Source::Memory(memory(b"later"), 100, 5), to: 0 };
-        spiller.start(Job { number: 2, segment: 9, file: Target::Known(Arc::clone(&file)), parts: vec![part] });
-        assert!(matches!(wait(&spiller), Written { job: 2, file: None, outcome: Ok(()), .. }));
+        spiller.start(job(2, 9, Target::Known(Arc::clone(&file)), vec![part]));
+        let Written { job: 2, what: What::File { file: None, outcome: Ok(()), .. } } = wait(&spiller) else { panic!() };
         let mut found = vec![0; 3_000_000];
         file.read_exact_at(&mut found, 4_096).unwrap();
         assert_eq!((found == long, file.metadata().unwrap().len()), (true, 8 << 20));
         file.read_exact_at(&mut found[..5], 0).unwrap();
         assert_eq!(&found[..5], b"later");
         std::fs::remove_dir(&dir).unwrap();
-        spiller.start(Job { number: 3, segment: 10, file: Target::New(4_096), parts: Vec::new() });
-        let Written { job: 3, file: None, outcome: Err(text), .. } = wait(&spiller) else { panic!() };
+        spiller.start(job(3, 10, Target::New(4_096), Vec::new()));
+        let Written { job: 3, what: What::File { file: None, outcome: Err(text), .. } } = wait(&spiller) else {
+            panic!()
+        };
         assert!(text.contains("No such file or directory") && text.contains("headrace-spiller"), "{text}");
     }
 }

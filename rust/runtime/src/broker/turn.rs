@@ -1,16 +1,17 @@
 //! The broker's turn: drain all input, apply it, flush; then sleep until something happens.
 
 use super::children::{Children, LOST_PATIENCE};
-use super::spiller::{Job, Part, Source, Spiller, Target};
+use super::door::Door;
+use super::spiller::{Job, Part, Source, Spiller, Target, Task, What};
 use crate::clock;
+use crate::estate::Tracts;
+use crate::exchange::{CopyJob, Exchange};
 use crate::inproc::{BrokerEnd, Wake};
 use crate::segments::Segments;
 use headrace_protocol::broker::{Action, Broker, Config, Frame, PeerId, SegmentNews, SpillPart};
 use headrace_sys::poll::{self, PollFd};
-use headrace_sys::zmq::{Router, RoutingId, SendError};
+use headrace_sys::zmq::{Library, Router, RoutingId, SendError};
 use std::collections::{HashMap, VecDeque};
-use std::fs::File;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,7 +38,10 @@ pub(super) struct Loop {
     client: BrokerEnd,
     children: Children,
     /// Every segment, of memory or a file.
-    segments: HashMap<u32, Arc<File>>,
+    tracts: Tracts,
+    library: Arc<Library>,
+    /// Whether it listens to the network.
+    listens: bool,
     spiller: Spiller,
     /// Those that the client has mapped.
     client_segments: Arc<Segments>,
@@ -54,18 +58,26 @@ pub(super) struct Loop {
     children_call: bool,
     /// When the processes are looked at next even if none has called.
     children_due_ns: u64,
+    /// To the network, if it listens there.
+    door: Option<Door>,
+}
+
+/// What the thread is given at its start.
+pub(super) struct Parts {
+    pub(super) router: Router,
+    pub(super) door: Option<Door>,
+    pub(super) client: BrokerEnd,
+    pub(super) client_segments: Arc<Segments>,
+    pub(super) children: Children,
+    pub(super) spiller: Spiller,
+    pub(super) library: Arc<Library>,
+    pub(super) is_open: bool,
+    pub(super) listens: bool,
 }
 
 impl Loop {
-    pub(super) fn new(
-        config: Config,
-        router: Router,
-        client: BrokerEnd,
-        client_segments: Arc<Segments>,
-        children: Children,
-        spiller: Spiller,
-        is_open: bool,
-    ) -> Self {
+    pub(super) fn new(config: Config, parts: Parts) -> Self {
+        let Parts { router, door, client, client_segments, children, spiller, library, is_open, listens } = parts;
         let mut machine = Broker::new(config, clock::now_ns());
         machine.live_with(CLIENT, is_open);
         Loop {
@@ -73,7 +85,9 @@ impl Loop {
             router,
             client,
             children,
-            segments: HashMap::new(),
+            tracts: Tracts::new(None),
+            library,
+            listens,
             spiller,
             client_segments,
             peers: HashMap::new(),
@@ -85,6 +99,7 @@ impl Loop {
             is_open,
             children_call: false,
             children_due_ns: 0,
+            door,
         }
     }
 
@@ -113,6 +128,9 @@ impl Loop {
         }
         self.drain_spiller();
         let now_ns = clock::now_ns();
+        if let Some(door) = &mut self.door {
+            door.turn(now_ns);
+        }
         let machine = &mut self.machine;
         self.children.poll_stacks(now_ns, |worker, text| machine.handle_stacks(worker, text));
         self.machine.handle_timeout(now_ns);
@@ -169,16 +187,23 @@ impl Loop {
 
     fn drain_spiller(&mut self) {
         while let Some(written) = self.spiller.poll() {
-            if let Some(file) = written.file {
-                self.segments.insert(written.segment, Arc::new(file));
+            match written.what {
+                What::File { segment, file, outcome } => {
+                    if let Some(file) = file {
+                        self.tracts.enter(segment, Arc::new(file), false);
+                    }
+                    self.machine.handle_spilled(written.job, outcome, clock::now_ns());
+                }
+                What::Value(outcome) => self.machine.handle_gathered(written.job, outcome, clock::now_ns()),
             }
-            self.machine.handle_spilled(written.job, written.outcome, clock::now_ns());
+        }
+        while let Some(copied) = self.tracts.exchange.as_ref().and_then(Exchange::poll) {
+            self.machine.handle_copied(copied.job, copied.outcome, clock::now_ns());
         }
     }
 
     fn spill(&mut self, number: u64, segment: u32, create: Option<u64>, parts: Vec<SpillPart>) {
-        let segments = &self.segments;
-        let find = |segment: u32| segments.get(&segment).cloned();
+        let find = |segment: u32| self.tracts.get(segment);
         // What is gone meanwhile needs no copy; the machine will see that it is.
         let part = |part: SpillPart| Some(Part { from: Source::of(part.from, find)?, to: part.to });
         let parts = parts.into_iter().filter_map(part).collect();
@@ -186,30 +211,43 @@ impl Loop {
             (None, Some(file)) => Target::Known(file),
             (bytes, _) => Target::New(bytes.unwrap_or(0)),
         };
-        self.spiller.start(Job { number, segment, file, parts });
+        self.spiller.start(Job { number, what: Task::Write { segment, file, parts } });
+    }
+
+    /// Another machine has joined, and will want to fetch what lies here.
+    fn open_exchange(&mut self) {
+        if self.tracts.exchange.is_some() {
+            return;
+        }
+        // Nothing listens to the network unless the broker does.
+        let address = if self.listens { "0.0.0.0" } else { "127.0.0.1" };
+        match Exchange::start(&self.library, address) {
+            Ok(exchange) => {
+                self.machine.set_place(&exchange.endpoint, &exchange.key);
+                self.tracts.exchange_by(exchange);
+            }
+            Err(error) => eprintln!("headrace: nothing can be copied from or to this machine: {error}"),
+        }
     }
 
     fn tell_of_segment(&mut self, worker: Option<u32>, news: SegmentNews) {
-        if let SegmentNews::Granted { segment, bytes } = news {
-            match headrace_sys::segment::create(bytes) {
-                Ok(fd) => drop(self.segments.insert(segment, Arc::new(File::from(fd)))),
-                Err(error) => {
-                    let text = format!("a segment of {bytes} bytes of shared memory cannot be made: {error}");
-                    self.machine.handle_segment_failure(segment);
-                    return self.hand_segment(worker, SegmentNews::Refused { text });
-                }
-            }
+        if let SegmentNews::Granted { segment, bytes } = news
+            && let Err(error) = self.tracts.make(segment, bytes, false)
+        {
+            let text = format!("a segment of {bytes} bytes of shared memory cannot be made: {error}");
+            self.machine.handle_segment_failure(segment);
+            return self.hand_segment(worker, SegmentNews::Refused { text });
         }
         self.hand_segment(worker, news);
     }
 
     fn hand_segment(&mut self, worker: Option<u32>, news: SegmentNews) {
         let fd = match &news {
-            SegmentNews::Granted { segment, .. } | SegmentNews::Shared { segment, .. } => self.segments.get(segment),
+            SegmentNews::Granted { segment, .. } | SegmentNews::Shared { segment, .. } => {
+                self.tracts.descriptor(*segment)
+            }
             SegmentNews::Refused { .. } | SegmentNews::Dropped { .. } => None,
         };
-        // Without a descriptor the receiver knows that it has none.
-        let fd = fd.and_then(|file| file.try_clone().ok()).map(OwnedFd::from);
         match worker {
             None => self.client_segments.handle(news, fd),
             Some(worker) => self.children.tell_of_segment(worker, &news, fd),
@@ -256,13 +294,30 @@ impl Loop {
                     }
                 }
                 Action::Segment { worker, news } => self.tell_of_segment(worker, news),
-                Action::CloseSegment { segment, discard } => {
-                    if let Some(file) = self.segments.remove(&segment)
-                        && discard > 0
-                    {
-                        // If it fails, the pages go with the last map.
-                        let _ = headrace_sys::segment::discard(&*file, discard);
+                Action::CloseSegment { segment, discard } => self.tracts.close(segment, discard),
+                Action::MakeSegment { segment, bytes } => {
+                    if self.tracts.make(segment, bytes, true).is_err() {
+                        self.machine.handle_segment_failure(segment);
                     }
+                }
+                Action::Copy { job, endpoint, key, parts } => {
+                    if let Some(exchange) = &self.tracts.exchange {
+                        exchange.copy(CopyJob { number: job, endpoint, key, parts });
+                    }
+                }
+                Action::Neighbour { key, left } => {
+                    self.open_exchange();
+                    if let Some(exchange) = &self.tracts.exchange {
+                        exchange.introduce(&key, left);
+                    }
+                }
+                Action::Gather { job, head, parts } => {
+                    let parts = parts.into_iter().map(|(segment, offset, bytes)| {
+                        let file = self.tracts.get(segment);
+                        file.map(|file| Source::Memory(file, offset, bytes))
+                    });
+                    let parts = parts.collect::<Option<Vec<Source>>>().unwrap_or_default();
+                    self.spiller.start(Job { number: job, what: Task::Gather { head, parts } });
                 }
                 Action::Spill { job, file, create, parts } => self.spill(job, file, create, parts),
                 // It said goodbye, or was told so: the broker ends with its client.
@@ -315,7 +370,7 @@ impl Loop {
         if !self.client.prepare_to_sleep() {
             return;
         }
-        if self.router.has_input().unwrap_or(false) {
+        if self.router.has_input().unwrap_or(false) || self.door.as_mut().is_some_and(Door::is_called) {
             self.client.wake_up();
             return;
         }
@@ -336,13 +391,18 @@ impl Loop {
         self.poll_fds.push(PollFd::input(self.router.fd()));
         self.poll_fds.push(PollFd::input(self.client.fd()));
         self.poll_fds.push(PollFd::input(self.spiller.fd()));
+        // Where there is no exchange, once more what is polled anyway.
+        let exchange = self.tracts.exchange.as_ref().map_or(self.spiller.fd(), Exchange::fd);
+        self.poll_fds.push(PollFd::input(exchange));
         self.children.poll_fds(&mut self.poll_fds);
+        let processes = 4..self.poll_fds.len();
+        self.poll_fds.extend(self.door.iter().map(|door| PollFd::input(door.fd())));
         // An error means a signal or a descriptor that has just gone; the next turn looks again either way.
         let _ = poll::wait(&mut self.poll_fds, timeout);
         self.client.wake_up();
         self.children_due_ns = clock::now_ns() + CHILDREN_NS;
         self.children_call = self.children.awaits_end()
-            || self.poll_fds[3..].iter().any(|fd| fd.is_ready() || fd.hung_up() || fd.failed());
+            || self.poll_fds[processes].iter().any(|fd| fd.is_ready() || fd.hung_up() || fd.failed());
     }
 
     /// Tells the workers to leave, waits for them, and kills those that stay.

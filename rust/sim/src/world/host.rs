@@ -297,7 +297,8 @@ impl World<'_> {
                 }
             }
             Action::Segment { worker, news } => self.tell_of_segment(worker, news),
-            Action::CloseSegment { .. } => {}
+            Action::CloseSegment { .. } | Action::Neighbour { .. } | Action::MakeSegment { .. } => {}
+            Action::Copy { .. } | Action::Gather { .. } => {} // it has one machine, and no other clients
             Action::DumpStacks { worker } => self.broker.handle_stacks(worker),
             Action::Spill { job, parts, file, .. } => self.write_to_disk(job, file, parts),
         }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::error::ZmqError;
+use super::library::Library;
 use super::socket::Socket;
 
 const CURVE_SERVER: i32 = 47;
@@ -43,6 +44,17 @@ impl Key {
         Some(Self(key))
     }
 
+    /// How it is written.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::with_capacity(KEY_DIGITS);
+        for word in self.0.as_chunks::<4>().0 {
+            let number = u32::from_be_bytes(*word);
+            text.extend((0..5).rev().map(|place| char::from(DIGITS[(number / 85_u32.pow(place) % 85) as usize])));
+        }
+        text
+    }
+
     /// The key of these 32 bytes.
     pub(super) fn of_bytes(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
@@ -63,6 +75,24 @@ pub struct OwnKeys {
     pub public: Key,
     /// Its secret key.
     pub secret: Key,
+}
+
+impl OwnKeys {
+    /// A new pair.
+    ///
+    /// # Errors
+    /// When libzmq was built without CURVE.
+    pub fn generate(library: &Library) -> Result<Self, ZmqError> {
+        let functions = library.functions();
+        let (mut public, mut secret) = ([0_u8; KEY_DIGITS + 1], [0_u8; KEY_DIGITS + 1]);
+        // SAFETY: libzmq writes 40 digits and a zero byte to each, for which both have room.
+        let made = unsafe { (functions.curve_keypair)(public.as_mut_ptr().cast(), secret.as_mut_ptr().cast()) };
+        let key = |text: &[u8]| std::str::from_utf8(&text[..KEY_DIGITS]).ok().and_then(Key::parse);
+        match (made, key(&public), key(&secret)) {
+            (0, Some(public), Some(secret)) => Ok(Self { public, secret }),
+            _ => Err(ZmqError::last(functions, "zmq_curve_keypair")),
+        }
+    }
 }
 
 /// What a peer needs to reach a broker over the network.
@@ -101,6 +131,7 @@ mod tests {
         // The test vector of ZeroMQ's RFC 32, four times over.
         let key = Key::parse(&"HelloWorld".repeat(4)).unwrap();
         assert_eq!(key.0[..8], [0x86, 0x4F, 0xD2, 0x6F, 0xB5, 0x59, 0xF7, 0x5B]);
+        assert_eq!(key.text(), "HelloWorld".repeat(4));
         assert_eq!(key.0[24..], [0x86, 0x4F, 0xD2, 0x6F, 0xB5, 0x59, 0xF7, 0x5B]);
         for bad in ["", "HelloWorld", &"#".repeat(40), &"~".repeat(40), &"ä".repeat(20)] {
             assert_eq!(Key::parse(bad), None, "{bad}");

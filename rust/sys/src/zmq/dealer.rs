@@ -8,7 +8,7 @@ use super::curve::PeerKeys;
 use super::error::{SendError, ZmqError};
 use super::message::{Frame, Message};
 use super::monitor::Monitor;
-use super::socket::{DEALER, Events, IMMEDIATE, ROUTING_ID, Socket};
+use super::socket::{CONNECT_TIMEOUT, CONNECT_TIMEOUT_MS, DEALER, Events, IMMEDIATE, ROUTING_ID, Socket};
 use crate::poll::{self, PollFd};
 
 /// A DEALER: one connection to a router. One frame is one message.
@@ -51,6 +51,7 @@ impl Dealer {
         let mut socket = Socket::open(context, DEALER)?;
         // Frames are queued for a living connection only: what could not be sent is known to be not sent.
         socket.set_int(IMMEDIATE, 1)?;
+        socket.set_int(CONNECT_TIMEOUT, CONNECT_TIMEOUT_MS)?;
         if !name.is_empty() {
             socket.set(ROUTING_ID, name)?;
         }
@@ -95,6 +96,21 @@ impl Dealer {
         let several = self.socket.drop_rest(&body)?;
         let body = if several { Message::empty(self.socket.functions()) } else { body };
         Ok(Some(Frame::new(body)))
+    }
+
+    /// The next frame, with the second part of its transmission if it has one.
+    ///
+    /// # Errors
+    /// When the socket is broken.
+    pub fn try_recv_pair(&mut self) -> Result<Option<(Frame, Option<Frame>)>, ZmqError> {
+        let Some(head) = self.socket.receive()? else { return Ok(None) };
+        if !head.has_more() {
+            return Ok(Some((Frame::new(head), None)));
+        }
+        // The parts of a transmission arrive together.
+        let Some(body) = self.socket.receive()? else { return Ok(None) };
+        self.socket.drop_rest(&body)?;
+        Ok(Some((Frame::new(head), Some(Frame::new(body)))))
     }
 
     /// Whether a frame has arrived. To be asked before every sleep on [`fd`](Dealer::fd).

@@ -180,4 +180,5 @@ functions! {
     msg_send(*mut RawMessage, Handle, c_int) -> c_int;
     msg_recv(*mut RawMessage, Handle, c_int) -> c_int;
     msg_close(*mut RawMessage) -> c_int;
+    curve_keypair(*mut c_char, *mut c_char) -> c_int;
 }

@@ -4,9 +4,11 @@ use std::ffi::{CStr, c_int, c_void};
 use std::fmt;
 use std::ops::Deref;
 use std::ptr::{self, NonNull};
+use std::sync::Arc;
 
 use super::error::{ZmqError, last_errno};
 use super::library::{Functions, Handle};
+use crate::segment::Segment;
 
 /// `zmq_msg_t`: 64 opaque bytes, aligned as the strictest thing that libzmq keeps in them.
 #[repr(C, align(16))]
@@ -67,6 +69,30 @@ impl Message {
                 Err(error)
             }
         }
+    }
+
+    /// A message that reads so many bytes of a map where they are. The map stays until libzmq has read them.
+    ///
+    /// # Panics
+    /// If the bytes leave the map.
+    pub(super) fn of_map(
+        functions: &'static Functions,
+        map: &Arc<Segment>,
+        offset: u64,
+        len: usize,
+    ) -> Result<Self, ZmqError> {
+        assert!(offset.checked_add(len as u64).is_some_and(|end| end <= map.len()), "a message leaves its segment");
+        let data = map.at(offset);
+        let owner = NonNull::from(Box::leak(Box::new(Arc::clone(map))));
+        let message = Self::init(functions, "zmq_msg_init_data", |raw| {
+            // SAFETY: `raw` is valid for writes of a `zmq_msg_t`. The bytes lie in the map, which `owner` keeps, and libzmq calls
+            // `free_map` once, when it reads no more.
+            unsafe { (functions.msg_init_data)(raw, data.as_ptr().cast(), len, Some(free_map), owner.as_ptr().cast()) }
+        });
+        message.inspect_err(|_| {
+            // SAFETY: a message that was not made does not own the map.
+            drop(unsafe { Box::from_raw(owner.as_ptr()) });
+        })
     }
 
     /// Takes lent bytes back from a message that was not sent.
@@ -164,6 +190,12 @@ impl Drop for Message {
 unsafe extern "C" fn free_lent(_data: *mut c_void, lent: *mut c_void) {
     // SAFETY: `lent` is the box that `Message::lend` leaked, and libzmq calls this once, when it reads no more.
     drop(unsafe { Box::from_raw(lent.cast::<Vec<u8>>()) });
+}
+
+/// Lets go of a map. libzmq calls it from its I/O thread or from who closes the message.
+unsafe extern "C" fn free_map(_data: *mut c_void, owner: *mut c_void) {
+    // SAFETY: `owner` is the box that `Message::of_map` leaked, and libzmq calls this once.
+    drop(unsafe { Box::from_raw(owner.cast::<Arc<Segment>>()) });
 }
 
 /// Repeats `call` while a signal interrupts it, a bounded number of times: in a forked child libzmq answers so for ever.

@@ -28,7 +28,7 @@ pub use dealer::Dealer;
 pub use error::{SendError, ZmqError};
 pub use library::{Library, LoadError, Version};
 pub use message::Frame;
-pub use monitor::{Monitor, Sight};
+pub use monitor::{Arrivals, Monitor, Sight};
 pub use router::{Router, RoutingId};
 pub use search::find_candidates;
 pub use socket::{

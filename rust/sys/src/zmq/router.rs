@@ -3,12 +3,15 @@
 use std::fmt;
 use std::ops::Deref;
 use std::os::fd::RawFd;
+use std::sync::Arc;
 
 use super::context::Context;
 use super::curve::OwnKeys;
 use super::error::{SendError, ZmqError};
 use super::message::{Frame, Message};
+use super::monitor::Arrivals;
 use super::socket::{Events, ROUTER, ROUTER_HANDOVER, ROUTER_MANDATORY, Socket};
+use crate::segment::Segment;
 
 /// Frames of peers that cannot be answered which one call of [`Router::try_recv`] drops before it looks up.
 const NAMELESS_MAX: u32 = 256;
@@ -48,6 +51,14 @@ impl Router {
         self.socket.last_endpoint()
     }
 
+    /// Counts the connections that come to what is bound from now on.
+    ///
+    /// # Errors
+    /// libzmq's.
+    pub fn watch_arrivals(&mut self, context: &Context) -> Result<Arrivals, ZmqError> {
+        Arrivals::watch(context, &mut self.socket)
+    }
+
     /// Queues one frame for `peer`. On success `frame` is left empty (with its memory, if it was below
     /// [`LARGE_FRAME_BYTES`](super::LARGE_FRAME_BYTES) and copied); on an error it is untouched.
     ///
@@ -60,6 +71,27 @@ impl Router {
         // Both refusals come with the head. Once it is taken, the body is taken as well.
         self.socket.send_head(peer)?;
         self.socket.send_body(frame)
+    }
+
+    /// Queues a head for `peer`, with so many bytes of a map behind it, which are read where they are. The peer gets both with
+    /// [`Dealer::try_recv_pair`](super::Dealer::try_recv_pair).
+    ///
+    /// # Errors
+    /// As [`send`](Router::send).
+    ///
+    /// # Panics
+    /// If the bytes leave the map.
+    pub fn send_mapped(
+        &mut self,
+        peer: &[u8],
+        head: &[u8],
+        map: &Arc<Segment>,
+        offset: u64,
+        len: usize,
+    ) -> Result<(), SendError> {
+        self.socket.send_head(peer)?;
+        self.socket.send_head(head)?;
+        self.socket.send_map(map, offset, len)
     }
 
     /// The next frame, if one has arrived; also none after very many that are dropped.

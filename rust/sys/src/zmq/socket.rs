@@ -3,11 +3,13 @@
 use std::ffi::{CString, c_int, c_void};
 use std::os::fd::RawFd;
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use super::context::Context;
 use super::error::{SendError, ZmqError};
 use super::library::{Functions, Handle};
 use super::message::{Message, retry_interrupted};
+use crate::segment::Segment;
 use crate::signals;
 
 /// Frames from this size on are lent to libzmq instead of copied; below it, the copy is cheaper than the bookkeeping.
@@ -28,6 +30,10 @@ pub const UNREAD_FRAMES_MAX: c_int = 256;
 /// A connection that has not shaken hands after this long is cut.
 pub const HANDSHAKE_TIMEOUT_MS: c_int = 5_000;
 
+/// A connection that has not come up after this long is tried anew: the system's own pauses would double to a minute while a
+/// network is away, and go on when it is back. Just after its first one.
+pub(super) const CONNECT_TIMEOUT_MS: c_int = 1_500;
+
 pub(super) const PAIR: c_int = 0;
 pub(super) const REP: c_int = 4;
 pub(super) const DEALER: c_int = 5;
@@ -45,6 +51,7 @@ const SNDHWM: c_int = 23;
 const RCVHWM: c_int = 24;
 const LAST_ENDPOINT: c_int = 32;
 const HANDSHAKE_IVL: c_int = 66;
+pub(super) const CONNECT_TIMEOUT: c_int = 79;
 
 const DONTWAIT: c_int = 1;
 const SNDMORE: c_int = 2;
@@ -158,6 +165,12 @@ impl Socket {
             // SAFETY: `lent` came with this message, and sending it has just failed.
             *frame = unsafe { message.reclaim(lent) };
         })
+    }
+
+    /// Sends the last part from where it lies in a map.
+    pub(super) fn send_map(&mut self, map: &Arc<Segment>, offset: u64, len: usize) -> Result<(), SendError> {
+        let mut message = Message::of_map(self.functions(), map, offset, len)?;
+        self.send_message(&mut message, 0)
     }
 
     /// Receives one part, if one is there.

@@ -86,6 +86,30 @@ pub(crate) fn samples() -> Vec<(&'static str, Message<'static>)> {
                 text: b"last words",
             }),
         ),
+        (
+            "estate",
+            Message::Estate(Estate {
+                kind: EstateKind::Refused as u8,
+                worker: 3,
+                segment: 70_000,
+                bytes: 1 << 33,
+                text: "no room",
+            }),
+        ),
+        (
+            "transfer",
+            Message::Transfer(Transfer {
+                job: 300,
+                endpoint: "tcp://10.0.0.2:40000",
+                key: "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7",
+                from_segment: words(&[3, 70_000]),
+                from_offset: words(&[0, 1]),
+                to_segment: words(&[4, 4]),
+                to_offset: words(&[0, 16_384]),
+                length: words(&[16_384, 1]),
+            }),
+        ),
+        ("neighbour", Message::Neighbour(Neighbour { key: "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7", left: true })),
     ]
 }
 

@@ -76,6 +76,28 @@ pub(crate) fn message() -> BoxedStrategy<Message<'static>> {
             let (kind, worker, incarnation, number, task, attempt) = numbers;
             Message::Event(Event { kind, worker, incarnation, number, task, attempt, text })
         }),
+        (any::<(u8, u32, u32, u64)>(), text()).prop_map(|((kind, worker, segment, bytes), text)| {
+            Message::Estate(Estate { kind, worker, segment, bytes, text })
+        }),
+        (any::<u64>(), text(), 0..9_usize)
+            .prop_flat_map(|(job, key, blocks)| {
+                let columns = (column(blocks), column(blocks), column(blocks), column(blocks), column(blocks));
+                (Just((job, key)), columns)
+            })
+            .prop_map(|((job, key), (from_segment, from_offset, to_segment, to_offset, length))| {
+                let endpoint = key;
+                Message::Transfer(Transfer {
+                    job,
+                    endpoint,
+                    key,
+                    from_segment,
+                    from_offset,
+                    to_segment,
+                    to_offset,
+                    length,
+                })
+            }),
+        (text(), any::<bool>()).prop_map(|(key, left)| Message::Neighbour(Neighbour { key, left })),
         (any::<(u64, u32, u32, bool)>(), text())
             .prop_map(|((number, run, index, stacks), key)| { Message::Why(Why { number, run, index, key, stacks }) }),
         (any::<(u64, u8, u32, u32, u32, u64)>(), text(), text()).prop_map(|(numbers, text, stacks)| {

@@ -62,6 +62,14 @@ pub(crate) fn walk(message: &Message<'_>) -> u64 {
         Message::Waiting(_) | Message::Standstill(_) => 0,
         Message::Order(order) => order.incarnation ^ u64::from(order.worker),
         Message::Event(event) => event.incarnation ^ event.text.len() as u64,
+        Message::Estate(estate) => estate.bytes ^ estate.text.len() as u64,
+        Message::Transfer(transfer) => (0..transfer.length.len())
+            .map(|at| {
+                let from = u64::from(transfer.from_segment.at(at)) + u64::from(transfer.from_offset.at(at));
+                from + u64::from(transfer.to_segment.at(at)) + u64::from(transfer.to_offset.at(at))
+            })
+            .sum(),
+        Message::Neighbour(neighbour) => neighbour.key.len() as u64,
         Message::Death(death) => (0..death.workers.len())
             .map(|at| {
                 let signal = u64::from(death.signals.at(at)) + u64::from(death.exit_codes.at(at));
