@@ -24,7 +24,7 @@ use headrace_wire::{
 use crate::broker::{Children, Ended, Launch, StartError};
 use crate::clock::now_ns;
 use crate::estate::Estate;
-use crate::exchange::Copied;
+use crate::exchange::{Copied, ExchangeError};
 
 /// The broker asks every second. After so long without a word of it the connection is lost, whatever the system says: about as
 /// soon as the broker gives the machine up, so that it is back as soon as the network is.
@@ -197,8 +197,12 @@ impl Agent {
         let (mut dealer, monitor) = Dealer::connect_watched(context, endpoint, name.as_bytes(), keys.as_ref())?;
         dealer.set_linger_ms(LINGER_MS)?;
         let children = Children::new(launch.clone(), 0, endpoint, self.library.path())?;
-        // Where the name of the broker cannot be resolved, it cannot be reached either.
-        let Ok(estate) = Estate::open(&self.library, endpoint, self.config.store_limit) else { return Ok(Done::Lost) };
+        let estate = match Estate::open(&self.library, endpoint, self.config.store_limit) {
+            Ok(estate) => estate,
+            // Where the name of the broker cannot be resolved, it cannot be reached either.
+            Err(ExchangeError::System(_)) => return Ok(Done::Lost),
+            Err(ExchangeError::Socket(error)) => return Err(error.into()),
+        };
         let mut visit = Visit {
             agent: self,
             dealer,

@@ -184,12 +184,17 @@ impl Broker {
         self.store.uncite(done.payload.bytes());
         let is_owed = self.debts.owed.contains(&done.owed);
         let owed = done.owed;
-        if let (true, Ok(value)) = (is_owed, outcome) {
+        if is_owed {
             self.debts.owed.retain(|other| *other != owed);
             let is_there =
                 self.runs[owed.run as usize].as_ref().is_some_and(|run| run.slots.get(owed.index) == Some(owed.slot));
             if is_there {
-                self.tell_owed(owed, &value);
+                // It may fill a frame by itself.
+                self.tell_run(owed.run);
+                match outcome {
+                    Ok(value) => self.tell_owed(owed, &value),
+                    Err(text) => drop(self.refuse_owed(owed, &format!("ResultLost: it could not be read: {text}"))),
+                }
                 self.run_mut(owed.run).owed -= 1;
                 self.note_news(owed.run);
                 self.tell_run(owed.run);

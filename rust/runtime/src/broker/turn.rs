@@ -316,8 +316,10 @@ impl Loop {
                         let file = self.tracts.get(segment);
                         file.map(|file| Source::Memory(file, offset, bytes))
                     });
-                    let parts = parts.collect::<Option<Vec<Source>>>().unwrap_or_default();
-                    self.spiller.start(Job { number: job, what: Task::Gather { head, parts } });
+                    match parts.collect::<Option<Vec<Source>>>() {
+                        Some(parts) => self.spiller.start(Job { number: job, what: Task::Gather { head, parts } }),
+                        None => self.machine.handle_gathered(job, Err("its memory is gone".to_owned()), now_ns),
+                    }
                 }
                 Action::Spill { job, file, create, parts } => self.spill(job, file, create, parts),
                 // It said goodbye, or was told so: the broker ends with its client.
