@@ -11,8 +11,8 @@ from pathlib import Path
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Dask's distributed brings tblib, which changes how every exception of its process is pickled, and Dask imports it where
-# it is there. The tests that are about it run in a process of their own.
+# Dask's distributed brings tblib, which changes how all exceptions of its process are pickled, and Dask imports it.
+# The tests that are about it run in a process of their own.
 if "HEADRACE_TEST_DISTRIBUTED" not in os.environ:
     sys.modules["distributed"] = None
 
