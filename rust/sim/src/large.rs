@@ -20,7 +20,7 @@ const TASK_NS: (u64, u64) = (10_000_000, 100_000_000);
 /// What the broker had to do.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Load {
-    /// Processor time of its machine.
+    /// Processor time of its machine, told the same once more and alone.
     pub broker: Duration,
     /// Turns of its loop.
     pub turns: u64,

@@ -2,6 +2,7 @@
 
 use super::World;
 use super::worker::Fate;
+use crate::encode;
 use std::collections::VecDeque;
 
 /// How long everything may take once the faults have stopped, beside the work itself: ten times as long as it takes to
@@ -32,6 +33,12 @@ impl World<'_> {
         }
         self.healed = true;
         (self.load.took_ns, self.load.recalls) = (self.now_ns, self.broker.statistics().recalls);
+        if self.scenario.is_large {
+            match self.broker.replay(encode::config(&self.scenario.setup)) {
+                Some(took) => self.load.broker = took,
+                None => self.fail("kernel", || "told the same, the broker says something else (K8)".to_owned()),
+            }
+        }
         self.expect_nothing_left(10 * work_ns);
         if self.violation.is_none() {
             self.expect_shutdown();

@@ -4,13 +4,11 @@ use super::worker::Fate;
 use super::{Event, Who, World};
 use crate::chance::Chance;
 use crate::coverage::FaultKind;
-use crate::large::processor_time;
 use crate::scenario::Moment;
 use headrace_protocol::broker::{Action, Frame, PeerId, SegmentNews, SpillPart};
 use headrace_protocol::link::{Event as LinkEvent, Limits, Listener};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// The loop around the broker.
 #[derive(Debug)]
@@ -41,6 +39,8 @@ pub(crate) struct Host {
 const NEVER_NS: u64 = u64::MAX;
 /// Bodies up to this many tasks are cheap to check after every turn.
 const CHECKED_ALWAYS: u64 = 32;
+/// What a frame takes the broker where the load counts; it should come out at less.
+const FRAME_TAKES_NS: u64 = 3_000;
 /// Turns of which one is checked where that takes seconds.
 const CHECK_ODDS_LARGE: u64 = 50_000;
 
@@ -101,7 +101,7 @@ impl World<'_> {
         if self.now_ns < self.host.stopped_until_ns {
             return self.call_host(self.host.stopped_until_ns);
         }
-        let begin = self.begin_turn();
+        self.count_load();
         self.drain_inbox();
         for process in std::mem::take(&mut self.host.exits) {
             let (worker, incarnation, exit, executing) = self.workers[process].epitaph();
@@ -122,11 +122,7 @@ impl World<'_> {
             // As the real loop: it only waits for its processes.
             return self.perform_all();
         }
-        self.broker.handle_timeout(self.now_ns);
-        self.broker.finish_turn(self.now_ns);
-        if let Some(begin) = begin {
-            self.load.broker += processor_time() - begin;
-        }
+        self.broker.end_turn(self.now_ns);
         self.perform_all();
         self.check_kernel();
         let due_ns = self.broker.next_timeout_ns().into_iter().chain(self.host.listener.next_timeout_ns()).min();
@@ -135,17 +131,18 @@ impl World<'_> {
         }
     }
 
-    /// Notes what waits, if the load counts. The processor time so far.
-    fn begin_turn(&mut self) -> Option<Duration> {
+    /// Notes what waits, if the load counts.
+    fn count_load(&mut self) {
         if !self.scenario.is_large {
-            return None;
+            return;
         }
         let bytes = self.host.inbox.iter().map(|(_, frame)| frame.len()).sum();
         let load = &mut self.load;
         load.turns += 1;
         load.frames_waiting_max = load.frames_waiting_max.max(self.host.inbox.len());
         load.bytes_waiting_max = load.bytes_waiting_max.max(bytes);
-        Some(processor_time())
+        // What comes meanwhile is the next turn's.
+        self.host.stopped_until_ns = self.now_ns + self.host.inbox.len() as u64 * FRAME_TAKES_NS;
     }
 
     fn drain_inbox(&mut self) {
@@ -223,8 +220,9 @@ impl World<'_> {
     }
 
     fn check_kernel(&mut self) {
-        let is_small = self.broker.statistics().tasks_held <= CHECKED_ALWAYS;
-        let odds = if self.scenario.is_large { CHECK_ODDS_LARGE } else { 100 };
+        let is_large = self.scenario.is_large;
+        let is_small = !is_large && self.broker.statistics().tasks_held <= CHECKED_ALWAYS;
+        let odds = if is_large { CHECK_ODDS_LARGE } else { 100 };
         if (is_small || self.checks.one_in(odds))
             && let Err(text) = self.broker.check()
         {
@@ -300,7 +298,7 @@ impl World<'_> {
             }
             Action::Segment { worker, news } => self.tell_of_segment(worker, news),
             Action::CloseSegment { .. } => {}
-            Action::DumpStacks { worker } => self.broker.handle_stacks(worker, ""),
+            Action::DumpStacks { worker } => self.broker.handle_stacks(worker),
             Action::Spill { job, parts, file, .. } => self.write_to_disk(job, file, parts),
         }
     }

@@ -10,6 +10,7 @@ mod faults;
 mod host;
 mod memory;
 mod network;
+mod recorded;
 mod worker;
 
 use crate::chance::Chance;
@@ -23,10 +24,11 @@ use crate::trace::Trace;
 use crate::workload::Name;
 use client::ClientProcess;
 use faults::Armed;
-use headrace_protocol::broker::{Broker, SegmentNews, SpillPart};
+use headrace_protocol::broker::{SegmentNews, SpillPart};
 use host::Host;
 use memory::Memory;
 use network::Conn;
+use recorded::Recorded;
 use std::collections::{BTreeMap, VecDeque};
 use worker::WorkerProcess;
 
@@ -117,7 +119,7 @@ pub(crate) struct World<'s> {
     scenario: &'s Scenario,
     now_ns: u64,
     queue: Queue<Event>,
-    broker: Broker,
+    broker: Recorded,
     host: Host,
     conns: Vec<Conn>,
     workers: Vec<WorkerProcess>,
@@ -145,7 +147,7 @@ impl<'s> World<'s> {
             scenario,
             now_ns: 0,
             queue: Queue::new(),
-            broker: Broker::new(encode::config(&scenario.setup), 0),
+            broker: Recorded::new(encode::config(&scenario.setup), scenario.is_large),
             host: Host::new(scenario.seed, encode::limits(&scenario.net)),
             conns: Vec::new(),
             workers: Vec::new(),
