@@ -1,6 +1,7 @@
 """An exception arrives as it was raised, part by part, and what cannot travel arrives as text."""
 
 import asyncio
+import copyreg
 import json
 import pickle
 import sys
@@ -132,6 +133,16 @@ def test_the_traceback_in_the_worker_is_a_note_where_there_is_a_cause():
     assert arrived.__notes__[0] == NOTE
     assert "direct cause" in arrived.__notes__[1]
     assert len(arrived.__notes__) == 2
+
+
+def test_what_tblib_makes_of_exceptions_does_not_travel(monkeypatch):
+    support = pytest.importorskip("tblib.pickling_support")
+    monkeypatch.setattr(copyreg, "dispatch_table", dict(copyreg.dispatch_table))
+    support.install()
+    error = caused(Sour(5), ValueError("bad"))
+    assert b"tblib" not in dump(error)
+    arrived = journey(error)
+    assert (type(arrived), arrived.degree, type(arrived.__cause__)) == (Sour, 5, ValueError)
 
 
 def test_notes_arrive_in_their_order():
