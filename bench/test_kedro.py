@@ -13,12 +13,12 @@ import pytest
 
 pytest.importorskip("kedro", reason="kedro is not installed: pip install '.[kedro]'")
 
-from kedro.io import MemoryDataset, SharedMemoryDataCatalog  # noqa: E402
-from kedro.pipeline import node, pipeline  # noqa: E402
-from kedro.runner import ParallelRunner  # noqa: E402
+from kedro.io import MemoryDataset, SharedMemoryDataCatalog
+from kedro.pipeline import node, pipeline
+from kedro.runner import ParallelRunner
 
-from figures import Figure  # noqa: E402
-from headrace.integrations.kedro import HeadraceParallelRunner  # noqa: E402
+from figures import Figure
+from headrace.integrations.kedro import HeadraceParallelRunner
 
 NODES = int(os.environ.get("HEADRACE_KEDRO_NODES", "200"))
 WIDTH = 20

@@ -6,7 +6,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import pytest
 joblib = pytest.importorskip("joblib")
 
 from joblib import Parallel, delayed, parallel_config  # noqa: E402
+from joblib.parallel import BatchedCalls  # noqa: E402
 
 import headrace as hr  # noqa: E402
 import headrace.integrations.joblib as backend  # noqa: E402
@@ -122,6 +125,31 @@ def test_the_death_of_a_worker_fails_the_parallel_and_the_next_works():
         with pytest.raises(hr.WorkerDied):
             Parallel()(delayed(end_worker)(x) for x in range(10))
         assert Parallel()(delayed(square)(x) for x in range(10)) == [x * x for x in range(10)]
+
+
+def test_a_batch_calls_back_once_however_it_ends():
+    heard = []
+    with hr.Client(workers=2) as client:
+        joblibs = backend.HeadraceBackend(client, nesting_level=0)
+        joblibs.configure(2)
+        for fn, value in ((square, 2), (end_worker, 3), (divmod, 1), (repr, threading.Lock())):
+            batch = BatchedCalls([(fn, (value,), {})], joblibs.get_nested_backend())
+            with suppress(Exception):
+                joblibs.submit(batch, callback=lambda future, fn=fn: heard.append(fn)).result(TIMEOUT_S)
+        client.close()
+    assert Counter(heard) == Counter([square, end_worker, divmod, repr])
+    assert not joblibs._open
+
+
+def test_a_list_is_there_without_a_look_each_10_ms(monkeypatch):
+    looks = []
+    sleep = time.sleep
+    monkeypatch.setattr(joblib.parallel.time, "sleep", lambda seconds: looks.append(seconds) or sleep(seconds))
+    with parallel_config(backend="headrace", n_jobs=2):
+        assert Parallel()(delayed(square)(x) for x in range(1_000)) == [x * x for x in range(1_000)]
+        assert not looks
+        assert Parallel(timeout=TIMEOUT_S)(delayed(square)(x) for x in range(1_000)) == [x * x for x in range(1_000)]
+        assert looks
 
 
 def test_a_client_of_ones_own_is_used_and_stays():

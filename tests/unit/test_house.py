@@ -120,8 +120,8 @@ def imported_names(path):
 def test_adapters_to_hosts_use_public_names_alone():
     adapters = sorted((PACKAGE / "integrations").glob("*.py"))
     others = [path for path in PACKAGE.rglob("*.py*") if path.suffix in {".py", ".pyi"} and path not in adapters]
-    ours = {name for path in others for name in re.findall(r"(?:self|cls)\.(_[a-z]\w*)|def (_[a-z]\w*)", path.read_text())}
-    private = {name for pair in ours for name in pair if name}
+    texts = [path.read_text(encoding="utf-8") for path in others]
+    private = {name for text in texts for name in re.findall(r"(?:self\.|cls\.|def )(_[a-z]\w*)", text)}
     found = []
     for path in adapters:
         tree = ast.parse(path.read_text(encoding="utf-8"))

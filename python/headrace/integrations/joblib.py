@@ -52,9 +52,7 @@ class HeadraceBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
     supports_retrieve_callback = True
     supports_inner_max_num_threads = True
     default_n_jobs = -1
-    #: Seconds that batches should take at least and at most: a tenth of joblib's own, as a batch costs 0.1 ms here.
-    MIN_IDEAL_BATCH_DURATION = 0.02
-    MAX_IDEAL_BATCH_DURATION = 0.2
+    _effective_batch_size: int  # of joblib's mixin
 
     def __init__(self, client: headrace.Client | None = None, mode: Mode = "processes", **options: Any) -> None:
         super().__init__(**options)
