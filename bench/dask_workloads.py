@@ -13,9 +13,13 @@ def inc(number):
 
 
 def no_ops(tasks):
-    """Half of the tasks depend on nothing, the others on one of these: graph, keys of the latter, their values."""
-    first = {f"x{number}": (inc, number) for number in range(tasks // 2)}
-    second = {f"y{number}": (inc, f"x{number}") for number in range(tasks // 2)}
+    """Half of the tasks depend on nothing, the others on one of these: graph, keys of the latter, their values.
+
+    Keys are like Dask's own, a name and a number: where each had a name of its own, Frisky's scheduler would count them
+    all at each end of one.
+    """
+    first = {f"x-{number}": (inc, number) for number in range(tasks // 2)}
+    second = {f"y-{number}": (inc, f"x-{number}") for number in range(tasks // 2)}
     return first | second, list(second), [number + 2 for number in range(tasks // 2)]
 
 

@@ -9,7 +9,7 @@ from dask_workloads import SHAPES, seconds_of, seconds_of_no_ops
 from other_interpreter import serve
 
 #: How many tasks that do nothing each runs: they take milliseconds, or a tenth of one.
-NO_OPS = {"distributed": 2_000, "frisky": 20_000}
+NO_OPS = {"distributed": 2_000, "frisky": 100_000}
 
 
 def client_of(peer):
@@ -21,7 +21,7 @@ def client_of(peer):
         return client, client.cluster
     from frisky import LocalCluster
 
-    cluster = LocalCluster(n_workers=2, threads_per_worker=1, processes=True)
+    cluster = LocalCluster(n_workers=2, threads_per_worker=1, processes=True, silence_summary=True)
     return cluster.get_client(), cluster
 
 

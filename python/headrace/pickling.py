@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _pickle
+import copyreg
 import sys
 
 from headrace._core import try_pickle
@@ -139,6 +140,21 @@ def argument_error(
         named = ArgumentNotPicklable(f"{where}: {describe_error(error)}")
     named.__cause__ = error
     return named
+
+
+def reducers_of(pickler: Any) -> Any:
+    """Give what a class of picklers knows of classes, without what tblib makes of exceptions, which Dask loads.
+
+    That takes causes and tracebacks along, and wants tblib where the exception arrives.
+    """
+    table = copyreg.dispatch_table if pickler is _pickle.Pickler else pickler.dispatch_table
+    if "tblib" not in sys.modules:
+        return table
+    return {kind: reduce for kind, reduce in table.items() if not _is_of_tblib(reduce)}
+
+
+def _is_of_tblib(reduce: Any) -> bool:
+    return str(getattr(getattr(reduce, "func", reduce), "__module__", "")).startswith("tblib.")
 
 
 def explain(value: Any) -> tuple[str, str] | None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from headrace.errors import TaskError
 from headrace.notes import add_note, whose
-from headrace.pickling import explain, is_importable
+from headrace.pickling import explain, is_importable, reducers_of
 
 #: Longest pickle of one exception; longer ones (an array among the arguments) travel as text.
 PICKLE_BYTES_MAX = 1 << 20
@@ -203,6 +203,8 @@ class _Packer:
         this, numbers, classes = len(self.parts), self.numbers, self.classes
 
         class Pickler(base):  # type: ignore[misc]
+            dispatch_table = reducers_of(base)
+
             def persistent_id(self, thing: Any) -> int | str | None:
                 if isinstance(thing, BaseException):
                     number = numbers.get(id(thing), this)

@@ -202,6 +202,26 @@ def test_annotations_are_options(client):
         y.compute(optimize_graph=False)
 
 
+def worker_of(_number):
+    return hr.current().worker
+
+
+def test_tasks_run_on_the_workers_that_their_annotation_names(client):
+    def workers_of(**annotations):
+        with dask.annotate(**annotations):
+            tasks = [dask.delayed(worker_of)(number) for number in range(20)]
+        return set(dask.compute(*tasks, optimize_graph=False))
+
+    assert workers_of(workers="1") == {1}
+    assert workers_of(workers=[0]) == {0}
+    assert workers_of(workers=["0", "1"]) == {0, 1}
+    assert workers_of(workers="tcp://10.0.0.1:1", allow_other_workers=True) <= {0, 1}
+    with pytest.raises(hr.NoSuitableWorker):
+        workers_of(workers=[7])
+    with pytest.raises(ValueError, match=r"tcp://.*numbered"):
+        workers_of(workers="tcp://10.0.0.1:1")
+
+
 def test_callbacks_hear_of_every_task(client):
     told = []
 

@@ -4,7 +4,12 @@ import os
 import re
 import subprocess
 import sys
+import threading
+import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -12,11 +17,13 @@ import pytest
 joblib = pytest.importorskip("joblib")
 
 from joblib import Parallel, delayed, parallel_config  # noqa: E402
+from joblib.parallel import BatchedCalls  # noqa: E402
 
 import headrace as hr  # noqa: E402
 import headrace.integrations.joblib as backend  # noqa: E402
 
 HERE = Path(__file__).parent
+TIMEOUT_S = 30
 
 
 def run_suite(*options):
@@ -80,11 +87,69 @@ def test_what_a_call_raises_is_raised_and_the_next_works(mode):
     assert Parallel()(delayed(square)(x) for x in range(10)) == [x * x for x in range(10)]
 
 
+def test_an_argument_that_cannot_travel_fails_its_parallel_wherever_it_stands():
+    arguments = [*range(100), threading.Lock()]
+    with parallel_config(backend="headrace", n_jobs=2):
+        with pytest.raises(hr.ArgumentNotPicklable, match="lock"):
+            Parallel()(delayed(repr)(x) for x in arguments)
+        assert Parallel()(delayed(square)(x) for x in range(10)) == [x * x for x in range(10)]
+
+
+def test_what_the_iterable_raises_is_raised_at_once(mode):
+    def tasks():
+        yield delayed(square)(1)
+        yield delayed(time.sleep)(TIMEOUT_S)  # runs, while the next one is asked for
+        yield from (delayed(square)(x) for x in range(20))
+        raise ValueError("no more")
+
+    started_s = time.monotonic()
+    with pytest.raises(ValueError, match="no more"):
+        Parallel(batch_size=1)(tasks())
+    if mode == "processes":  # a thread cannot be interrupted
+        assert time.monotonic() - started_s < TIMEOUT_S
+
+
+def test_a_parallel_within_the_life_of_a_generator_waits_for_its_own_calls_alone():
+    with parallel_config(backend="headrace", n_jobs=2):
+        squares = Parallel(return_as="generator")(delayed(square)(x) for x in count())
+        with pytest.raises(ZeroDivisionError):
+            Parallel()(delayed(divmod)(1, x) for x in range(10))
+        assert Parallel()(delayed(square)(x) for x in range(10)) == [x * x for x in range(10)]
+        assert [next(squares) for _ in range(200)] == [x * x for x in range(200)]
+        with pytest.warns(UserWarning, match="cancelled|not used"):
+            squares.close()
+
+
 def test_the_death_of_a_worker_fails_the_parallel_and_the_next_works():
     with parallel_config(backend="headrace", n_jobs=2):
         with pytest.raises(hr.WorkerDied):
             Parallel()(delayed(end_worker)(x) for x in range(10))
         assert Parallel()(delayed(square)(x) for x in range(10)) == [x * x for x in range(10)]
+
+
+def test_a_batch_calls_back_once_however_it_ends():
+    heard = []
+    with hr.Client(workers=2) as client:
+        joblibs = backend.HeadraceBackend(client, nesting_level=0)
+        joblibs.configure(2)
+        for fn, value in ((square, 2), (end_worker, 3), (divmod, 1), (repr, threading.Lock())):
+            batch = BatchedCalls([(fn, (value,), {})], joblibs.get_nested_backend())
+            with suppress(Exception):
+                joblibs.submit(batch, callback=lambda future, fn=fn: heard.append(fn)).result(TIMEOUT_S)
+        client.close()
+    assert Counter(heard) == Counter([square, end_worker, divmod, repr])
+    assert not joblibs._open
+
+
+def test_a_list_is_there_without_a_look_each_10_ms(monkeypatch):
+    looks = []
+    sleep = time.sleep
+    monkeypatch.setattr(joblib.parallel.time, "sleep", lambda seconds: looks.append(seconds) or sleep(seconds))
+    with parallel_config(backend="headrace", n_jobs=2):
+        assert Parallel()(delayed(square)(x) for x in range(1_000)) == [x * x for x in range(1_000)]
+        assert not looks
+        assert Parallel(timeout=TIMEOUT_S)(delayed(square)(x) for x in range(1_000)) == [x * x for x in range(1_000)]
+        assert looks
 
 
 def test_a_client_of_ones_own_is_used_and_stays():

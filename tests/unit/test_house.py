@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import headrace
+
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "python" / "headrace"
 LINES_MAX = 500
@@ -113,6 +115,28 @@ def imported_names(path):
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
     return names
+
+
+def test_adapters_to_hosts_use_public_names_alone():
+    adapters = sorted((PACKAGE / "integrations").glob("*.py"))
+    others = [path for path in PACKAGE.rglob("*.py*") if path.suffix in {".py", ".pyi"} and path not in adapters]
+    texts = [path.read_text(encoding="utf-8") for path in others]
+    private = {name for text in texts for name in re.findall(r"(?:self\.|cls\.|def )(_[a-z]\w*)", text)}
+    found = []
+    for path in adapters:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        imported = {name for name in imported_names(path) if name.partition(".")[0] == "headrace"}
+        found += [(path.name, name) for name in imported if not f"{name}.".startswith("headrace.integrations.")]
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Attribute):
+                continue
+            owner = node.value.id if isinstance(node.value, ast.Name) else ""
+            if owner == "headrace" and node.attr not in headrace.__all__:
+                found.append((path.name, f"headrace.{node.attr}"))
+            if owner not in {"self", "cls"} and node.attr in private:
+                found.append((path.name, node.attr))
+    found = [item for item in found if item[1] != "headrace"]
+    assert not found
 
 
 @pytest.mark.parametrize("name", ["headrace", "headrace.cli"])

@@ -267,9 +267,25 @@ def _materialized(dsk: Any) -> tuple[dict[Key, Any], dict[str, dict[Key, Any]]]:
 
 
 def _options(annotations: dict[str, dict[Key, Any]]) -> dict[Key, dict[str, Any]]:
-    """Give the options of tasks, by their keys. What headrace has no word for, such as `workers`, is left out."""
+    """Give the options of tasks, by their keys. What headrace has no word for is left out."""
     options: dict[Key, dict[str, Any]] = {}
     for name in ("priority", "retries", "resources"):
         for key, value in annotations.get(name, {}).items():
             options.setdefault(key, {})[name] = value
+    others = annotations.get("allow_other_workers", {})
+    for turn, (key, names) in enumerate(annotations.get("workers", {}).items()):
+        if not others.get(key):  # else it is but a wish
+            options.setdefault(key, {})["worker"] = _worker(names, turn)
     return options
+
+
+def _worker(names: Any, turn: int) -> int:
+    """Give the number of one of the workers that an annotation names, of several each in its turn."""
+    names = names if isinstance(names, list | tuple | set) else [names]
+    try:
+        numbers = sorted(map(int, names))
+        return numbers[turn % len(numbers)]
+    except (ValueError, TypeError, ZeroDivisionError):
+        raise ValueError(
+            f"the annotation workers={names!r} names no workers of headrace: they are numbered from 0"
+        ) from None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import sys
 import threading
+from concurrent.futures import Future
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,17 +15,22 @@ from joblib._parallel_backends import AutoBatchingMixin, FallbackToBackend, Para
 from joblib.parallel import BatchedCalls
 
 import headrace
+from headrace.integrations._joblib_clients import clients
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from typing import Literal
 
-    from headrace.client import Mode
+    Mode = Literal["processes", "threads"]
 
 #: Arguments of this size or more are put into shared memory once for all calls of a `Parallel`.
 SHARED_BYTES_MIN = 1 << 20
 
 #: Types of arguments that are neither arrays nor frames.
 NEVER_LARGE = frozenset((type(None), bool, int, float, complex, str, bytes, tuple, list, dict))
+
+#: How many times as many calls as the last one a batch may have.
+GROWTH_MAX = 8
 
 
 def register(name: str = "headrace", make_default: bool = False) -> None:
@@ -46,6 +52,7 @@ class HeadraceBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
     supports_retrieve_callback = True
     supports_inner_max_num_threads = True
     default_n_jobs = -1
+    _effective_batch_size: int  # of joblib's mixin
 
     def __init__(self, client: headrace.Client | None = None, mode: Mode = "processes", **options: Any) -> None:
         super().__init__(**options)
@@ -53,7 +60,9 @@ class HeadraceBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
         self._mode = mode
         self.uses_threads = self.supports_sharedmem = mode == "threads"
         self._client: Any = client
-        self._open: set[headrace.Future[Any]] = set()
+        #: Batches that have not ended, each with its `Parallel`; and who waits until there are none, or one has failed.
+        self._open: dict[Future[Any], Any] = {}
+        self._ends = threading.Condition()
         #: What was put into shared memory, by the ids of objects, with these, so that no other gets the same id.
         self._shared: dict[int, tuple[Any, Any]] = {}
 
@@ -81,30 +90,65 @@ class HeadraceBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
             options = {**self.backend_kwargs, **options}
             first = options.get("initializer"), tuple(options.get("initargs", ()))
             env = {} if self._mode == "threads" else self._prepare_worker_env(n_jobs)
-            _shared.give_back(self)
-            self._client = _shared.take(self, n_jobs, self._mode, env, first)
+            clients.give_back(self)
+            self._client = clients.take(self, n_jobs, self._mode, env, first)
         return n_jobs
 
-    def submit(self, func: BatchedCalls, callback: Callable[[Any], object] | None = None) -> headrace.Future[Any]:
-        """Start a batch of calls; the callback comes once, however it ends."""
-        items = func.items
-        if self._client.mode == "processes" and may_be_large(items):
-            items = [(fn, tuple(map(self._share, args)), self._share_all(kwargs)) for fn, args, kwargs in items]
-        future: headrace.Future[Any] = self._client.call(run_batch, items, func._backend, func._n_jobs)
-        self._open.add(future)
-        future.add_done_callback(self._open.discard)
-        if callback is not None:
-            future.add_done_callback(callback)
+    def compute_batch_size(self) -> int:
+        """Say how many calls the next batch shall have, as joblib does, which doubles their number at most."""
+        before, took_s = self._effective_batch_size, self._smoothed_batch_duration
+        size: int = super().compute_batch_size()
+        if size > before:
+            ideal = 2 * int(before * self.MIN_IDEAL_BATCH_DURATION / took_s)
+            size = self._effective_batch_size = max(size, min(ideal, GROWTH_MAX * before))
+        return size
+
+    def submit(self, func: BatchedCalls, callback: Callable[[Any], object] | None = None) -> Future[Any]:
+        """Start a batch of calls; the callback comes once, however it ends. What cannot travel is its failure."""
+        future: Future[Any]
+        try:
+            items = func.items
+            if self._client.mode == "processes" and may_be_large(items):
+                items = [(fn, tuple(map(self._share, args)), self._share_all(kwargs)) for fn, args, kwargs in items]
+            future = self._client.call(run_batch, items, func._backend, func._n_jobs)
+        except Exception as error:  # joblib would wait for ever if this came out of a callback
+            future = Future()
+            future.set_exception(error)
+        self._open[future] = getattr(callback, "parallel", None)
+        future.add_done_callback(partial(self._end, callback))
         return future
 
-    def retrieve_result_callback(self, future: headrace.Future[Any]) -> Any:
+    def _end(self, callback: Callable[[Any], object] | None, future: Future[Any]) -> None:
+        """Let joblib have what came of a batch, and start the next one."""
+        try:
+            if callback is not None:
+                callback(future)
+        finally:
+            with self._ends:
+                parallel = self._open.pop(future, None)
+                if parallel is not None and is_over(parallel):
+                    self._ends.notify_all()
+
+    @contextmanager
+    def retrieval_context(self) -> Iterator[None]:
+        """Wait until all is there if all is wanted at once: joblib itself would look every 10 ms."""
+        with self._ends:
+            parallels = set(self._open.values())
+            if len(parallels) == 1:
+                (parallel,) = parallels
+                if not parallel.return_generator and parallel.timeout is None:
+                    self._ends.wait_for(partial(is_over, parallel))
+        yield
+
+    def retrieve_result_callback(self, future: Future[Any]) -> Any:
         """Give what a batch returned, or raise what it did."""
         return future.result()
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
-        """Cancel what has not ended, also what runs."""
-        for future in list(self._open):
-            future.cancel()
+        """Cancel what has not ended of a `Parallel` that aborts, also what runs."""
+        for future, parallel in list(self._open.items()):
+            if parallel is None or parallel._aborting:
+                future.cancel()
 
     def stop_call(self) -> None:
         """Let go of what was put into shared memory."""
@@ -113,7 +157,7 @@ class HeadraceBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
     def terminate(self) -> None:
         """Let go of everything but the workers, which the next `Parallel` finds warm."""
         self._shared.clear()
-        _shared.give_back(self)
+        clients.give_back(self)
         self.reset_batch_stats()
 
     def _share_all(self, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -126,6 +170,11 @@ class HeadraceBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
         if known is None:
             known = self._shared[id(value)] = value, self._client.put(value)
         return known[1]
+
+
+def is_over(parallel: Any) -> bool:
+    """Say whether all calls of a `Parallel` have ended, or one has failed. Not true within its callbacks."""
+    return bool(parallel._aborting or parallel.n_completed_tasks == parallel.n_dispatched_tasks)
 
 
 def run_batch(items: list[Any], backend: Any, n_jobs: int | None) -> list[Any]:
@@ -148,52 +197,4 @@ def size_of(value: Any) -> int:
     return int(size) if isinstance(size, int) or hasattr(size, "__index__") else 0
 
 
-class Shared:
-    """The clients of this process that backends share, by what is wanted of them, each with how many use it now.
-
-    One that nobody uses stays for the next `Parallel` that wants the same, until another one is wanted.
-    """
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        #: What was wanted, which may have no hash; the client; and its users.
-        self._clients: list[tuple[Any, headrace.Client, list[object]]] = []
-
-    def take(
-        self, user: object, workers: int, mode: Mode, env: dict[str, str], first: tuple[Any, ...]
-    ) -> headrace.Client:
-        """Give the client with such workers; to be given back."""
-        wanted = (os.getpid(), workers, mode, tuple(sorted(env.items())), first)
-        with self.lock:
-            found = next((known for known in self._clients if known[0] == wanted), None)
-            if found is None:
-                for idle in [known for known in self._clients if not known[2]]:
-                    self._clients.remove(idle)
-                    idle[1].close(wait=False)
-                initializer, initargs = first
-                setup = None if initializer is None else partial(initializer, *initargs)
-                client = headrace.Client(workers=workers, mode=mode, env=env, setup=setup)
-                found = wanted, client, []
-                self._clients.append(found)
-            found[2].append(user)
-            return found[1]
-
-    def give_back(self, user: object) -> None:
-        """Use a client no more."""
-        with self.lock:
-            for _, _, users in self._clients:
-                if user in users:
-                    users.remove(user)
-
-    def close(self) -> None:
-        """End all of them."""
-        with self.lock:
-            clients, self._clients = self._clients, []
-        for _, client, _ in clients:
-            client.close(wait=False, cancel=True)
-
-
-_shared = Shared()
-atexit.register(_shared.close)
-os.register_at_fork(after_in_child=_shared.lock._at_fork_reinit)  # type: ignore[attr-defined]
 register()  # workers know it by that

@@ -12,7 +12,9 @@ from kedro.runner.task import Task
 import headrace
 
 if TYPE_CHECKING:
-    from headrace.client import Mode
+    from typing import Literal
+
+    Mode = Literal["processes", "threads"]
 
 
 class _Runs:

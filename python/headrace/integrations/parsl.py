@@ -14,8 +14,9 @@ import headrace
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from concurrent.futures import Future
+    from typing import Literal
 
-    from headrace.client import Mode
+    Mode = Literal["processes", "threads"]
 
 #: What a resource specification may ask for: options of tasks by the same names.
 OPTIONS = frozenset({"priority", "resources", "tags", "timeout_s"})
