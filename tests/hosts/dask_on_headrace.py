@@ -35,6 +35,7 @@ DEVIATIONS = {
             "test_average_raises",
             "test_collection.py::test_head",
             "test_full_detects_da_dtype",
+            "test_head_npartitions_warn",
             "test_take_npartitions_warn",
         ],
         (PROCESSES, WARNS),
