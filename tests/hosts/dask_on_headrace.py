@@ -45,7 +45,8 @@ DEVIATIONS = {
         "it sets Dask's configuration in its own process",
     ),
     "test_frompyfunc": (PROCESSES, "numpy's ufunc of a Python function cannot be pickled"),
-    "test_to_delayed_optimize_graph": (PROCESSES, LOOKS),
+    "test_bag.py::test_to_delayed_optimize_graph": (PROCESSES, LOOKS),
+    "test_from_map_column_projection": (PROCESSES, LOOKS),
     "test_repartition_partition_size_complex_dtypes": (PROCESSES, SAME),
     "test_bag_with_single_callable": (PROCESSES, SAME),
     "test_register_extension_type": (PROCESSES, SAME),  # the context of its decimals, which knows no equals

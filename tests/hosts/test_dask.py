@@ -61,6 +61,7 @@ PARTS = {
     "dataframe, core": (["dataframe/tests/test_dataframe.py"], 300),
     "dataframe, groups": (["dataframe/tests/test_groupby.py"], 300),
     "dataframe, joins": (["dataframe/tests/test_multi.py"], 300),
+    "dataframe, files": (["dataframe/io/tests"], 500),
     "dataframe, the rest": (["dataframe/tests"], 500),
 }
 MODES = ("threads", "processes")
