@@ -95,7 +95,7 @@ def test_some_of_arrays(mode):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1_200)
+@pytest.mark.timeout(2_400)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("part", PARTS)
 def test_arrays_and_dataframes(part, mode):
