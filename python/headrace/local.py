@@ -347,8 +347,8 @@ class Local:
                 self._settle_consequences()
                 self._work.notify_all()
                 return
-            if error is None and isinstance(value, Graph):
-                error = self.nesting.become(task, value)  # type: ignore[arg-type]  # users make no other
+            if error is None and issubclass(type(value), Graph):
+                error = self.nesting.become(task, value)  # users make no other
                 if error is None:
                     return
             counts.finished_by[self.number(task)] += 1

@@ -373,7 +373,7 @@ class Call:
                 waiting += outer[inner]
 
     def _fill(self, value: Any, results: dict[tuple[int, int], Any]) -> Any:
-        if isinstance(value, ExternalRef):
+        if issubclass(type(value), ExternalRef):  # without a question to the object itself, which may raise
             return results[value.run, value.index]
         if id(value) not in self._around:
             return value  # the very object
@@ -392,7 +392,7 @@ def _parts(value: Any) -> Iterable[Any]:
 
 def check_result(key: str, result: Any) -> Any:
     """Refuse a result that consumers cannot share."""
-    if isinstance(result, (GeneratorType, CoroutineType, AsyncGeneratorType)):
+    if type(result) in (GeneratorType, CoroutineType, AsyncGeneratorType):
         from headrace.worker import result_error
 
         raise result_error(key, TypeError(f"cannot share {type(result).__name__!r} object"), result)

@@ -268,17 +268,21 @@ def result_error(key: str, error: BaseException, result: object) -> BaseExceptio
     if isinstance(error, InfraError | MemoryError):
         return error  # there is nothing wrong with the result but its size
 
-    if isinstance(result, GeneratorType):
+    kind = type(result)  # not isinstance, which asks the object itself: it may raise, as a dead weakref.proxy does
+    if kind is GeneratorType:
         text = "is a generator: it cannot leave its process. Return list(...) of it instead"
-    elif isinstance(result, CoroutineType):
-        result.close()  # nobody will await it, and it need not say so
+    elif kind is CoroutineType:
+        result.close()  # type: ignore[attr-defined]  # nobody will await it, and it need not say so
         text = "is a coroutine: tasks are plain functions. Call asyncio.run(...) in the task"
-    elif isinstance(result, AsyncGeneratorType):
+    elif kind is AsyncGeneratorType:
         text = "is an async generator: tasks are plain functions. Collect its items with asyncio.run(...) in the task"
     else:
         from headrace.pickling import describe_error, explain
 
-        path, reason = explain(result) or ("", describe_error(error))
+        try:
+            path, reason = explain(result) or ("", describe_error(error))
+        except Exception:
+            path, reason = "", describe_error(error)
         text = f"cannot be pickled: {f'result{path}: ' if path else ''}{reason}"
     named = ResultNotPicklable(f"the result of task {key!r} {text}", key=key)
     named.__cause__ = error

@@ -44,6 +44,7 @@ DEVIATIONS = {
         PROCESSES,
         "it sets Dask's configuration in its own process",
     ),
+    "test_use_of_weakref_proxy": (PROCESSES, "a task returns a weakref.proxy, which cannot be pickled"),
     "test_frompyfunc": (PROCESSES, "numpy's ufunc of a Python function cannot be pickled"),
     "test_bag.py::test_to_delayed_optimize_graph": (PROCESSES, LOOKS),
     "test_from_map_column_projection": (PROCESSES, LOOKS),

@@ -3,6 +3,7 @@
 import os
 import re
 import time
+import weakref
 from functools import partial
 from pathlib import Path
 
@@ -159,6 +160,18 @@ def test_a_child_of_the_client_that_goes_on_holds_nothing_up(tmp_path):
     finally:
         (tmp_path / "end").touch()
         os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize("mode", ["processes", "threads", "sync"])
+def test_a_result_that_raises_whatever_it_is_asked_harms_nothing_else(mode):
+    with hr.Client(workers=1, mode=mode) as client:
+        proxy = client.call(tasks.give_a_dead_proxy)
+        if mode == "processes":
+            with pytest.raises(hr.ResultNotPicklable, match="weakly-referenced object no longer exists"):
+                proxy.result(timeout=TIMEOUT_S)
+        else:
+            assert type(proxy.result(timeout=TIMEOUT_S)) is weakref.ProxyType
+        assert client.call(inc, 1).result(timeout=TIMEOUT_S) == 2
 
 
 # -- cancelling --------------------------------------------------------------------------------------------------------

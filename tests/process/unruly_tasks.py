@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 
 # -- what belongs to the process ---------------------------------------------------------------------------------------
 
@@ -155,3 +156,7 @@ def run_a_program():
     return subprocess.run(
         ["sh", "-c", "cat; echo heard"], input="said ", capture_output=True, text=True, check=True
     ).stdout
+
+
+def give_a_dead_proxy():
+    return weakref.proxy(set())
