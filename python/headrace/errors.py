@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 class HeadraceError(Exception):
     """The base of every error that headrace raises by itself."""
 
+    def __reduce__(self) -> Any:
+        # Its own, or tblib, which Dask's distributed installs for all exceptions, makes them by `__new__` alone.
+        return super().__reduce__()
+
 
 # -- what became of a task ---------------------------------------------------------------------------------------------
 

@@ -45,13 +45,23 @@ def test_each_error_can_be_caught_by_both_names(name):
     assert error_class.__doc__.split(".")[0]
 
 
+def tblib(error):
+    """The journey that Dask's distributed has exceptions make."""
+    support = pytest.importorskip("tblib.pickling_support")
+    make, arguments, *rest = support.pickle_exception(error)
+    again = make(*arguments)
+    vars(again).update(*rest)
+    return again
+
+
+@pytest.mark.parametrize("travel", [lambda error: pickle.loads(pickle.dumps(error)), tblib], ids=["pickle", "tblib"])
 @pytest.mark.parametrize("name", CLASSES)
-def test_each_error_survives_a_journey(name):
+def test_each_error_survives_a_journey(name, travel):
     error = getattr(errors, name)("what happened")
     facts = {fact: f"a {fact}" for fact in vars(error)}
     vars(error).update(facts)
     error.add_note("on the way")
-    again = pickle.loads(pickle.dumps(error))
+    again = travel(error)
     assert type(again) is type(error)
     assert again.args == error.args
     assert vars(again) == facts | {"__notes__": ["on the way"]}
