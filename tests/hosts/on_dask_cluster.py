@@ -171,7 +171,7 @@ def test_a_program_that_is_killed_leaves_nothing_behind(dask, broker, home):
     words = [sys.executable, "-c", STARTS_AND_STAYS, dask.scheduler.address, broker]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
         assert program.stdout.readline() == "ready\n"
-        assert len(agents()) == 2
+        wait_until(lambda: len(agents()) == 2)
         program.kill()
     wait_until(lambda: nothing_is_left(dask))
     for directory in home.iterdir():  # the next broker would do it
@@ -192,7 +192,7 @@ def test_a_program_that_ends_without_a_word_leaves_nothing_behind(dask):
 def test_the_end_of_the_dask_client_ends_the_session(dask):
     with distributed.Client(dask.scheduler.address) as other:
         cluster = dask_cluster.start(other)
-        assert len(agents()) == 2
+        wait_until(lambda: len(agents()) == 2)
     wait_until(lambda: nothing_is_left(dask))
     cluster.close()
 

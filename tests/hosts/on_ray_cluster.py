@@ -110,7 +110,7 @@ def test_a_program_that_is_killed_leaves_nothing_behind(nodes):
     words = [sys.executable, "-c", STARTS_AND_STAYS, nodes.address]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
         assert "ready\n" in iter(program.stdout.readline, "")
-        assert len(agents()) == 1
+        wait_until(lambda: len(agents()) == 1)
         program.kill()
     wait_until(nothing_is_left, TIMEOUT_S)
 
