@@ -174,7 +174,9 @@ def test_a_program_that_is_killed_leaves_nothing_behind(dask, broker, home):
         wait_until(lambda: len(agents()) == 2)
         program.kill()
     wait_until(lambda: nothing_is_left(dask))
-    for directory in home.iterdir():  # the next broker would do it
+    if broker == "scheduler":  # it ends last, in order
+        wait_until(lambda: not any(home.iterdir()))
+    for directory in home.iterdir():  # of a broker that was killed; the next one would do it
         for file in directory.iterdir():
             file.unlink()
         directory.rmdir()
