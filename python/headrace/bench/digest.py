@@ -66,6 +66,10 @@ def _first(cells: dict[str, Cell]) -> float:
     return cells["independent"].task_us if "independent" in cells else float("inf")
 
 
+#: So many workloads of the second kind are named.
+NAMED_MAX = 8
+
+
 def _losses(results: Results) -> str:
     """Where somebody else was faster in every round, and where nobody was."""
     found = pairs(results)
@@ -76,6 +80,7 @@ def _losses(results: Results) -> str:
         told = "; ".join(f"{pair.cell.peer} on `{pair.cell.workload}` ({pair.times_faster:.2f} ×)" for pair in slower)
         words = f"Faster than headrace in every round: {told}."
     if level:
-        names = ", ".join(dict.fromkeys(f"`{pair.cell.workload}`" for pair in level))
-        words += f" Level with the best of them, or too near to tell: {names}."
+        names = list(dict.fromkeys(f"`{pair.cell.workload}`" for pair in level))
+        more = f" and {len(names) - NAMED_MAX} more, which the report lists" if len(names) > NAMED_MAX else ""
+        words += f" Level with the best of them, or too near to tell: {', '.join(names[:NAMED_MAX])}{more}."
     return words
