@@ -1,6 +1,9 @@
 """What tests with real processes share."""
 
+import subprocess
+
 import pytest
+from outside import command_line
 
 
 @pytest.fixture
@@ -15,3 +18,11 @@ def gate(tmp_path):
     gate = tmp_path / "gate"
     yield gate
     gate.touch()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Keys of a broker, and of those who may use it."""
+    path = tmp_path_factory.mktemp("keys") / "keys"
+    subprocess.run(command_line("keygen", path), check=True, capture_output=True)
+    return path

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 from outside import TIMEOUT_S, Home, Program, command_line, wait_until
 from test_machines import listening, wait_for_workers
-from test_security import folder  # noqa: F401  (a fixture)
 
 import headrace as hr
 
@@ -78,7 +77,7 @@ def processes(word):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_agents_over_ssh_leave_with_the_script(ssh, folder, number):  # noqa: F811
+def test_agents_over_ssh_leave_with_the_script(ssh, folder, number):
     with Home() as home, listening(home, folder) as (_, address, endpoint), hr.Client(address) as client:
         hosts = [f"{name}-{home.path.name}" for name in ("alpha", "beta")]
         words = ["env", f"HEADRACE={HEADRACE}", f"SSH={ssh}", RECIPES / "over_ssh.sh", endpoint, folder, *hosts]

@@ -12,20 +12,11 @@ from client_tasks import inc
 from networks import network
 from outside import TIMEOUT_S, Home, wait_until
 from store_watch import eventually
-from test_cli import headrace
 from test_machines import agent, listening, wait_for_workers
 
 import headrace as hr
 
 LONG_S = 90
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("keys") / "keys"
-    made = headrace("keygen", path)
-    assert made.returncode == 0, made.stderr
-    return path
 
 
 @pytest.fixture(autouse=True)

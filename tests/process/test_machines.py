@@ -16,7 +16,6 @@ from machine_tasks import place, slowly
 from networks import network
 from outside import PATH, TIMEOUT_S, Home, Program, command_line, wait_until
 from store_watch import eventually
-from test_cli import headrace
 from test_security import answer, dealer
 
 import headrace as hr
@@ -24,14 +23,6 @@ from headrace import keys
 from headrace.cli.app import ExitCode
 
 HELLO, GOODBYE, AGENT = 1, 3, 4
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("keys") / "keys"
-    made = headrace("keygen", path)
-    assert made.returncode == 0, made.stderr
-    return path
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,6 @@ from client_tasks import inc
 from networks import network
 from outside import PATH, TIMEOUT_S, Home
 from test_machines import agent, listening, wait_for_workers, workers_up
-from test_security import folder  # noqa: F401  (a fixture)
 
 import headrace as hr
 
@@ -135,7 +134,7 @@ FAULTS = {
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("held_s", [0, pytest.param(20, marks=pytest.mark.slow)], ids=["short", "long"])
-def test_a_machine_that_cannot_be_reached(folder, tmp_path, fault, held_s):  # noqa: F811
+def test_a_machine_that_cannot_be_reached(folder, tmp_path, fault, held_s):
     begin, end = FAULTS[fault]
     with machines(folder) as (client, net, *_):
         with Work(client, str(tmp_path / "effects")) as work:
@@ -154,7 +153,7 @@ def test_a_machine_that_cannot_be_reached(folder, tmp_path, fault, held_s):  # n
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("minutes", [pytest.param(4, marks=pytest.mark.slow), 0.4])
-def test_a_network_that_comes_and_goes(folder, tmp_path, minutes):  # noqa: F811
+def test_a_network_that_comes_and_goes(folder, tmp_path, minutes):
     """Five seconds in sixty it is away; in the short run in twelve."""
     every_s = 60 if minutes > 1 else 12
     with machines(folder) as (client, net, *_):
@@ -174,7 +173,7 @@ def test_a_network_that_comes_and_goes(folder, tmp_path, minutes):  # noqa: F811
 
 
 @pytest.mark.timeout(120)
-def test_a_machine_that_is_killed(folder, tmp_path):  # noqa: F811
+def test_a_machine_that_is_killed(folder, tmp_path):
     with machines(folder) as (client, net, agents, _, home):
         with Work(client, str(tmp_path / "effects")) as work:
             for pid in agents[0].pids():
@@ -193,7 +192,7 @@ def test_a_machine_that_is_killed(folder, tmp_path):  # noqa: F811
 
 
 @pytest.mark.timeout(120)
-def test_a_broker_that_is_killed(folder):  # noqa: F811
+def test_a_broker_that_is_killed(folder):
     """What it knew is lost, and everybody is told; the machines come to the next one."""
     with machines(folder) as (client, net, _, broker, home):
         future = client.call(time.sleep, 60)

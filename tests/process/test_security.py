@@ -29,15 +29,6 @@ HELLO, WELCOME, GOODBYE = 1, 2, 3
 CLIENT, WORKER, OBSERVER = 1, 2, 3
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Keys of a broker, and of those who may use it."""
-    path = tmp_path_factory.mktemp("keys") / "keys"
-    made = headrace("keygen", path)
-    assert made.returncode == 0, made.stderr
-    return path
-
-
 @contextlib.contextmanager
 def listening(folder, *options, **more):
     """A broker that listens at a port, as (program, address on this machine, address in the network)."""
